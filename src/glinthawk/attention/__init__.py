@@ -1,0 +1,1 @@
+"""The arithmetic of attention, written plainly; both tiers are compared with it."""

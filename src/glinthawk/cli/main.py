@@ -1,0 +1,35 @@
+"""``glinthawk``: its commands, and how errors become exit statuses."""
+
+import sys
+
+import typer
+
+from glinthawk.cli.keygen import keygen
+from glinthawk.cli.run import run
+from glinthawk.cli.worker import worker
+from glinthawk.core.errors import GlinthawkError
+
+__all__ = ["main"]
+
+app = typer.Typer(
+    help="Offline LLM inference on two tiers: weights on accelerators, KV cache and attention on "
+    "cheap memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command()(worker)
+app.command()(keygen)
+
+
+def main() -> None:
+    """Run a command. Status 2 and one line on standard error if it could not run."""
+    try:
+        app()
+    except GlinthawkError as error:
+        sys.stderr.write(f"glinthawk: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("glinthawk: stopped\n")
+        sys.exit(130)

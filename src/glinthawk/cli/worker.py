@@ -1,0 +1,61 @@
+"""``glinthawk worker``."""
+
+import os
+import shutil
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["worker"]
+
+
+def worker(
+    listen: Annotated[
+        str, typer.Option(help="Where to listen: tcp://host:port or ipc:///path.")
+    ] = "tcp://127.0.0.1:7001",
+    kv: Annotated[str, typer.Option(help="Memory for the KV cache, like 4GiB.")] = "4GiB",
+    threads: Annotated[int, typer.Option(help="Threads for attention; 0: all cores.")] = 0,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Public key of a client that may connect (repeatable). On a loopback address "
+            "this user's own key is allowed without asking."
+        ),
+    ] = None,
+    identity: Annotated[
+        Path | None, typer.Option(help="File of this worker's key pair. Default: this user's.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
+    lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True)] = False,
+) -> None:
+    """Serve as a Tier-2 worker: hold KV cache, compute attention over it."""
+    import torch
+
+    from glinthawk.core.units import format_size, parse_size
+    from glinthawk.tier2.server import serve
+    from glinthawk.wire.address import Address
+    from glinthawk.wire.channel import ServerChannel
+    from glinthawk.wire.keys import Identity, check_key
+
+    address = Address.parse(listen)
+    num_bytes = parse_size(kv)
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    own = Identity.load(identity) if address.scheme == "tcp" else None
+    allowed = [check_key(key) for key in allow or ()]
+    if own is not None and address.is_loopback:
+        allowed.append(own.public)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        if lifeline:
+            # The folder of the socket was made for this one run; its maker may be dead by then.
+            folder = Path(address.endpoint.removeprefix("ipc://")).parent
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        channel = stack.enter_context(ServerChannel(address, own, allowed))
+        if not quiet:
+            key = f"?key={own.public}" if own is not None else ""
+            typer.echo(f"listening on {channel.endpoint}{key}")
+            typer.echo(f"KV cache {format_size(num_bytes)}, {torch.get_num_threads()} threads")
+        serve(channel, num_bytes, lifeline=0 if lifeline else None)

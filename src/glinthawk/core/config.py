@@ -1,0 +1,62 @@
+"""Every default, said once. Command-line flags and ``LLM(...)`` are made from this class."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from glinthawk.core.errors import UsageError
+from glinthawk.core.units import parse_size
+
+__all__ = ["PAGE_TOKENS", "Auto", "EngineConfig"]
+
+#: Tokens of one KV page. 16 would waste less memory, 64 would copy less; see docs/architecture.md.
+PAGE_TOKENS = 32
+
+Auto = Literal["auto"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What a run is made of. Sizes may be given as text ("4GiB")."""
+
+    model: str
+    #: ``local:N`` starts N workers here; ``tcp://host:port?key=...`` joins one; () is single-tier.
+    tier2: tuple[str, ...] = ()
+    #: KV cache on Tier 1 itself; None is 2 GiB without workers and 0 beside workers.
+    tier1_kv: int | str | None = None
+    worker_kv: int | str = "4GiB"
+    kv_dtype: Dtype = "auto"
+    dtype: Dtype = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    load_format: Literal["auto", "dummy"] = "auto"
+    #: Most sequences that take one step together.
+    batch_size: int | Auto = "auto"
+    batches_in_flight: int | Auto = "auto"
+    #: Most tokens of one step; a longer prompt takes a step of its own.
+    batch_tokens: int = 2048
+    max_model_len: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "batches_in_flight"):
+            value = getattr(self, name)
+            if value != "auto" and value < 1:
+                raise UsageError(f"{name} must be auto or at least 1, not {value}")
+        if self.max_model_len is not None and self.max_model_len < 2:
+            raise UsageError("max_model_len must be at least 2: one token in, one out")
+        if not self.tier2 and self.tier1_kv_bytes == 0:
+            raise UsageError(
+                "there is no memory for the KV cache: give tier1_kv a size or name workers in tier2"
+            )
+
+    @property
+    def tier1_kv_bytes(self) -> int:
+        """Bytes of KV cache on Tier 1."""
+        if self.tier1_kv is None:
+            return 0 if self.tier2 else parse_size("2GiB")
+        return parse_size(self.tier1_kv)
+
+    @property
+    def worker_kv_bytes(self) -> int:
+        """Bytes of KV cache on each worker started here."""
+        return parse_size(self.worker_kv)

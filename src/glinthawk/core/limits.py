@@ -1,0 +1,67 @@
+"""The room a run has for one request, known before the first request is read."""
+
+from dataclasses import dataclass
+
+from glinthawk.core.errors import RequestError
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What any one request must fit in."""
+
+    #: Longest prompt plus output, in tokens.
+    max_model_len: int
+    #: Tokens of KV cache that the largest single home holds.
+    kv_tokens: int
+    vocab_size: int
+
+    def check_prompt(self, prompt: tuple[int, ...]) -> None:
+        """Raise RequestError for a prompt that no amount of waiting can answer."""
+        if not prompt:
+            raise RequestError("the prompt has no tokens; give at least one", param="prompt")
+        worst = max(prompt) if min(prompt) >= 0 else min(prompt)
+        if not 0 <= worst < self.vocab_size:
+            raise RequestError(
+                f"token id {worst} is not in the vocabulary (0 to {self.vocab_size - 1})",
+                param="prompt",
+            )
+        if len(prompt) >= self.max_model_len:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, which leaves no room for an answer in the "
+                f"maximum length of {self.max_model_len}; shorten it or raise --max-model-len",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        if len(prompt) >= self.kv_tokens:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens but no KV memory holds more than "
+                f"{self.kv_tokens}; raise --worker-kv or --tier1-kv",
+                param="prompt",
+                code="kv_memory_exceeded",
+            )
+
+    def max_tokens(self, prompt: tuple[int, ...], asked: int | None) -> int:
+        """Most tokens to produce after ``prompt`` when the request asks for ``asked``.
+
+        An answer that reaches the model's length ends there with finish reason "length". An
+        explicit wish that the KV memory can never hold is an error instead: cutting it would make
+        the answer depend on the memory of the machine.
+        """
+        self.check_prompt(prompt)
+        room = self.max_model_len - len(prompt)
+        wanted = room if asked is None else min(asked, room)
+        # The last token is sampled but its KV is never needed.
+        kv_room = self.kv_tokens - len(prompt) + 1
+        if wanted <= kv_room:
+            return wanted
+        if asked is None:
+            return kv_room
+        raise RequestError(
+            f"prompt and max_tokens need {len(prompt) + wanted - 1} tokens of KV memory but no "
+            f"place holds more than {self.kv_tokens}; raise --worker-kv or --tier1-kv, or lower "
+            "max_tokens",
+            param="max_tokens",
+            code="kv_memory_exceeded",
+        )

@@ -1,0 +1,92 @@
+"""A request and the sequence that answers it."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from glinthawk.core.sampling import SamplingParams
+
+__all__ = ["FinishReason", "Phase", "Request", "Sequence", "TokenLogprobs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one answer is asked for: token ids in, rules for the tokens out.
+
+    ``id`` is unique in a run and is also the sequence's address in every KV cache. ``seed`` keys
+    the random numbers together with the position. ``max_tokens`` is already cut to the room that
+    the model and the KV memory leave. ``eos_token_ids`` is empty when the request ignores them.
+    """
+
+    id: int
+    prompt: tuple[int, ...]
+    params: SamplingParams
+    seed: int
+    max_tokens: int
+    eos_token_ids: frozenset[int] = frozenset()
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Token ids that end the answer."""
+        return self.eos_token_ids | frozenset(self.params.stop_token_ids)
+
+
+class Phase(Enum):
+    """Where a sequence stands in the scheduler."""
+
+    WAITING = "waiting"  # no KV anywhere
+    READY = "ready"  # its KV is at its home; it can take a decode step
+    STEPPING = "stepping"  # part of a batch in flight
+    FINISHED = "finished"
+
+
+class FinishReason(Enum):
+    """Why an answer ended, in OpenAI's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural-log probabilities at one position: of the chosen token and of the likeliest ones."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request in flight. Only the scheduler writes its fields; logprobs are the engine's."""
+
+    request: Request
+    output: list[int] = field(default_factory=list)
+    phase: Phase = Phase.WAITING
+    #: Which place holds its KV: 0 is Tier 1 itself, workers count from 1.
+    home: int | None = None
+    #: Number of admissions so far in the run when this one was admitted; the largest is youngest.
+    admitted: int = -1
+    finish_reason: FinishReason | None = None
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+    @property
+    def id(self) -> int:
+        return self.request.id
+
+    @property
+    def length(self) -> int:
+        """Tokens so far, prompt and output."""
+        return len(self.request.prompt) + len(self.output)
+
+    @property
+    def remaining(self) -> int:
+        """Most tokens it may still produce."""
+        return self.request.max_tokens - len(self.output)
+
+    def tokens(self, start: int, length: int) -> list[int]:
+        """Token ids at positions ``start`` to ``start + length``."""
+        prompt = self.request.prompt
+        if start >= len(prompt):
+            begin = start - len(prompt)
+            return self.output[begin : begin + length]
+        return [*prompt, *self.output][start : start + length]

@@ -1,0 +1,57 @@
+"""The numbers of an architecture that placement, wire and benchmarks must agree on."""
+
+from dataclasses import dataclass
+
+__all__ = ["DTYPE_BYTES", "AttentionLayer", "ModelSpec"]
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionLayer:
+    """Everything about one layer's attention but its inputs. Sizes are per token."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    value_dim: int
+    scaling: float
+    #: How many newest tokens a query sees, itself included; None sees all.
+    window: int | None = None
+    #: Scores become ``softcap * tanh(score / softcap)``.
+    softcap: float | None = None
+    #: One logit per query head that joins the softmax without a value.
+    sinks: tuple[float, ...] | None = None
+
+    @property
+    def kv_elements(self) -> int:
+        """Elements of K and V that one token adds."""
+        return self.num_kv_heads * (self.head_dim + self.value_dim)
+
+    @property
+    def wire_elements(self) -> int:
+        """Elements that cross the link for one decoded token: q, k, v out and o back.
+
+        With value_dim = head_dim this is ``(2 + 2/G) * num_heads * head_dim`` (Lamina, section 4).
+        """
+        return self.num_heads * (self.head_dim + self.value_dim) + self.kv_elements
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model as the rest of the system sees it."""
+
+    name: str
+    dtype: str
+    vocab_size: int
+    max_model_len: int
+    layers: tuple[AttentionLayer, ...]
+
+    def kv_bytes_per_token(self, kv_dtype: str) -> int:
+        """KV cache bytes of one token over all layers."""
+        return DTYPE_BYTES[kv_dtype] * sum(layer.kv_elements for layer in self.layers)
+
+    @property
+    def wire_bytes_per_token(self) -> int:
+        """Fewest bytes that cross the link to decode one token, over all layers."""
+        return DTYPE_BYTES[self.dtype] * sum(layer.wire_elements for layer in self.layers)

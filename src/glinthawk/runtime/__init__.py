@@ -1,0 +1,1 @@
+"""A plan, running: homes are opened, the model is loaded, the engine turns requests into answers."""

@@ -1,0 +1,165 @@
+"""Everything a run needs, opened in order and closed whatever happens."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from glinthawk.core.config import PAGE_TOKENS, EngineConfig
+from glinthawk.core.errors import WorkerLost
+from glinthawk.core.limits import Limits
+from glinthawk.core.spec import ModelSpec
+from glinthawk.runtime.engine import Engine
+from glinthawk.runtime.workers import LocalWorkers, parse_tier2
+from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.telemetry.stats import RunStats
+from glinthawk.tier1.check import check_cut
+from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
+from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.node import Node
+from glinthawk.tier1.sampler import sample_batch
+from glinthawk.tier2.cache import KVCache
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel
+
+__all__ = ["Run", "open_run"]
+
+_START_S = 120.0
+_ANSWER_S = 15.0
+#: How often a starting worker's process is looked at.
+_LOOK_S = 0.2
+_AUTO_BATCH_SIZE = 256
+#: A second batch computes on Tier 1 while the first one's attention is away.
+_AUTO_BATCHES_IN_FLIGHT = 2
+#: Pages that the self-check's three short sequences fit in.
+_CHECK_PAGES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An engine with its model, homes and limits."""
+
+    engine: Engine
+    spec: ModelSpec
+    limits: Limits
+    kv_dtype: str
+    node: Node
+    homes: tuple[Home, ...]
+    began: float
+
+    def stats(self) -> RunStats:
+        """What each tier did so far."""
+        elapsed = time.perf_counter() - self.began
+        remote = [home for home in self.homes if isinstance(home, RemoteHome)]
+        answers = [home.ask(_ANSWER_S) for home in remote if home.id in self.engine.scheduler.homes]
+        local = [home.peak_bytes for home in self.homes if isinstance(home, LocalHome)]
+        return RunStats(
+            seconds=elapsed,
+            tier1_busy=self.node.busy_s / elapsed,
+            tier2_busy=[answer.busy_s / elapsed for answer in answers],
+            wire_decode_bytes_out=sum(home.traffic.decode_bytes_out for home in remote),
+            wire_decode_bytes_back=sum(home.traffic.decode_bytes_back for home in remote),
+            wire_prefill_bytes=sum(home.traffic.prefill_bytes for home in remote),
+            kv_bytes_peak=sum(answer.kv_bytes_peak for answer in answers) + sum(local),
+            preemptions=self.engine.scheduler.num_preemptions,
+        )
+
+
+@contextmanager
+def open_run(config: EngineConfig) -> Iterator[Run]:
+    """Start workers, load and check the model, open a session at every home.
+
+    Raises UsageError or WorkerError; then nothing is left behind.
+    """
+    num_local, addresses = parse_tier2(config.tier2)
+    tier1_threads, worker_threads = share_threads(num_local)
+    torch.set_num_threads(tier1_threads)
+    with ExitStack() as stack:
+        workers = stack.enter_context(
+            LocalWorkers(num_local, config.worker_kv_bytes, worker_threads)
+        )
+        stack.enter_context(torch.inference_mode())
+        loaded = load_model(config)
+        kv_dtype = loaded.spec.dtype if config.kv_dtype == "auto" else config.kv_dtype
+        _self_check(loaded, kv_dtype)
+        homes = _open_homes(stack, config, loaded, kv_dtype, workers, addresses)
+        yield _assemble(config, loaded, kv_dtype, homes)
+
+
+def share_threads(num_local: int) -> tuple[int, int]:
+    """Threads of Tier 1 and of each local worker: this machine's cores, shared equally."""
+    cores = len(os.sched_getaffinity(0))
+    each = max(1, cores // (num_local + 1))
+    return max(1, cores - num_local * each), each
+
+
+def _self_check(loaded: LoadedModel, kv_dtype: str) -> None:
+    spec = loaded.spec
+    page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(kv_dtype)
+    cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, kv_dtype, loaded.model.device)
+    check_cut(loaded.model, spec, LocalHome(0, cache))
+
+
+def _open_homes(
+    stack: ExitStack,
+    config: EngineConfig,
+    loaded: LoadedModel,
+    kv_dtype: str,
+    workers: LocalWorkers,
+    addresses: list[Address],
+) -> list[Home]:
+    """Home 0 is Tier 1 itself, if it keeps any KV; workers count from 1."""
+    homes: list[Home] = []
+    if config.tier1_kv_bytes:
+        cache = KVCache(
+            loaded.spec.layers, config.tier1_kv_bytes, kv_dtype, loaded.model.device
+        )
+        homes.append(LocalHome(0, cache))
+    for number, address in enumerate([*workers.addresses, *addresses], start=1):
+        home = RemoteHome(number, ClientChannel(address), loaded.spec, loaded.model.device)
+        stack.callback(home.close)
+        _open_session(home, loaded.spec, kv_dtype, workers, local=address in workers.addresses)
+        homes.append(home)
+    return homes
+
+
+def _open_session(
+    home: RemoteHome, spec: ModelSpec, kv_dtype: str, workers: LocalWorkers, local: bool
+) -> None:
+    """Open one worker's session. One that is still starting is given time, unless it dies."""
+    home.open(spec, kv_dtype)
+    deadline = time.monotonic() + (_START_S if local else _ANSWER_S)
+    while True:
+        try:
+            return home.await_open(_LOOK_S if local else _ANSWER_S)
+        except WorkerLost:
+            workers.check()
+            if time.monotonic() > deadline:
+                raise
+
+
+def _assemble(
+    config: EngineConfig, loaded: LoadedModel, kv_dtype: str, homes: list[Home]
+) -> Run:
+    has_workers = any(isinstance(home, RemoteHome) for home in homes)
+    auto_in_flight = _AUTO_BATCHES_IN_FLIGHT if has_workers else 1
+    batch_limits = BatchLimits(
+        batch_size=_AUTO_BATCH_SIZE if config.batch_size == "auto" else config.batch_size,
+        batches_in_flight=(
+            auto_in_flight if config.batches_in_flight == "auto" else config.batches_in_flight
+        ),
+        batch_tokens=config.batch_tokens,
+    )
+    node = Node(loaded.model, loaded.spec.layers, homes, sample_batch)
+    limits = Limits(
+        max_model_len=loaded.spec.max_model_len,
+        kv_tokens=max(home.num_pages * home.page_tokens for home in homes),
+        vocab_size=loaded.spec.vocab_size,
+    )
+    engine = Engine(node, homes, batch_limits)
+    return Run(
+        engine, loaded.spec, limits, kv_dtype, node, tuple(homes), time.perf_counter()
+    )

@@ -1,0 +1,89 @@
+"""What the scheduler hears and what it asks for. Events are past tense, commands imperative."""
+
+from dataclasses import dataclass
+
+from glinthawk.core.batch import Batch
+from glinthawk.core.sequence import Sequence
+
+__all__ = [
+    "Abort",
+    "Command",
+    "Event",
+    "Finish",
+    "HomeJoined",
+    "HomeLost",
+    "Release",
+    "Step",
+    "Stepped",
+    "Submitted",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class HomeJoined:
+    """A place for KV is there. Home 0 is Tier 1 itself."""
+
+    home: int
+    num_pages: int
+    page_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class HomeLost:
+    """A home is gone with all KV it held."""
+
+    home: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A request wants an answer."""
+
+    sequence: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A batch took its step: one new token a span, in the batch's order.
+
+    ``stopped`` are sequences whose text contains a stop string, which only the engine can see.
+    """
+
+    batch: Batch
+    tokens: tuple[int, ...]
+    stopped: frozenset[int] = frozenset()
+
+
+Event = HomeJoined | HomeLost | Submitted | Stepped
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Run this batch."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Free the KV of these sequences at a home."""
+
+    home: int
+    sequences: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """This sequence has its answer."""
+
+    sequence: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Stop this batch; it stood partly on a home that is gone."""
+
+    batch: Batch
+
+
+Command = Step | Release | Finish | Abort

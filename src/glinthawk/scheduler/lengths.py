@@ -1,0 +1,33 @@
+"""How long answers are expected to be, learned from those that have ended."""
+
+from glinthawk.core.sequence import Sequence
+
+__all__ = ["Lengths"]
+
+#: Below this many ended answers the mean says little; every answer is taken to be the longest.
+_ENOUGH = 16
+
+
+class Lengths:
+    """A running mean of the share of ``max_tokens`` that answers use."""
+
+    def __init__(self) -> None:
+        self._num_ended = 0
+        self._share_sum = 0.0
+
+    def ended(self, sequence: Sequence) -> None:
+        """Learn from an answer."""
+        self._num_ended += 1
+        self._share_sum += len(sequence.output) / sequence.request.max_tokens
+
+    def expect_remaining(self, sequence: Sequence) -> int:
+        """Tokens that ``sequence`` is expected to still produce, from 1 to its maximum."""
+        longest = sequence.request.max_tokens
+        produced = len(sequence.output)
+        if self._num_ended < _ENOUGH or not sequence.request.stop_ids:
+            expected = longest
+        else:
+            # One that outlived the mean is expected to go on for another quarter of its length.
+            mean = longest * self._share_sum / self._num_ended
+            expected = int(max(mean * 1.1, produced * 1.25)) + 1
+        return max(1, min(expected, longest) - produced)

@@ -1,0 +1,25 @@
+"""The numbers of a run, as ``--stats-json`` writes them."""
+
+import msgspec
+
+__all__ = ["RunStats"]
+
+
+class RunStats(msgspec.Struct, kw_only=True):
+    """Counts, seconds and bytes of one run. Shares are of the run's wall time."""
+
+    requests: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    tier1_busy: float = 0.0
+    #: One share a worker.
+    tier2_busy: list[float] = msgspec.field(default_factory=list)
+    #: Header frames included.
+    wire_decode_bytes_out: int = 0
+    wire_decode_bytes_back: int = 0
+    wire_prefill_bytes: int = 0
+    kv_bytes_peak: int = 0
+    preemptions: int = 0

@@ -1,0 +1,107 @@
+"""The cut at attention: a model's unchanged ``forward`` as a coroutine.
+
+transformers lets a program register an attention function. Ours leaves the forward pass (a greenlet)
+with the layer's q, k, v and comes back with the attention output, so one thread can keep many passes
+in progress and run whichever has its answer.
+"""
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from greenlet import GreenletExit, getcurrent, greenlet
+from transformers import AttentionInterface, PreTrainedModel
+
+from glinthawk.core.errors import UnsupportedModel
+
+__all__ = ["IMPLEMENTATION", "Call", "Pass", "forward_inputs", "suspended_attention"]
+
+#: The name under which transformers knows our attention. No mask function has this name, so the
+#: model builds no masks: which keys a query sees is known per layer (see ``masks.py``).
+IMPLEMENTATION = "glinthawk"
+
+
+class Call(NamedTuple):
+    """A forward pass that waits for attention. Shapes as the model has them, batch of one."""
+
+    module: torch.nn.Module
+    queries: torch.Tensor  # (1, H, T, D)
+    keys: torch.Tensor  # (1, K, T, D)
+    values: torch.Tensor  # (1, K, T, Dv)
+    mask: Any
+    options: dict[str, Any]
+
+
+class Pass(greenlet):
+    """One forward pass over flattened rows.
+
+    ``resume(None)`` starts it; every return is either a Call, to be answered by
+    ``resume(output)`` with output (T, H, Dv), or the logits (R, V) of the rows in ``keep``.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        keep: torch.Tensor,
+    ) -> None:
+        super().__init__(self._forward)
+        self._model = model
+        self._inputs = forward_inputs(model, input_ids, position_ids, keep)
+        self._keep = keep
+        #: Calls answered so far, which is also the index of the layer that waits.
+        self.depth = -1
+
+    def resume(self, output: torch.Tensor | None) -> Call | torch.Tensor:
+        """Run to the next attention or to the end."""
+        self.depth += 1
+        result: Call | torch.Tensor = self.switch(output)
+        return result
+
+    def abandon(self) -> None:
+        """Unwind the pass; its frames and tensors are freed."""
+        if self:
+            self.throw(GreenletExit)
+
+    def _forward(self, _first: None) -> torch.Tensor:
+        logits: torch.Tensor = self._model(**self._inputs).logits[0]
+        # Models without ``logits_to_keep`` compute all rows.
+        return logits if len(logits) == len(self._keep) else logits[self._keep]
+
+
+def forward_inputs(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    position_ids: torch.Tensor,
+    keep: torch.Tensor,
+) -> dict[str, Any]:
+    """Arguments of ``model.forward`` for rows of many sequences flattened to a batch of one."""
+    inputs: dict[str, Any] = {
+        "input_ids": input_ids.unsqueeze(0),
+        "position_ids": position_ids.unsqueeze(0),
+        "use_cache": False,
+    }
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        inputs["logits_to_keep"] = keep
+    return inputs
+
+
+def suspended_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    current = getcurrent()
+    if not isinstance(current, Pass) or current.parent is None:
+        raise UnsupportedModel("attention was called outside of a pass")
+    output: torch.Tensor = current.parent.switch(
+        Call(module, query, key, value, attention_mask, options)
+    )
+    return output.unsqueeze(0), None
+
+
+AttentionInterface.register(IMPLEMENTATION, suspended_attention)

@@ -1,0 +1,273 @@
+"""Where decode attention happens, as Tier 1 sees it: a home keeps KV and answers attention.
+
+``LocalHome`` is Tier 1's own memory; ``RemoteHome`` a worker behind a channel. Both take the rows of
+a step once and then one parcel a layer.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from glinthawk.core.batch import Span
+from glinthawk.core.errors import WireError, WorkerLost, WorkerRefused
+from glinthawk.core.spec import ModelSpec
+from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.messages import (
+    VERSION,
+    Abandon,
+    Ask,
+    Attend,
+    Attended,
+    Begin,
+    Bye,
+    Fault,
+    FromWorker,
+    Open,
+    Opened,
+    Ping,
+    Release,
+    Spans,
+    Stats,
+    Store,
+    Stored,
+)
+
+__all__ = ["Cache", "Home", "LocalHome", "RemoteHome", "Reply", "Traffic"]
+
+#: (step, o) for an answered decode parcel, (step, None) for prompts that are stored.
+Reply = tuple[int, torch.Tensor | None]
+
+
+class Home(Protocol):
+    """A place that keeps KV."""
+
+    id: int
+    num_pages: int
+    page_tokens: int
+
+    def begin(self, step: int, decodes: Sequence[Span], prompts: Sequence[Span]) -> None:
+        """Announce a step's rows here."""
+        ...
+
+    def attend(
+        self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Keep k, v of the decode rows and attend; None when the output comes as a Reply."""
+        ...
+
+    def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
+        """Keep k, v of the prompts; False when the last layer's is confirmed by a Reply."""
+        ...
+
+    def release(self, sequences: list[int]) -> None:
+        """Forget sequences."""
+        ...
+
+    def finish(self, step: int) -> None:
+        """The step is over."""
+        ...
+
+    def abandon(self, step: int) -> None:
+        """The step will not be finished."""
+        ...
+
+
+class Cache(Protocol):
+    """What LocalHome needs of a KV cache; tier2's KVCache is one."""
+
+    pages: Any
+    peak_bytes: int
+
+    def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> Any: ...
+
+    def store(self, layer: int, table: Any, keys: torch.Tensor, values: torch.Tensor) -> None: ...
+
+    def attend(
+        self, layer: int, table: Any, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor: ...
+
+    def release(self, sequences: list[int]) -> None: ...
+
+
+class LocalHome:
+    """KV in Tier 1's own memory; answers at once."""
+
+    def __init__(self, id: int, cache: Cache) -> None:
+        self.id = id
+        self.num_pages: int = cache.pages.num_pages
+        self.page_tokens: int = cache.pages.page_tokens
+        self._cache = cache
+        self._steps: dict[int, tuple[Any, Any]] = {}
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes of KV held at one time."""
+        return int(self._cache.peak_bytes)
+
+    def begin(self, step: int, decodes: Sequence[Span], prompts: Sequence[Span]) -> None:
+        both = [_columns(spans) for spans in (decodes, prompts)]
+        tables = [self._cache.table(*columns) if columns[0] else None for columns in both]
+        self._steps[step] = (tables[0], tables[1])
+
+    def attend(
+        self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> torch.Tensor:
+        return self._cache.attend(layer, self._steps[step][0], q, k, v)
+
+    def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
+        self._cache.store(layer, self._steps[step][1], k, v)
+        return True
+
+    def release(self, sequences: list[int]) -> None:
+        self._cache.release(sequences)
+
+    def finish(self, step: int) -> None:
+        self._steps.pop(step, None)
+
+    def abandon(self, step: int) -> None:
+        self.finish(step)
+
+
+class Traffic:
+    """Bytes that crossed one link, header frames included."""
+
+    def __init__(self) -> None:
+        self.decode_bytes_out = 0
+        self.decode_bytes_back = 0
+        self.prefill_bytes = 0
+
+
+class RemoteHome:
+    """KV on a worker; parcels leave at once and answers are collected by ``receive``."""
+
+    def __init__(self, id: int, channel: ClientChannel, spec: ModelSpec, device: torch.device):
+        self.id = id
+        self.channel = channel
+        self.traffic = Traffic()
+        self.stats: Stats | None = None
+        self.num_pages = self.page_tokens = self.threads = 0
+        self._layers = spec.layers
+        self._device = device
+        self._dtype: torch.dtype = getattr(torch, spec.dtype)
+        self._decode_rows: dict[int, int] = {}
+
+    def open(self, spec: ModelSpec, kv_dtype: str) -> None:
+        """Ask for a session; ``await_open`` takes the answer."""
+        self.channel.send(Open(VERSION, list(spec.layers), spec.dtype, kv_dtype))
+
+    def await_open(self, timeout_s: float) -> None:
+        """Raises WorkerRefused, or WorkerLost when no answer comes in time."""
+        message = self._await(Opened, timeout_s)
+        self.num_pages, self.page_tokens = message.num_pages, message.page_tokens
+        self.threads = message.threads
+
+    def begin(self, step: int, decodes: Sequence[Span], prompts: Sequence[Span]) -> None:
+        message = Begin(step, Spans(*_columns(decodes)), Spans(*_columns(prompts)))
+        num_bytes = self.channel.send(message)
+        self._decode_rows[step] = len(decodes)
+        if decodes:
+            self.traffic.decode_bytes_out += num_bytes
+        else:
+            self.traffic.prefill_bytes += num_bytes
+
+    def attend(
+        self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> None:
+        frames = [_to_bytes(tensor) for tensor in (q, k, v)]
+        self.traffic.decode_bytes_out += self.channel.send(Attend(step, layer), frames)
+
+    def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
+        frames = [_to_bytes(tensor) for tensor in (k, v)]
+        self.traffic.prefill_bytes += self.channel.send(Store(step, layer), frames)
+        return False
+
+    def release(self, sequences: list[int]) -> None:
+        self.channel.send(Release(sequences))
+
+    def abandon(self, step: int) -> None:
+        self._decode_rows.pop(step, None)
+        self.channel.send(Abandon(step))
+
+    def finish(self, step: int) -> None:
+        """The step is over; its late replies, if any, are dropped."""
+        self._decode_rows.pop(step, None)
+
+    def receive(self) -> list[Reply]:
+        """Everything that has arrived. Raises WorkerLost when the worker is gone."""
+        replies = []
+        while (received := self._next()) is not None:
+            message, frames, num_bytes = received
+            match message:
+                case Attended(step, layer):
+                    self.traffic.decode_bytes_back += num_bytes
+                    if step in self._decode_rows:
+                        replies.append((step, self._output(step, layer, frames)))
+                case Stored(step):
+                    self.traffic.prefill_bytes += num_bytes
+                    if step in self._decode_rows:
+                        replies.append((step, None))
+                case Stats():
+                    self.stats = message
+        return replies
+
+    def ask(self, timeout_s: float) -> Stats:
+        """The worker's own count of its work."""
+        self.channel.send(Ask())
+        return self._await(Stats, timeout_s)
+
+    def close(self) -> None:
+        """End the session."""
+        self.channel.send(Bye())
+        self.channel.socket.linger = 1_000
+        self.channel.close()
+
+    def _next(self) -> tuple[FromWorker, list[memoryview], int] | None:
+        try:
+            received = self.channel.receive()
+        except WorkerLost as error:
+            raise WorkerLost(str(error), home=self.id) from error
+        if received is not None and isinstance(received[0], Fault):
+            kind = WorkerRefused if received[0].refused else WireError
+            endpoint = self.channel.address.endpoint
+            raise kind(f"worker {endpoint}: {received[0].text}", home=self.id)
+        return received
+
+    def _await(self, kind: Any, timeout_s: float) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            received = self._next()
+            if received is None:
+                self.channel.wait(left)
+            elif isinstance(received[0], kind):
+                return received[0]
+            elif not isinstance(received[0], Ping | Attended | Stored):
+                raise WireError(f"unexpected answer {received[0]}", home=self.id)
+        raise WorkerLost(
+            f"no answer from {self.channel.address.endpoint} in {timeout_s:g} s: is the worker "
+            "running, and do both sides know each other's key (`glinthawk keygen`)?",
+            home=self.id,
+        )
+
+    def _output(self, step: int, layer: int, frames: list[memoryview]) -> torch.Tensor:
+        spec = self._layers[layer]
+        shape = (self._decode_rows[step], spec.num_heads, spec.value_dim)
+        expected = shape[0] * shape[1] * shape[2] * self._dtype.itemsize
+        if len(frames) != 1 or frames[0].nbytes != expected:
+            raise WireError(f"an answer of layer {layer} has the wrong size", home=self.id)
+        return torch.frombuffer(frames[0], dtype=self._dtype).view(shape).to(self._device)
+
+
+def _columns(spans: Sequence[Span]) -> tuple[list[int], list[int], list[int]]:
+    return (
+        [span.sequence.id for span in spans],
+        [span.start for span in spans],
+        [span.length for span in spans],
+    )
+
+
+def _to_bytes(tensor: torch.Tensor) -> memoryview:
+    """Row-major bytes of ``tensor`` on the CPU. No model writes to its q, k, v again, so a tensor
+    that is contiguous already travels without a copy."""
+    return memoryview(tensor.cpu().contiguous().view(torch.uint8).numpy()).cast("B")

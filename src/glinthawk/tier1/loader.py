@@ -1,0 +1,116 @@
+"""Models by name: a local folder, a hub name, or the bundled demo."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import ModelError, UnsupportedModel
+from glinthawk.core.spec import ModelSpec
+from glinthawk.tier1.cut import IMPLEMENTATION
+from glinthawk.tier1.discovery import Discovery, discover
+
+__all__ = ["LoadedModel", "load_model", "resolve_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to be run through the cut."""
+
+    model: PreTrainedModel
+    spec: ModelSpec
+
+
+def resolve_name(name: str) -> str:
+    """The folder of ``demo``, or ``name`` itself: a folder or a hub name."""
+    return str(files("glinthawk") / "demo") if name == "demo" else name
+
+
+def load_model(config: EngineConfig) -> LoadedModel:
+    """Load weights (or make random ones), learn the attention layers. Raises ModelError."""
+    source = resolve_name(config.model)
+    device = pick_device(config.device)
+    model = _make(source, config, device)
+    model.requires_grad_(False)
+    model.eval()
+    try:
+        with torch.inference_mode():
+            found = discover(model)
+    except UnsupportedModel as error:
+        raise _refusal(config.model, model, error) from error
+    return LoadedModel(model, _describe(config, model, found))
+
+
+def pick_device(wish: str) -> torch.device:
+    """``auto`` is the GPU if there is one."""
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise ModelError("there is no CUDA device here; use --device cpu or auto")
+    if wish == "auto":
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wish)
+
+
+def _make(source: str, config: EngineConfig, device: torch.device) -> PreTrainedModel:
+    if Path(source).exists() and not (Path(source) / "config.json").exists():
+        raise ModelError(f"{source} is no model folder: it has no config.json")
+    dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
+    try:
+        if config.load_format == "dummy":
+            return _random(source, dtype, device)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, attn_implementation=IMPLEMENTATION
+        )
+        return model.to(device)  # type: ignore[arg-type]
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(
+            f"cannot load {config.model!r}: {_first_line(error)} Give a folder in Hugging Face "
+            "format, a hub name, or demo."
+        ) from error
+
+
+def _random(source: str, dtype: torch.dtype | str, device: torch.device) -> PreTrainedModel:
+    """The architecture of ``source`` with random weights, the same at every call."""
+    settings = AutoConfig.from_pretrained(source)
+    if dtype == "auto":
+        dtype = settings.get_text_config().dtype or torch.float32
+    torch.manual_seed(0)
+    with device:
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            settings, dtype=dtype, attn_implementation=IMPLEMENTATION
+        )
+    return model
+
+
+def _describe(config: EngineConfig, model: PreTrainedModel, found: Discovery) -> ModelSpec:
+    text = model.config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", None) or 1 << 20
+    reason = "the model has no positions beyond"
+    if found.max_len is not None and found.max_len < longest:
+        longest, reason = found.max_len, found.reason
+    if config.max_model_len is not None and config.max_model_len > longest:
+        raise ModelError(
+            f"--max-model-len {config.max_model_len} is too long for {config.model}: {reason} "
+            f"{longest} tokens"
+        )
+    return ModelSpec(
+        name=config.model,
+        dtype=str(model.dtype).removeprefix("torch."),
+        vocab_size=text.vocab_size,
+        max_model_len=config.max_model_len or longest,
+        layers=tuple(found.layers),
+    )
+
+
+def _refusal(name: str, model: PreTrainedModel, error: Exception) -> UnsupportedModel:
+    kind = model.config.model_type
+    return UnsupportedModel(
+        f"{name} ({kind}) cannot run on two tiers: {error}. Its answers would be wrong; use a "
+        "model whose attention goes through transformers' attention interface."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

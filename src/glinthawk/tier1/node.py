@@ -1,0 +1,238 @@
+"""A Tier-1 node: takes batches, runs each one's forward pass from attention to attention.
+
+While one batch's decode rows are attended at their homes, the node runs another batch, or computes
+the attention of prompts. One thread does all of it; only ``poll`` ever waits.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import torch
+import zmq
+from transformers import PreTrainedModel
+
+from glinthawk.core.batch import Batch, Span
+from glinthawk.core.errors import UnsupportedModel
+from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier1.cut import Call, Pass
+from glinthawk.tier1.homes import Home, RemoteHome
+from glinthawk.tier1.prompts import attend_prompt
+
+__all__ = ["Node"]
+
+#: What follows a finished pass: the batch and its logits, one row a span (R, V).
+Sampler = Callable[[Batch, torch.Tensor], object]
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A batch in flight."""
+
+    batch: Batch
+    forward: Pass
+    #: Rows of each home in the flattened batch: (home id, rows).
+    decodes: list[tuple[int, slice]]
+    prompts: list[tuple[int, slice]]
+    #: Homes whose answer for the current layer has not come.
+    awaited: set[int] = field(default_factory=set)
+    #: Homes that have not confirmed the step's prompts.
+    unstored: set[int] = field(default_factory=set)
+    output: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+    @property
+    def can_run(self) -> bool:
+        return not self.awaited and self.logits is None
+
+    @property
+    def is_done(self) -> bool:
+        return self.logits is not None and not self.unstored
+
+
+class Node:
+    """Runs the batches of one model. ``layers`` are its attention layers in calling order."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layers: Sequence[AttentionLayer],
+        homes: Sequence[Home],
+        sample: Sampler,
+    ) -> None:
+        self._model = model
+        self._layers = layers
+        self._homes = {home.id: home for home in homes}
+        self._sample = sample
+        self._running: dict[int, _Running] = {}
+        self._poller = zmq.Poller()
+        self.busy_s = 0.0
+        for home in self._remote_homes():
+            for socket in home.channel.sockets:
+                self._poller.register(socket, zmq.POLLIN)
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    def start(self, batch: Batch) -> None:
+        """Take a batch; its rows are announced at their homes at once."""
+        running = _Running(
+            batch,
+            self._new_pass(batch),
+            _rows_by_home(batch.decodes, 0),
+            _rows_by_home(batch.prompts, len(batch.decodes)),
+        )
+        self._running[batch.id] = running
+        for home_id in {span.home for span in batch.spans}:
+            self._homes[home_id].begin(
+                batch.id,
+                [span for span in batch.decodes if span.home == home_id],
+                [span for span in batch.prompts if span.home == home_id],
+            )
+
+    def poll(self) -> list[tuple[Batch, object]]:
+        """Run until a batch is done; every done one comes with what ``sample`` made of it.
+
+        Raises WorkerLost (with the home's number) when a worker goes away, UnsupportedModel when a
+        pass does not call attention once a layer.
+        """
+        while self._running:
+            runnable = [running for running in self._running.values() if running.can_run]
+            done = [running for running in self._running.values() if running.is_done]
+            self._collect(wait=not runnable and not done)
+            if done:
+                return [self._finish(running) for running in done]
+            if runnable:
+                # Deepest first: the batch nearest to its tokens frees its slot soonest.
+                self._advance(max(runnable, key=lambda running: running.forward.depth))
+        return []
+
+    def release(self, home_id: int, sequences: list[int]) -> None:
+        """Forget the KV of ``sequences`` at a home."""
+        self._homes[home_id].release(sequences)
+
+    def abort(self, batch_id: int) -> None:
+        """Stop a batch where it is; its spans may be stepped again in another batch."""
+        running = self._running.pop(batch_id)
+        running.forward.abandon()
+        for home_id in {span.home for span in running.batch.spans} & self._homes.keys():
+            self._homes[home_id].abandon(batch_id)
+
+    def lose(self, home_id: int) -> None:
+        """A home is gone. Batches with rows there must be aborted by the caller."""
+        home = self._homes.pop(home_id)
+        if isinstance(home, RemoteHome):
+            for socket in home.channel.sockets:
+                self._poller.unregister(socket)
+
+    def _remote_homes(self) -> list[RemoteHome]:
+        return [home for home in self._homes.values() if isinstance(home, RemoteHome)]
+
+    def _new_pass(self, batch: Batch) -> Pass:
+        spans = batch.spans
+        tokens = [t for span in spans for t in span.sequence.tokens(span.start, span.length)]
+        positions = [p for span in spans for p in range(span.start, span.start + span.length)]
+        keep = torch.tensor([span.length for span in spans]).cumsum(0) - 1
+        device = self._model.device
+        return Pass(
+            self._model,
+            torch.tensor(tokens, device=device),
+            torch.tensor(positions, device=device),
+            keep.to(device),
+        )
+
+    def _advance(self, running: _Running) -> None:
+        begun = time.perf_counter()
+        result = running.forward.resume(running.output)
+        if isinstance(result, Call):
+            self._answer(running, result)
+        elif running.forward.depth != len(self._layers):
+            raise UnsupportedModel(
+                f"a pass called attention {running.forward.depth} times, not {len(self._layers)}"
+            )
+        else:
+            running.logits, running.output = result, None
+        self.busy_s += time.perf_counter() - begun
+
+    def _answer(self, running: _Running, call: Call) -> None:
+        """Send the decode rows away first, so that homes work while prompts are attended here."""
+        index, step = running.forward.depth, running.batch.id
+        layer = self._layers[index]
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (call.queries, call.keys, call.values))
+        output = q.new_empty(len(q), layer.num_heads, layer.value_dim)
+        running.output = output
+        for home_id, rows in self._remote_first(running.decodes):
+            answer = self._homes[home_id].attend(step, index, q[rows], k[rows], v[rows])
+            if answer is None:
+                running.awaited.add(home_id)
+            else:
+                output[rows] = answer
+        for home_id, rows in running.prompts:
+            kept = self._homes[home_id].store(step, index, k[rows], v[rows])
+            if index == 0 and not kept:
+                running.unstored.add(home_id)
+        self._attend_prompts(running.batch, layer, q, k, v, output)
+
+    def _remote_first(self, decodes: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
+        return sorted(decodes, key=lambda rows: not isinstance(self._homes[rows[0]], RemoteHome))
+
+    @staticmethod
+    def _attend_prompts(
+        batch: Batch,
+        layer: AttentionLayer,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        output: torch.Tensor,
+    ) -> None:
+        row = len(batch.decodes)
+        for span in batch.prompts:
+            rows = slice(row, row + span.length)
+            output[rows] = attend_prompt(q[rows], k[rows], v[rows], layer)
+            row += span.length
+
+    def _collect(self, wait: bool) -> None:
+        """Take in what workers answered; with ``wait``, until at least one has."""
+        if not self._poller.sockets or not (
+            wait or any(running.awaited or running.unstored for running in self._running.values())
+        ):
+            return
+        ready = {socket for socket, _ in self._poller.poll(None if wait else 0)}
+        for home in self._remote_homes():
+            if ready.intersection(home.channel.sockets):
+                for step, output in home.receive():
+                    self._take(self._running[step], home.id, output)
+
+    def _take(self, running: _Running, home_id: int, output: torch.Tensor | None) -> None:
+        if output is None:
+            running.unstored.discard(home_id)
+            return
+        rows = next(rows for home, rows in running.decodes if home == home_id)
+        assert running.output is not None
+        running.output[rows] = output
+        running.awaited.discard(home_id)
+
+    def _finish(self, running: _Running) -> tuple[Batch, object]:
+        begun = time.perf_counter()
+        del self._running[running.batch.id]
+        for home_id in {span.home for span in running.batch.spans}:
+            self._homes[home_id].finish(running.batch.id)
+        assert running.logits is not None
+        sampled = self._sample(running.batch, running.logits)
+        self.busy_s += time.perf_counter() - begun
+        return running.batch, sampled
+
+
+def _rows_by_home(spans: Sequence[Span], first_row: int) -> list[tuple[int, slice]]:
+    """Rows of each home; ``spans`` are sorted by home, so each home's rows are one slice.
+
+    >>> # homes 1, 1, 2 with lengths 1, 1, 3 from row 4 -> [(1, 4:6), (2, 6:9)]
+    """
+    slices = []
+    for home_id, group in groupby(spans, key=lambda span: span.home):
+        num_rows = sum(span.length for span in group)
+        slices.append((home_id, slice(first_row, first_row + num_rows)))
+        first_row += num_rows
+    return slices

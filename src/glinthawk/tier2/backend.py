@@ -1,0 +1,30 @@
+"""The seam between KV pages and the arithmetic over them: two calls."""
+
+from typing import Protocol
+
+import torch
+
+from glinthawk.tier2.pages import SpanTable
+
+__all__ = ["Backend"]
+
+
+class Backend(Protocol):
+    """Owns the memory of all pages of all layers, in whatever layout it likes."""
+
+    def append(
+        self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Write the new tokens of every span. keys (T, K, D), values (T, K, Dv), rows in order of
+        the table. Writing a position again replaces it."""
+        ...
+
+    def attend(
+        self, layer: int, table: SpanTable, queries: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention of every new token over its sequence up to and with itself.
+
+        queries (T, H, D) -> output (T, H, Dv) in the queries' dtype and log-sum-exp (T, H) float32.
+        The tokens' own keys must have been appended before.
+        """
+        ...

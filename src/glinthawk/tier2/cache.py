@@ -1,0 +1,67 @@
+"""A KV cache of a fixed size: pages for sequences, and a backend that computes over them."""
+
+import torch
+
+from glinthawk.core.config import PAGE_TOKENS
+from glinthawk.core.errors import WorkerRefused
+from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
+from glinthawk.core.units import format_size
+from glinthawk.tier2.backend import Backend
+from glinthawk.tier2.pages import PageTable, SpanTable
+from glinthawk.tier2.reference import TorchBackend
+
+__all__ = ["KVCache"]
+
+
+class KVCache:
+    """The KV of many sequences over all layers of one model, in ``num_bytes`` of memory."""
+
+    def __init__(
+        self,
+        layers: tuple[AttentionLayer, ...],
+        num_bytes: int,
+        kv_dtype: str,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        token_bytes = DTYPE_BYTES[kv_dtype] * sum(layer.kv_elements for layer in layers)
+        self.page_bytes = PAGE_TOKENS * token_bytes
+        num_pages = num_bytes // self.page_bytes
+        if num_pages < 1:
+            raise WorkerRefused(
+                f"{format_size(num_bytes)} of KV memory hold not one page of this model "
+                f"({format_size(self.page_bytes)}); give at least that"
+            )
+        self.pages = PageTable(num_pages, PAGE_TOKENS)
+        self._backend: Backend = TorchBackend(
+            layers, num_pages, PAGE_TOKENS, getattr(torch, kv_dtype), device
+        )
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.pages.peak_used * self.page_bytes
+
+    def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> SpanTable:
+        """Reserve room for a step's spans; see PageTable.table."""
+        return self.pages.table(sequences, starts, lengths)
+
+    def store(
+        self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Keep keys (T, K, D) and values (T, K, Dv) of new tokens."""
+        self._backend.append(layer, table, keys, values)
+
+    def attend(
+        self,
+        layer: int,
+        table: SpanTable,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> torch.Tensor:
+        """Keep the new tokens' keys and values, then attend: queries (T, H, D) -> (T, H, Dv)."""
+        self._backend.append(layer, table, keys, values)
+        return self._backend.attend(layer, table, queries)[0]
+
+    def release(self, sequences: list[int]) -> None:
+        """Forget ``sequences``."""
+        self.pages.release(sequences)

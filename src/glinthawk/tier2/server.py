@@ -1,0 +1,46 @@
+"""A worker's loop: wait for a message, answer it, and end when told to."""
+
+import os
+import threading
+from typing import Any
+
+import zmq
+
+from glinthawk.tier2.worker import Worker
+from glinthawk.wire.channel import ServerChannel
+from glinthawk.wire.messages import Ping
+
+__all__ = ["serve"]
+
+
+def serve(
+    channel: ServerChannel,
+    kv_bytes: int,
+    *,
+    lifeline: int | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Serve until ``lifeline``, a readable file descriptor, reaches its end or ``stop`` is set.
+
+    A worker that was started for one run holds the read end of a pipe whose other end its parent
+    owns: however the parent dies, the pipe ends, and so does the worker. ``stop`` is looked at
+    when ``channel`` gets a message, so whoever sets it sends one.
+    """
+    worker = Worker(kv_bytes, lambda client: channel.send(client, Ping()))
+    poller = zmq.Poller()
+    poller.register(channel.socket, zmq.POLLIN)
+    if lifeline is not None:
+        poller.register(lifeline, zmq.POLLIN)
+    while stop is None or not stop.is_set():
+        ready: dict[Any, int] = dict(poller.poll())
+        if lifeline in ready and not os.read(lifeline, 1):
+            return
+        if channel.socket in ready:
+            _answer(channel, worker)
+
+
+def _answer(channel: ServerChannel, worker: Worker) -> None:
+    client, frames = channel.receive()
+    answer = worker.handle(client, frames)
+    if answer is not None:
+        channel.send(client, *answer)

@@ -1,0 +1,154 @@
+"""One client's model on a worker: its KV cache and the steps in progress."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from glinthawk.core.errors import WireError
+from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
+from glinthawk.tier2.cache import KVCache
+from glinthawk.tier2.pages import SpanTable
+from glinthawk.wire.messages import Attend, Begin, Open, Spans, Store
+
+__all__ = ["Session"]
+
+_LARGEST_DIM = 65_536
+
+
+@dataclass(slots=True)
+class _Step:
+    """Tables of a step, each kept until its last layer is done."""
+
+    decodes: SpanTable | None
+    prompts: SpanTable | None
+
+
+class Session:
+    """Checks every size before it touches memory: a bad message is a WireError and no more."""
+
+    def __init__(self, request: Open, kv_bytes: int) -> None:
+        _check_layers(request)
+        self._layers = tuple(request.layers)
+        self._dtype: torch.dtype = getattr(torch, request.wire_dtype)
+        self.cache = KVCache(self._layers, kv_bytes, request.kv_dtype)
+        self._steps: dict[int, _Step] = {}
+
+    def begin(self, message: Begin) -> None:
+        """Reserve pages for a step's rows."""
+        if message.step in self._steps:
+            raise WireError(f"step {message.step} has begun already")
+        if any(length != 1 for length in message.decodes.lengths):
+            raise WireError("a decode row is one token long")
+        both = [_columns(spans) for spans in (message.decodes, message.prompts)]
+        tables = [self.cache.table(*columns) if columns[0] else None for columns in both]
+        if any(tables):
+            self._steps[message.step] = _Step(*tables)
+
+    def attend(self, message: Attend, frames: Sequence[memoryview]) -> torch.Tensor:
+        """Attention output (T, H, Dv) of the step's decode rows in one layer."""
+        layer = self._layer(message.layer)
+        table = self._step(message.step).decodes
+        if table is None:
+            raise WireError(f"step {message.step} has no decode rows here, or they are done")
+        rows, kv_heads = table.num_rows, layer.num_kv_heads
+        queries, keys, values = self._tensors(
+            frames,
+            (rows, layer.num_heads, layer.head_dim),
+            (rows, kv_heads, layer.head_dim),
+            (rows, kv_heads, layer.value_dim),
+        )
+        output = self.cache.attend(message.layer, table, queries, keys, values)
+        if self._is_last(message.layer):
+            self._steps[message.step].decodes = None
+            self._forget_if_done(message.step)
+        return output
+
+    def store(self, message: Store, frames: Sequence[memoryview]) -> bool:
+        """Keep k, v of the step's prompts in one layer; whether that was the last layer."""
+        layer = self._layer(message.layer)
+        table = self._step(message.step).prompts
+        if table is None:
+            raise WireError(f"step {message.step} has no prompts here, or they are done")
+        keys, values = self._tensors(
+            frames,
+            (table.num_rows, layer.num_kv_heads, layer.head_dim),
+            (table.num_rows, layer.num_kv_heads, layer.value_dim),
+        )
+        self.cache.store(message.layer, table, keys, values)
+        if not self._is_last(message.layer):
+            return False
+        self._steps[message.step].prompts = None
+        self._forget_if_done(message.step)
+        return True
+
+    def release(self, sequences: list[int]) -> None:
+        self.cache.release(sequences)
+
+    def abandon(self, step: int) -> None:
+        self._steps.pop(step, None)
+
+    def _layer(self, index: int) -> AttentionLayer:
+        if not 0 <= index < len(self._layers):
+            raise WireError(f"layer {index} is not one of the model's {len(self._layers)}")
+        return self._layers[index]
+
+    def _is_last(self, layer: int) -> bool:
+        return layer == len(self._layers) - 1
+
+    def _step(self, step: int) -> _Step:
+        try:
+            return self._steps[step]
+        except KeyError:
+            raise WireError(f"step {step} has not begun") from None
+
+    def _forget_if_done(self, step: int) -> None:
+        if self._steps[step].decodes is None and self._steps[step].prompts is None:
+            del self._steps[step]
+
+    def _tensors(
+        self, frames: Sequence[memoryview], *shapes: tuple[int, int, int]
+    ) -> list[torch.Tensor]:
+        if len(frames) != len(shapes):
+            raise WireError(f"expected {len(shapes)} frames, got {len(frames)}")
+        return [
+            _tensor(frame, shape, self._dtype) for frame, shape in zip(frames, shapes, strict=True)
+        ]
+
+
+def _tensor(frame: memoryview, shape: tuple[int, int, int], dtype: torch.dtype) -> torch.Tensor:
+    """``frame`` seen as a tensor, without a copy."""
+    rows, heads, dim = shape
+    expected = rows * heads * dim * dtype.itemsize
+    if frame.nbytes != expected:
+        raise WireError(f"a frame of shape {shape} has {expected} bytes, not {frame.nbytes}")
+    return torch.frombuffer(frame, dtype=dtype).view(shape)
+
+
+def _columns(spans: Spans) -> tuple[list[int], list[int], list[int]]:
+    """The three lists of ``spans``, checked."""
+    columns = (spans.sequences, spans.starts, spans.lengths)
+    if len({len(column) for column in columns}) != 1:
+        raise WireError("spans need as many sequences as starts and lengths")
+    if any(not 0 <= start < 2**31 for start in spans.starts):
+        raise WireError("a span starts below 0 or too far")
+    if any(not 0 < length < 2**31 for length in spans.lengths):
+        raise WireError("a span has no tokens or too many")
+    if len(set(spans.sequences)) != len(spans.sequences):
+        raise WireError("a sequence appears twice in one step")
+    return columns
+
+
+def _check_layers(request: Open) -> None:
+    if request.wire_dtype not in DTYPE_BYTES or request.kv_dtype not in DTYPE_BYTES:
+        raise WireError(f"dtypes are {', '.join(DTYPE_BYTES)}")
+    if not request.layers:
+        raise WireError("a model has at least one attention layer")
+    for layer in request.layers:
+        sizes = (layer.num_heads, layer.num_kv_heads, layer.head_dim, layer.value_dim)
+        if not all(0 < size <= _LARGEST_DIM for size in sizes):
+            raise WireError(f"a layer has a size out of range: {sizes}")
+        if layer.num_heads % layer.num_kv_heads:
+            raise WireError("query heads must be a multiple of KV heads")
+        if layer.sinks is not None and len(layer.sinks) != layer.num_heads:
+            raise WireError("sinks are one number a query head")

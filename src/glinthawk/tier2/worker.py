@@ -1,0 +1,107 @@
+"""A Tier-2 worker: messages in, answers out. One session at a time owns all of its KV memory."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from glinthawk.core.errors import GlinthawkError, WireError, WorkerRefused
+from glinthawk.tier2.session import Session
+from glinthawk.wire.messages import (
+    VERSION,
+    Abandon,
+    Ask,
+    Attend,
+    Attended,
+    Begin,
+    Bye,
+    Fault,
+    FromTier1,
+    FromWorker,
+    Open,
+    Opened,
+    Release,
+    Stats,
+    Store,
+    Stored,
+    decode,
+)
+
+__all__ = ["Worker"]
+
+Answer = tuple[FromWorker, Sequence[memoryview]]
+
+
+class Worker:
+    """Answers the messages of one client at a time; no message can stop it.
+
+    ``is_present`` asks the channel whether a client is still connected: a session whose client has
+    gone is given up when the next client opens one.
+    """
+
+    def __init__(self, kv_bytes: int, is_present: Callable[[bytes], bool]) -> None:
+        self._kv_bytes = kv_bytes
+        self._is_present = is_present
+        self._owner: bytes | None = None
+        self._session: Session | None = None
+        self._busy_s = 0.0
+
+    def handle(self, client: bytes, frames: Sequence[memoryview]) -> Answer | None:
+        """The answer to one message of ``client``, if it has one. Never raises for bad input."""
+        begun = time.perf_counter()
+        try:
+            message = decode(frames[0], FromTier1) if frames else None
+            if message is None:
+                raise WireError("an empty message")
+            return self._dispatch(client, message, frames[1:])  # type: ignore[arg-type]
+        except GlinthawkError as error:
+            return Fault(str(error), refused=isinstance(error, WorkerRefused)), ()
+        finally:
+            self._busy_s += time.perf_counter() - begun
+
+    def _dispatch(
+        self, client: bytes, message: FromTier1, frames: Sequence[memoryview]
+    ) -> Answer | None:
+        if isinstance(message, Open):
+            return self._open(client, message), ()
+        session = self._session
+        if session is None or client != self._owner:
+            raise WorkerRefused("there is no session of yours here; open one first")
+        match message:
+            case Begin():
+                session.begin(message)
+            case Attend(step, layer):
+                output = session.attend(message, frames)
+                return Attended(step, layer), (tensor_bytes(output),)
+            case Store(step):
+                return (Stored(step), ()) if session.store(message, frames) else None
+            case Release(sequences):
+                session.release(sequences)
+            case Abandon(step):
+                session.abandon(step)
+            case Ask():
+                return Stats(self._busy_s, session.cache.peak_bytes), ()
+            case Bye():
+                self._session = self._owner = None
+        return None
+
+    def _open(self, client: bytes, message: Open) -> Opened:
+        if message.version != VERSION:
+            raise WorkerRefused(
+                f"this worker speaks wire version {VERSION}, the client {message.version}; "
+                "install the same glinthawk on both machines"
+            )
+        if self._owner not in (None, client) and self._is_present(self._owner):
+            raise WorkerRefused("this worker serves another run; wait for it or start a second one")
+        self._session = self._owner = None  # the old session's memory goes before the new one's
+        self._session = Session(message, self._kv_bytes)
+        self._owner = client
+        self._busy_s = 0.0
+        pages = self._session.cache.pages
+        return Opened(pages.num_pages, pages.page_tokens, torch.get_num_threads())
+
+
+def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a CPU tensor, without a copy where it is contiguous."""
+    return memoryview(tensor.contiguous().view(torch.uint8).numpy()).cast("B")
+

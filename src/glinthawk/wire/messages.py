@@ -1,0 +1,167 @@
+"""The wire is one closed union: every message between Tier 1 and a Tier-2 worker.
+
+Tier 1 opens a session with the model's attention layers. Each step begins with the rows that the
+worker holds (``Begin``); then every layer sends one ``Attend`` parcel (frames q, k, v of the decode
+rows; the answer ``Attended`` carries o) and, when the step has prompts, one ``Store`` parcel
+(frames k, v; the last layer's is acknowledged by ``Stored``). So the rows travel once a step and a
+layer's parcel is nothing but a few bytes and its tensors.
+
+Frames are raw little-endian elements, row-major: q (T, H, D), k (T, K, D), v (T, K, Dv),
+o (T, H, Dv), in the session's ``wire_dtype``.
+"""
+
+import msgspec
+
+from glinthawk.core.errors import WireError
+from glinthawk.core.spec import AttentionLayer
+
+__all__ = [
+    "VERSION",
+    "Abandon",
+    "Ask",
+    "Attend",
+    "Attended",
+    "Begin",
+    "Bye",
+    "Fault",
+    "FromTier1",
+    "FromWorker",
+    "Open",
+    "Opened",
+    "Ping",
+    "Release",
+    "Spans",
+    "Stats",
+    "Store",
+    "Stored",
+    "decode",
+    "encode",
+]
+
+#: Both ends must be of the same version; an older worker refuses by name, it never guesses.
+VERSION = 1
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=str.lower, omit_defaults=True):
+    """Arrays instead of maps on the wire: field names would outweigh the fields."""
+
+
+class Spans(msgspec.Struct, frozen=True, array_like=True):
+    """New tokens of some sequences; three lists of one length."""
+
+    sequences: list[int]
+    starts: list[int]
+    lengths: list[int]
+
+
+class Open(Message, frozen=True):
+    """Begin a session: the worker gives all its KV memory to this model."""
+
+    version: int
+    layers: list[AttentionLayer]
+    wire_dtype: str
+    kv_dtype: str
+
+
+class Begin(Message, frozen=True):
+    """The rows of one step, in the order in which every layer's frames hold them."""
+
+    step: int
+    decodes: Spans
+    prompts: Spans
+
+
+class Attend(Message, frozen=True):
+    """Keep k, v of the step's decode rows in one layer and attend. Frames q, k, v."""
+
+    step: int
+    layer: int
+
+
+class Store(Message, frozen=True):
+    """Keep k, v of the step's prompts in one layer. Frames k, v."""
+
+    step: int
+    layer: int
+
+
+class Release(Message, frozen=True):
+    """Forget these sequences."""
+
+    sequences: list[int]
+
+
+class Abandon(Message, frozen=True):
+    """Forget a step that will not be finished. What it stored so far is written again or released."""
+
+    step: int
+
+
+class Ask(Message, frozen=True):
+    """Ask for Stats."""
+
+
+class Bye(Message, frozen=True):
+    """End the session; its memory is free for the next client."""
+
+
+class Opened(Message, frozen=True):
+    """The session stands."""
+
+    num_pages: int
+    page_tokens: int
+    threads: int
+
+
+class Attended(Message, frozen=True):
+    """Attention output of the step's decode rows in one layer. Frame o."""
+
+    step: int
+    layer: int
+
+
+class Stored(Message, frozen=True):
+    """All layers of the step's prompts are kept."""
+
+    step: int
+
+
+class Stats(Message, frozen=True):
+    """What the worker did in this session."""
+
+    busy_s: float
+    kv_bytes_peak: int
+
+
+class Fault(Message, frozen=True):
+    """The worker could not do what a message asked. It goes on serving."""
+
+    text: str
+    refused: bool = False
+
+
+class Ping(Message, frozen=True):
+    """Are you there? Needs no answer: sending it fails when the client has gone."""
+
+
+FromTier1 = Open | Begin | Attend | Store | Release | Abandon | Ask | Bye
+FromWorker = Opened | Attended | Stored | Stats | Fault | Ping
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders = {
+    FromTier1: msgspec.msgpack.Decoder(FromTier1),
+    FromWorker: msgspec.msgpack.Decoder(FromWorker),
+}
+
+
+def encode(message: FromTier1 | FromWorker) -> bytes:
+    """One header frame."""
+    return _encoder.encode(message)
+
+
+def decode(header: bytes | memoryview, side: object) -> FromTier1 | FromWorker:
+    """The message in ``header``; ``side`` is FromTier1 or FromWorker. Raises WireError."""
+    try:
+        return _decoders[side].decode(header)  # type: ignore[index]
+    except msgspec.DecodeError as error:
+        raise WireError(f"this is not a message of wire version {VERSION}: {error}") from error
