@@ -1,2 +1,101 @@
-def run() -> None:
-    pass
+"""``glinthawk run``."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from glinthawk.core.config import EngineConfig, default_of
+
+__all__ = ["run"]
+
+_CHOICES = "auto, bfloat16, float16 or float32"
+
+
+def run(
+    model: Annotated[
+        str, typer.Option("-m", "--model", help="Folder in Hugging Face format, hub name, or demo.")
+    ],
+    input: Annotated[
+        Path, typer.Option("-i", "--input", help="OpenAI batch lines, one request a line.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Result lines are appended here.")],
+    tier2: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="local:N starts N workers here; tcp://host:port?key=KEY joins one (repeatable). "
+            "None: all attention on Tier 1."
+        ),
+    ] = None,
+    tier1_kv: Annotated[
+        str | None,
+        typer.Option(help="KV cache on Tier 1 itself. Default: 2GiB without workers, else 0."),
+    ] = None,
+    worker_kv: Annotated[
+        str, typer.Option(help="KV cache of each worker started here.")
+    ] = default_of("worker_kv"),
+    kv_dtype: Annotated[
+        str, typer.Option(help=f"Type of the KV cache: {_CHOICES} (auto: as --dtype).")
+    ] = default_of("kv_dtype"),
+    dtype: Annotated[
+        str, typer.Option(help=f"Type of weights and activations: {_CHOICES}.")
+    ] = default_of("dtype"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = default_of("device"),
+    load_format: Annotated[
+        str, typer.Option(help="auto, or dummy: random weights from config.json alone.")
+    ] = default_of("load_format"),
+    batch_size: Annotated[
+        str, typer.Option(help="Most sequences that step together, or auto.")
+    ] = default_of("batch_size"),
+    batches_in_flight: Annotated[
+        str, typer.Option(help="Batches under way at one time, or auto.")
+    ] = default_of("batches_in_flight"),
+    batch_tokens: Annotated[
+        int, typer.Option(help="Most tokens of one step; a longer prompt is its step's only one.")
+    ] = default_of("batch_tokens"),
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Longest prompt plus answer. Default: the model's.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="For requests that bring no seed of their own.")
+    ] = default_of("seed"),
+    stats_json: Annotated[
+        Path | None, typer.Option(help="Write the numbers of this run here.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew; the old output is moved aside.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Answer every line of a batch file. Run the same command again to resume.
+
+    Exit status: 0 every line was answered; 1 some results are errors; 2 the command could not run;
+    130 stopped by Ctrl-C.
+    """
+    config = EngineConfig(
+        model=model,
+        tier2=tuple(tier2 or ()),
+        tier1_kv=tier1_kv,
+        worker_kv=worker_kv,
+        kv_dtype=kv_dtype,
+        dtype=dtype,
+        device=device,
+        load_format=load_format,
+        batch_size=_count("--batch-size", batch_size),
+        batches_in_flight=_count("--batches-in-flight", batches_in_flight),
+        batch_tokens=batch_tokens,
+        max_model_len=max_model_len,
+        seed=seed,
+    )
+    from glinthawk.cli.batch import answer_file
+
+    raise typer.Exit(
+        answer_file(config, input, output, stats_json=stats_json, restart=restart, quiet=quiet)
+    )
+
+
+def _count(flag: str, text: str) -> Any:
+    """``auto`` or a number; EngineConfig checks the range."""
+    if text == "auto" or text.isdecimal():
+        return text if text == "auto" else int(text)
+    raise typer.BadParameter(f"{text!r} is neither auto nor a number", param_hint=flag)

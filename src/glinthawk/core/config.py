@@ -1,18 +1,22 @@
 """Every default, said once. Command-line flags and ``LLM(...)`` are made from this class."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 
-__all__ = ["PAGE_TOKENS", "Auto", "EngineConfig"]
+__all__ = ["PAGE_TOKENS", "Auto", "EngineConfig", "default_of"]
 
 #: Tokens of one KV page. 16 would waste less memory, 64 would copy less; see docs/architecture.md.
 PAGE_TOKENS = 32
 
 Auto = Literal["auto"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Device = Literal["auto", "cpu", "cuda"]
+LoadFormat = Literal["auto", "dummy"]
+
+_CHOICES = {"kv_dtype": Dtype, "dtype": Dtype, "device": Device, "load_format": LoadFormat}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +31,8 @@ class EngineConfig:
     worker_kv: int | str = "4GiB"
     kv_dtype: Dtype = "auto"
     dtype: Dtype = "auto"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    load_format: Literal["auto", "dummy"] = "auto"
+    device: Device = "auto"
+    load_format: LoadFormat = "auto"
     #: Most sequences that take one step together.
     batch_size: int | Auto = "auto"
     batches_in_flight: int | Auto = "auto"
@@ -38,6 +42,12 @@ class EngineConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                raise UsageError(
+                    f"{name} must be one of {', '.join(get_args(choices))}, "
+                    f"not {getattr(self, name)!r}"
+                )
         for name in ("batch_size", "batches_in_flight"):
             value = getattr(self, name)
             if value != "auto" and value < 1:
@@ -60,3 +70,8 @@ class EngineConfig:
     def worker_kv_bytes(self) -> int:
         """Bytes of KV cache on each worker started here."""
         return parse_size(self.worker_kv)
+
+
+def default_of(name: str) -> Any:
+    """The default of a setting, for flags."""
+    return next(field.default for field in fields(EngineConfig) if field.name == name)

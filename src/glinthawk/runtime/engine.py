@@ -56,8 +56,12 @@ class Engine:
         self,
         requests: Iterable[Request],
         stop_found: StopFound = _never,
+        after_step: Callable[[], None] = lambda: None,
     ) -> Iterator[Sequence]:
-        """Finished sequences, in the order in which they finish; ``requests`` is read as needed."""
+        """Finished sequences, in the order in which they finish; ``requests`` is read as needed.
+
+        ``after_step`` is called between steps, for what must happen though nothing finishes.
+        """
         source = iter(requests)
         self._draining = False
         more = True
@@ -71,6 +75,7 @@ class Engine:
                     return
                 self._check_progress()
             yield from self._poll(stop_found)
+            after_step()
 
     def _feed(self, source: Iterator[Request]) -> bool:
         """Read ahead; whether there may be more."""

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 
-__all__ = ["Run", "open_run"]
+__all__ = ["Run", "assemble", "open_run", "share_threads"]
 
 _START_S = 120.0
 _ANSWER_S = 15.0
@@ -81,12 +81,11 @@ def open_run(config: EngineConfig) -> Iterator[Run]:
         workers = stack.enter_context(
             LocalWorkers(num_local, config.worker_kv_bytes, worker_threads)
         )
-        stack.enter_context(torch.inference_mode())
         loaded = load_model(config)
         kv_dtype = loaded.spec.dtype if config.kv_dtype == "auto" else config.kv_dtype
         _self_check(loaded, kv_dtype)
         homes = _open_homes(stack, config, loaded, kv_dtype, workers, addresses)
-        yield _assemble(config, loaded, kv_dtype, homes)
+        yield assemble(config, loaded, kv_dtype, homes)
 
 
 def share_threads(num_local: int) -> tuple[int, int]:
@@ -114,9 +113,7 @@ def _open_homes(
     """Home 0 is Tier 1 itself, if it keeps any KV; workers count from 1."""
     homes: list[Home] = []
     if config.tier1_kv_bytes:
-        cache = KVCache(
-            loaded.spec.layers, config.tier1_kv_bytes, kv_dtype, loaded.model.device
-        )
+        cache = KVCache(loaded.spec.layers, config.tier1_kv_bytes, kv_dtype, loaded.model.device)
         homes.append(LocalHome(0, cache))
     for number, address in enumerate([*workers.addresses, *addresses], start=1):
         home = RemoteHome(number, ClientChannel(address), loaded.spec, loaded.model.device)
@@ -141,9 +138,10 @@ def _open_session(
                 raise
 
 
-def _assemble(
-    config: EngineConfig, loaded: LoadedModel, kv_dtype: str, homes: list[Home]
+def assemble(
+    config: EngineConfig, loaded: LoadedModel, kv_dtype: str, homes: Sequence[Home]
 ) -> Run:
+    """A run over homes that are open."""
     has_workers = any(isinstance(home, RemoteHome) for home in homes)
     auto_in_flight = _AUTO_BATCHES_IN_FLIGHT if has_workers else 1
     batch_limits = BatchLimits(
@@ -160,6 +158,4 @@ def _assemble(
         vocab_size=loaded.spec.vocab_size,
     )
     engine = Engine(node, homes, batch_limits)
-    return Run(
-        engine, loaded.spec, limits, kv_dtype, node, tuple(homes), time.perf_counter()
-    )
+    return Run(engine, loaded.spec, limits, kv_dtype, node, tuple(homes), time.perf_counter())

@@ -167,7 +167,7 @@ class Scheduler:
         while self.waiting and num_decodes + len(spans) < self.limits.batch_size:
             sequence = self.waiting.peek()
             over = tokens + sequence.length > self.limits.batch_tokens
-            if over and (spans or num_decodes and sequence.length <= self.limits.batch_tokens):
+            if over and (spans or (num_decodes and sequence.length <= self.limits.batch_tokens)):
                 break
             home = self._place(sequence)
             if home is None:

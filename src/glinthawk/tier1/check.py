@@ -21,6 +21,7 @@ _NUM_DECODES = 2
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.08, torch.float16: 0.02}
 
 
+@torch.inference_mode()
 def check_cut(model: PreTrainedModel, spec: ModelSpec, home: Home) -> None:
     """Prefill three ragged prompts together, decode two steps, compare all logits with the model's
     own eager forward on each whole sequence. Raises UnsupportedModel when they differ."""

@@ -37,12 +37,19 @@ def discover(model: PreTrainedModel) -> Discovery:
     a whole number of times) for each of its layers.
     """
     found = Discovery()
-    model.config.get_text_config()._attn_implementation = DISCOVERY
+    config = model.config.get_text_config()
+    config._attn_implementation = DISCOVERY
     try:
         _run(model, found)
+    except UnsupportedModel:
+        raise
+    except Exception as error:
+        if MaskShape.__name__ in str(error):
+            raise UnsupportedModel("it computes attention by itself") from error
+        raise UnsupportedModel(f"its forward fails when it is cut: {error}") from error
     finally:
-        model.config.get_text_config()._attn_implementation = IMPLEMENTATION
-    num_layers = model.config.get_text_config().num_hidden_layers
+        config._attn_implementation = IMPLEMENTATION
+    num_layers = config.num_hidden_layers
     if not found.layers or len(found.layers) % num_layers:
         raise UnsupportedModel(
             f"a forward pass of its {num_layers} layers called attention through transformers' "
@@ -59,9 +66,7 @@ def _run(model: PreTrainedModel, found: Discovery) -> None:
     while isinstance(result, Call):
         found.layers.append(_describe(result, found))
         _, heads, rows, _ = result.queries.shape
-        result = forward.resume(
-            result.queries.new_zeros(rows, heads, result.values.shape[-1])
-        )
+        result = forward.resume(result.queries.new_zeros(rows, heads, result.values.shape[-1]))
 
 
 def _describe(call: Call, found: Discovery) -> AttentionLayer:

@@ -85,7 +85,12 @@ class Cache(Protocol):
     def store(self, layer: int, table: Any, keys: torch.Tensor, values: torch.Tensor) -> None: ...
 
     def attend(
-        self, layer: int, table: Any, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+        self,
+        layer: int,
+        table: Any,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
     ) -> torch.Tensor: ...
 
     def release(self, sequences: list[int]) -> None: ...

@@ -1,7 +1,6 @@
 """Models by name: a local folder, a hub name, or the bundled demo."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -9,11 +8,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
+from glinthawk.core.source import resolve_model
 from glinthawk.core.spec import ModelSpec
-from glinthawk.tier1.cut import IMPLEMENTATION
 from glinthawk.tier1.discovery import Discovery, discover
 
-__all__ = ["LoadedModel", "load_model", "resolve_name"]
+__all__ = ["LoadedModel", "load_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +23,16 @@ class LoadedModel:
     spec: ModelSpec
 
 
-def resolve_name(name: str) -> str:
-    """The folder of ``demo``, or ``name`` itself: a folder or a hub name."""
-    return str(files("glinthawk") / "demo") if name == "demo" else name
-
-
+@torch.inference_mode()
 def load_model(config: EngineConfig) -> LoadedModel:
     """Load weights (or make random ones), learn the attention layers. Raises ModelError."""
-    source = resolve_name(config.model)
+    source = resolve_model(config.model)
     device = pick_device(config.device)
     model = _make(source, config, device)
     model.requires_grad_(False)
     model.eval()
     try:
-        with torch.inference_mode():
-            found = discover(model)
+        found = discover(model)
     except UnsupportedModel as error:
         raise _refusal(config.model, model, error) from error
     return LoadedModel(model, _describe(config, model, found))
@@ -60,9 +54,7 @@ def _make(source: str, config: EngineConfig, device: torch.device) -> PreTrained
     try:
         if config.load_format == "dummy":
             return _random(source, dtype, device)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, attn_implementation=IMPLEMENTATION
-        )
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
         return model.to(device)  # type: ignore[arg-type]
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(
@@ -78,9 +70,7 @@ def _random(source: str, dtype: torch.dtype | str, device: torch.device) -> PreT
         dtype = settings.get_text_config().dtype or torch.float32
     torch.manual_seed(0)
     with device:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            settings, dtype=dtype, attn_implementation=IMPLEMENTATION
-        )
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(settings, dtype=dtype)
     return model
 
 

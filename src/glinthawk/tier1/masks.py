@@ -61,9 +61,7 @@ def _first_visible(
     return first
 
 
-def _chunk_size(
-    allowed: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], start: int
-) -> int:
+def _chunk_size(allowed: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], start: int) -> int:
     """Length of the chunk that begins at ``start``."""
     queries = torch.arange(start, 2 * _FAR)
     inside = allowed(queries, torch.tensor(start)).expand(len(queries))

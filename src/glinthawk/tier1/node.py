@@ -92,6 +92,7 @@ class Node:
                 [span for span in batch.prompts if span.home == home_id],
             )
 
+    @torch.inference_mode()
     def poll(self) -> list[tuple[Batch, object]]:
         """Run until a batch is done; every done one comes with what ``sample`` made of it.
 

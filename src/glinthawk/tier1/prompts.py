@@ -45,8 +45,6 @@ def _attend_blocks(
     for begin in range(0, len(queries), _BLOCK):
         end = min(begin + _BLOCK, len(queries))
         oldest = 0 if layer.window is None else max(0, begin - layer.window + 1)
-        block, _ = attend_sequence(
-            queries[begin:end], keys[oldest:end], values[oldest:end], layer
-        )
+        block, _ = attend_sequence(queries[begin:end], keys[oldest:end], values[oldest:end], layer)
         output[begin:end] = block.to(output.dtype)
     return output

@@ -87,9 +87,7 @@ def shape_logits(sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _truncate(
-    probabilities: torch.Tensor, top_k: int, top_p: float, min_p: float
-) -> torch.Tensor:
+def _truncate(probabilities: torch.Tensor, top_k: int, top_p: float, min_p: float) -> torch.Tensor:
     """Zero what top-k, then top-p, then min-p leave out; ties at an edge fall to lower ids."""
     if top_k <= 0 and top_p >= 1 and min_p <= 0:
         return probabilities

@@ -44,9 +44,7 @@ class KVCache:
         """Reserve room for a step's spans; see PageTable.table."""
         return self.pages.table(sequences, starts, lengths)
 
-    def store(
-        self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
-    ) -> None:
+    def store(self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Keep keys (T, K, D) and values (T, K, Dv) of new tokens."""
         self._backend.append(layer, table, keys, values)
 

@@ -53,9 +53,7 @@ class PageTable:
 
         Raises WireError, and gives nothing, when the pages run out or a span leaves a gap.
         """
-        needs = [
-            self._missing(*span) for span in zip(sequences, starts, lengths, strict=True)
-        ]
+        needs = [self._missing(*span) for span in zip(sequences, starts, lengths, strict=True)]
         if sum(needs) > len(self._free):
             raise WireError(
                 f"the KV cache needs {sum(needs)} more pages and has {len(self._free)} free; "

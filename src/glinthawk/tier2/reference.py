@@ -52,9 +52,7 @@ class TorchBackend:
             row += length
         return torch.cat(outputs).to(queries.dtype), torch.cat(lses)
 
-    def _gather(
-        self, layer: int, table: SpanTable, span: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gather(self, layer: int, table: SpanTable, span: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of one span's whole sequence, (S, K, D) and (S, K, Dv)."""
         first, last = int(table.offsets[span]), int(table.offsets[span + 1])
         pages = table.pages[first:last].to(self._keys[layer].device, torch.int64)

@@ -104,4 +104,3 @@ class Worker:
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """The bytes of a CPU tensor, without a copy where it is contiguous."""
     return memoryview(tensor.contiguous().view(torch.uint8).numpy()).cast("B")
-

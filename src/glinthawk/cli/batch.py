@@ -1,0 +1,128 @@
+"""A batch file from its first line to the exit status."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import GlinthawkError
+from glinthawk.core.source import identify_model, resolve_model
+from glinthawk.core.units import format_size
+from glinthawk.jobs.job import Job
+from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.text import Text
+from glinthawk.runtime.interrupt import drain_on_interrupt
+from glinthawk.runtime.run import Run, open_run
+from glinthawk.telemetry.progress import make_meter
+from glinthawk.telemetry.stats import RunStats
+
+__all__ = ["answer_file"]
+
+#: What an answer depends on. Another value of any of these is another job.
+_FINGERPRINT = ("dtype", "kv_dtype", "load_format", "max_model_len", "seed")
+
+
+def answer_file(
+    config: EngineConfig,
+    source: Path,
+    output: Path,
+    *,
+    stats_json: Path | None,
+    restart: bool,
+    quiet: bool,
+) -> int:
+    """Answer ``source`` in ``output``; returns the exit status."""
+    console = Console(stderr=True, quiet=quiet)
+    fingerprint = {"model": identify_model(config.model)}
+    fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
+    with Journal.open(source, output, fingerprint, restart=restart) as journal:
+        if journal.num_resumed:
+            console.print(f"resuming: {journal.num_resumed} lines are answered already")
+        try:
+            with open_run(config) as run:
+                stopped = _answer(config, journal, run, stats_json, console)
+        except GlinthawkError:
+            journal.flush()
+            if journal.num_done:
+                console.print(
+                    f"{journal.num_done} results are safe; run the same command to resume"
+                )
+            raise
+        done, total = journal.num_done, journal.survey.num_requests
+        if stopped and done < total:
+            console.print(f"stopped; {done} of {total} lines are answered in {output}")
+            console.print("run the same command again to resume")
+            return 130
+        console.print(f"{done} results, {journal.num_failed} of them errors: {output}")
+        return 1 if journal.num_failed else 0
+
+
+def _answer(
+    config: EngineConfig, journal: Journal, run: Run, stats_json: Path | None, console: Console
+) -> bool:
+    """Run the job; whether it was stopped by a signal."""
+    source = resolve_model(config.model)
+    text = Text.load(source)
+    job = Job(
+        journal,
+        text,
+        run.limits,
+        text.eos_token_ids(source),
+        seed=config.seed,
+        model_name=config.model,
+    )
+
+    def drain() -> None:
+        run.engine.drain()
+        console.print("finishing the answers that have begun; Ctrl-C again stops at once")
+
+    with drain_on_interrupt(drain) as stopped, make_meter(quiet=console.quiet) as meter:
+
+        def after_step() -> None:
+            job.tick()
+            progress = job.progress
+            meter.update(progress.answered, progress.total, progress.completion_tokens)
+
+        for sequence in run.engine.generate(job.requests(), job.stop_found, after_step):
+            job.finish(sequence)
+        after_step()
+        was_stopped = stopped()
+    journal.flush()
+    stats = _stats(job, run)
+    _report(stats, console)
+    if stats_json is not None:
+        stats_json.write_bytes(msgspec.json.format(msgspec.json.encode(stats)) + b"\n")
+    return was_stopped
+
+
+def _stats(job: Job, run: Run) -> RunStats:
+    stats, progress = run.stats(), job.progress
+    stats.requests = progress.answered - progress.resumed
+    stats.failed = progress.failed
+    stats.prompt_tokens = progress.prompt_tokens
+    stats.completion_tokens = progress.completion_tokens
+    stats.tokens_per_second = progress.completion_tokens / stats.seconds
+    return stats
+
+
+def _report(stats: RunStats, console: Console) -> None:
+    """What each tier did, in a few lines."""
+    console.print(
+        f"{stats.completion_tokens} tokens in {stats.seconds:.1f} s "
+        f"({stats.tokens_per_second:,.0f} tokens/s), KV peak {format_size(stats.kv_bytes_peak)}, "
+        f"{stats.preemptions} pre-emptions",
+        highlight=False,
+    )
+    console.print(f"tier 1: busy {stats.tier1_busy:.0%}", highlight=False)
+    for number, busy in enumerate(stats.tier2_busy, start=1):
+        console.print(f"tier 2, worker {number}: busy {busy:.0%}", highlight=False)
+    if stats.tier2_busy:
+        console.print(
+            f"link: decode {format_size(stats.wire_decode_bytes_out)} out, "
+            f"{format_size(stats.wire_decode_bytes_back)} back; "
+            f"prompts {format_size(stats.wire_prefill_bytes)}",
+            highlight=False,
+        )
+    sys.stderr.flush()

@@ -1,0 +1,181 @@
+"""The Python face, with names and meanings as in vLLM's offline API."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.seeds import choice_seed
+from glinthawk.core.sequence import Request, TokenLogprobs
+from glinthawk.core.sequence import Sequence as TokenSequence
+from glinthawk.core.source import resolve_model
+from glinthawk.jobs.results import answer_text
+from glinthawk.jobs.text import Text
+from glinthawk.runtime.run import open_run
+from glinthawk.telemetry.progress import make_meter
+from glinthawk.telemetry.stats import RunStats
+
+__all__ = ["LLM", "CompletionOutput", "RequestOutput"]
+
+#: A prompt: text, ``{"prompt": text}`` or ``{"prompt_token_ids": [...]}``.
+Prompt = str | dict[str, Any]
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionOutput:
+    """One answer to a prompt. ``token_ids`` include the token that ended it, ``text`` does not."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    logprobs: list[TokenLogprobs] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """All answers to one prompt; there are ``n``."""
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[CompletionOutput]
+    finished: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt with its rules."""
+
+    text: str | None
+    token_ids: tuple[int, ...]
+    params: SamplingParams
+
+
+class LLM:
+    """A model on one or two tiers, held open between calls.
+
+    ``settings`` are those of ``glinthawk run``: tier1_kv, worker_kv, kv_dtype, dtype, device,
+    load_format, batch_size, batches_in_flight, batch_tokens, max_model_len, seed. Use it with
+    ``with``, or call ``close``: it may own worker processes.
+    """
+
+    def __init__(self, model: str, *, tier2: str | Sequence[str] = (), **settings: Any) -> None:
+        places = (tier2,) if isinstance(tier2, str) else tuple(tier2)
+        self._config = EngineConfig(model=model, tier2=places, **settings)
+        source = resolve_model(model)
+        self._text = Text.load(source)
+        self._stack = ExitStack()
+        self._run = self._stack.enter_context(open_run(self._config))
+        self._eos_token_ids = self._text.eos_token_ids(source)
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the run's workers and sessions."""
+        self._stack.close()
+
+    @property
+    def stats(self) -> RunStats:
+        """What each tier did so far."""
+        return self._run.stats()
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Answers in the order of ``prompts``. All prompts are checked before the first is run:
+        raises RequestError for one that cannot be answered. ``use_tqdm`` shows progress."""
+        many = [prompts] if isinstance(prompts, str | dict) else list(prompts)
+        pairs = zip(many, _spread(sampling_params, len(many)), strict=True)
+        return self._answer([self._asked(prompt, params) for prompt, params in pairs], use_tqdm)
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Like ``generate`` for one conversation, or a list of them."""
+        many: list[Any] = list(messages)
+        conversations = [many] if many and isinstance(many[0], dict) else many
+        pairs = zip(conversations, _spread(sampling_params, len(conversations)), strict=True)
+        asked = [_Asked(None, self._text.encode_chat(said), params) for said, params in pairs]
+        return self._answer(asked, use_tqdm)
+
+    def _asked(self, prompt: Prompt, params: SamplingParams) -> _Asked:
+        if isinstance(prompt, dict) and "prompt_token_ids" in prompt:
+            return _Asked(prompt.get("prompt"), tuple(prompt["prompt_token_ids"]), params)
+        text = prompt if isinstance(prompt, str) else prompt["prompt"]
+        return _Asked(text, self._text.encode(text), params)
+
+    def _answer(self, asked: list[_Asked], show: bool) -> list[RequestOutput]:
+        requests = list(self._requests(asked))
+        finished: dict[int, TokenSequence] = {}
+        tokens = 0
+        with make_meter(quiet=not show) as meter:
+            for sequence in self._run.engine.generate(requests, self._stop_found):
+                finished[sequence.id] = sequence
+                tokens += len(sequence.output)
+                meter.update(len(finished), len(requests), tokens)
+        answers = iter(finished[request.id] for request in requests)
+        return [self._output(number, one, answers) for number, one in enumerate(asked)]
+
+    def _requests(self, asked: Iterable[_Asked]) -> Iterator[Request]:
+        number = 0
+        for index, one in enumerate(asked):
+            if one.params.stop:
+                self._text.require_stop_strings()
+            max_tokens = self._run.limits.max_tokens(one.token_ids, one.params.max_tokens)
+            for choice in range(one.params.n):
+                yield Request(
+                    id=number,
+                    prompt=one.token_ids,
+                    params=one.params,
+                    seed=choice_seed(self._config.seed, one.params, str(index), choice),
+                    max_tokens=max_tokens,
+                    eos_token_ids=frozenset() if one.params.ignore_eos else self._eos_token_ids,
+                )
+                number += 1
+
+    def _stop_found(self, sequence: TokenSequence, token: int) -> bool:
+        return self._text.find_stop([*sequence.output, token], sequence.request.params)
+
+    def _output(
+        self, number: int, asked: _Asked, answers: Iterator[TokenSequence]
+    ) -> RequestOutput:
+        outputs = [self._choice(index, next(answers)) for index in range(asked.params.n)]
+        return RequestOutput(str(number), asked.text, list(asked.token_ids), outputs)
+
+    def _choice(self, index: int, sequence: TokenSequence) -> CompletionOutput:
+        assert sequence.finish_reason is not None
+        asked_logprobs = sequence.request.params.logprobs is not None
+        return CompletionOutput(
+            index=index,
+            text=answer_text(self._text, sequence),
+            token_ids=sequence.output,
+            finish_reason=sequence.finish_reason.value,
+            logprobs=sequence.logprobs if asked_logprobs else None,
+        )
+
+
+def _spread(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int
+) -> list[SamplingParams]:
+    """One rule for each prompt: as given, or the same for all."""
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if len(params) != count:
+        raise ValueError(f"there are {count} prompts but {len(params)} sampling_params")
+    return list(params)

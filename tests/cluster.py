@@ -1,0 +1,94 @@
+"""Workers in threads of the test's process, reached over any transport."""
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from glinthawk.core.config import PAGE_TOKENS, EngineConfig
+from glinthawk.runtime.run import Run, assemble
+from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
+from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier2.cache import KVCache
+from glinthawk.tier2.server import serve
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.keys import Identity
+
+__all__ = ["IDENTITY", "open_cluster", "pages_bytes", "worker_thread"]
+
+IDENTITY = Identity.create()
+_names = itertools.count()
+
+
+def pages_bytes(loaded: LoadedModel, num_pages: int, kv_dtype: str = "float32") -> int:
+    """Memory of ``num_pages`` pages of KV."""
+    return num_pages * PAGE_TOKENS * loaded.spec.kv_bytes_per_token(kv_dtype)
+
+
+def _address(scheme: str, folder: Path) -> Address:
+    name = f"worker-{next(_names)}"
+    texts = {
+        "inproc": f"inproc://{name}",
+        "ipc": f"ipc://{folder}/{name}",
+        "tcp": "tcp://127.0.0.1:0",
+    }
+    return Address.parse(texts[scheme])
+
+
+@contextmanager
+def worker_thread(scheme: str, folder: Path, kv_bytes: int) -> Iterator[Address]:
+    """A worker that serves until the block ends; yields where it listens."""
+    stop = threading.Event()
+    with ServerChannel(_address(scheme, folder), IDENTITY, [IDENTITY.public]) as channel:
+        address = Address.parse(channel.endpoint)
+        thread = threading.Thread(target=serve, args=(channel, kv_bytes), kwargs={"stop": stop})
+        thread.start()
+        try:
+            yield address
+        finally:
+            stop.set()
+            with ClientChannel(address, IDENTITY) as bell:  # any message makes it look at ``stop``
+                bell.socket.send(b"")
+                thread.join()
+
+
+@contextmanager
+def open_cluster(
+    loaded: LoadedModel,
+    folder: Path,
+    *,
+    scheme: str = "inproc",
+    workers: int = 1,
+    batches_in_flight: int = 1,
+    tier1_pages: int = 0,
+    worker_pages: int = 64,
+    batch_size: int = 8,
+    batch_tokens: int = 2048,
+) -> Iterator[Run]:
+    """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory."""
+    spec = loaded.spec
+    config = EngineConfig(
+        model=spec.name,
+        tier1_kv="1MiB",
+        batch_size=batch_size,
+        batches_in_flight=batches_in_flight,
+        batch_tokens=batch_tokens,
+    )
+    homes: list[Home] = []
+    with ExitStack() as stack:
+        if tier1_pages:
+            cache = KVCache(spec.layers, pages_bytes(loaded, tier1_pages), "float32")
+            homes.append(LocalHome(0, cache))
+        kv_bytes = pages_bytes(loaded, worker_pages)
+        places: Sequence[Address] = [
+            stack.enter_context(worker_thread(scheme, folder, kv_bytes)) for _ in range(workers)
+        ]
+        for number, address in enumerate(places, start=1):
+            home = RemoteHome(number, ClientChannel(address, IDENTITY), spec, loaded.model.device)
+            stack.callback(home.close)
+            home.open(spec, "float32")
+            home.await_open(10)
+            homes.append(home)
+        yield assemble(config, loaded, "float32", homes)

@@ -1,0 +1,37 @@
+"""What all tests share: quiet libraries, and a check that a test leaves nothing behind."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _children() -> set[str]:
+    """Process ids of this process's children, zombies included."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def _folders() -> set[Path]:
+    return set(Path(tempfile.gettempdir()).glob("glinthawk-*"))
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Every test ends its processes and removes its sockets."""
+    children, folders = _children(), _folders()
+    yield
+    assert _children() <= children, "a process was left behind"
+    assert _folders() <= folders, "a folder was left behind"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_each() -> None:
+    """Tiny tensors: a second thread costs more than it brings."""
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(1)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

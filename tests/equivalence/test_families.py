@@ -1,0 +1,149 @@
+"""The backbone: two tiers == one model's own forward, greedy, float32, token for token."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from cluster import open_cluster
+from families import FAMILIES, REFUSED, make_model
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import UnsupportedModel
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request
+from glinthawk.runtime.run import open_run
+from glinthawk.tier1.loader import LoadedModel, load_model
+
+#: The families that run in every combination of workers, batches, memories and transports.
+BACKBONE = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "mistral",
+    "gemma2",
+    "gemma3_text",
+    "opt",
+    "gpt2",
+    "gpt_neox",
+    "phi3",
+    "mixtral",
+    "qwen3_moe",
+    "deepseek_v3",
+    "gpt_oss",
+]
+
+_LONG = 36
+_SHORT = 2
+_NUM_SHORT = 18
+_NUM_LONG = 6
+_UNUSED_TOKEN = 210
+
+#: workers, batches in flight, pages on Tier 1, transport, scarce KV
+MATRIX = list(itertools.product((1, 3), (1, 4), (0, 3), ("inproc", "ipc", "tcp"), (False, True)))
+
+
+class Case:
+    """A model, prompts of unequal length, and what the model itself answers to them."""
+
+    def __init__(self, folder: Path, family: str) -> None:
+        path = make_model(folder, family)
+        with torch.inference_mode():
+            self.loaded: LoadedModel = load_model(EngineConfig(model=str(path)))
+            self.prompts = self._prompts()
+            own = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
+            self.answers = [self._own_answer(own, prompt) for prompt in self.prompts]
+
+    @staticmethod
+    def _prompts() -> list[tuple[int, ...]]:
+        generator = torch.Generator().manual_seed(1)
+        lengths = torch.randint(1, 45, (_NUM_SHORT + _NUM_LONG,), generator=generator).tolist()
+        return [
+            tuple(torch.randint(3, 200, (length,), generator=generator).tolist())
+            for length in lengths
+        ]
+
+    @staticmethod
+    def _own_answer(own: torch.nn.Module, prompt: tuple[int, ...]) -> list[int]:
+        ids = torch.tensor([prompt])
+        answer = own.generate(  # type: ignore[operator]
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=_LONG,
+            min_new_tokens=_LONG,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        return answer[0, len(prompt) :].tolist()
+
+    def requests(self) -> Iterator[Request]:
+        """The first ones stop early, at a token that they are known to produce: the scheduler
+        learns to expect short answers, takes in too many of the long ones and must pre-empt."""
+        for number, (prompt, answer) in enumerate(zip(self.prompts, self.answers, strict=True)):
+            stop = answer[_SHORT - 1] if number < _NUM_SHORT else _UNUSED_TOKEN
+            params = SamplingParams(temperature=0, max_tokens=_LONG, stop_token_ids=(stop,))
+            yield Request(number, prompt, params, seed=0, max_tokens=_LONG)
+
+    def expected(self) -> dict[int, list[int]]:
+        expected = {}
+        for request, answer in zip(self.requests(), self.answers, strict=True):
+            stop = request.params.stop_token_ids[0]
+            end = answer.index(stop) + 1 if stop in answer else _LONG
+            expected[request.id] = answer[:end]
+        return expected
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    return {}
+
+
+def _case(cases: dict[str, Case], folder: Path, family: str) -> Case:
+    if family not in cases:
+        cases.clear()  # one model in memory at a time
+        cases[family] = Case(folder, family)
+    return cases[family]
+
+
+@pytest.mark.parametrize("combination", range(len(MATRIX)))
+@pytest.mark.parametrize("family", BACKBONE)
+def test_two_tiers_equal_the_models_own_forward(
+    cases: dict[str, Case], tmp_path: Path, family: str, combination: int
+) -> None:
+    case = _case(cases, tmp_path, family)
+    workers, in_flight, tier1_pages, scheme, scarce = MATRIX[combination]
+    with open_cluster(
+        case.loaded,
+        tmp_path,
+        scheme=scheme,
+        workers=workers,
+        batches_in_flight=in_flight,
+        tier1_pages=tier1_pages,
+        worker_pages=3 if scarce else 64,
+        batch_tokens=96,
+    ) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+        scheduler = run.engine.scheduler
+        scheduler.validate()
+    assert answers == case.expected()
+    assert scheduler.is_idle
+    if scarce:
+        assert scheduler.num_preemptions > 0
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES.keys() - set(BACKBONE)))
+def test_other_families_work_too(tmp_path: Path, family: str) -> None:
+    case = Case(tmp_path, family)
+    with open_cluster(case.loaded, tmp_path, workers=2, batches_in_flight=2) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+    assert answers == case.expected()
+
+
+@pytest.mark.parametrize("family", sorted(REFUSED))
+def test_what_cannot_be_cut_is_refused_by_name(tmp_path: Path, family: str) -> None:
+    path = make_model(tmp_path, family)
+    with pytest.raises(UnsupportedModel, match=family), open_run(EngineConfig(model=str(path))):
+        pytest.fail("it ran")

@@ -1,0 +1,218 @@
+"""Random storms of events; every invariant after every event; every request answered once."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from glinthawk.core.batch import Batch
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import FinishReason, Phase, Request, Sequence
+from glinthawk.scheduler.commands import (
+    Abort,
+    Command,
+    Finish,
+    HomeJoined,
+    HomeLost,
+    Release,
+    Step,
+    Stepped,
+    Submitted,
+)
+from glinthawk.scheduler.room import Room, peak_tokens
+from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+
+EOS = 7
+
+
+class Storm(RuleBasedStateMachine):
+    """Plays node and homes: keeps its own books of KV and compares them with the scheduler's."""
+
+    @initialize(
+        batch_size=st.integers(1, 6),
+        in_flight=st.integers(1, 4),
+        tokens=st.integers(1, 40),
+        homes=st.lists(st.integers(4, 12), min_size=1, max_size=3),
+    )
+    def begin(self, batch_size: int, in_flight: int, tokens: int, homes: list[int]) -> None:
+        self.limits = BatchLimits(batch_size, in_flight, tokens)
+        self.scheduler = Scheduler(self.limits)
+        self.batches: list[Batch] = []
+        self.kv: dict[int, dict[int, int]] = {}  # home -> sequence -> tokens stored
+        self.asked: dict[int, Sequence] = {}
+        self.finished: list[int] = []
+        self.num_homes = 0
+        for pages in homes:
+            self.add_home(pages)
+
+    @property
+    def longest(self) -> int:
+        """Every home holds this many tokens, so that no request is impossible."""
+        return 4 * 4
+
+    @rule(pages=st.integers(4, 12))
+    @precondition(lambda self: len(self.kv) < 4)
+    def add_home(self, pages: int) -> None:
+        self.carry_out(self.scheduler.handle(HomeJoined(self.num_homes, pages, page_tokens=4)))
+        self.kv[self.num_homes] = {}
+        self.num_homes += 1
+
+    @rule(prompt=st.integers(1, 12), wanted=st.integers(1, 12), ends=st.booleans())
+    def submit(self, prompt: int, wanted: int, ends: bool) -> None:
+        number = len(self.asked)
+        max_tokens = min(wanted, self.longest - prompt + 1)
+        params = SamplingParams(max_tokens=max_tokens)
+        eos = frozenset({EOS}) if ends else frozenset()
+        request = Request(number, tuple(range(prompt)), params, 0, max_tokens, eos)
+        self.asked[number] = Sequence(request)
+        self.carry_out(self.scheduler.handle(Submitted(self.asked[number])))
+
+    @rule()
+    def schedule(self) -> None:
+        self.carry_out(self.scheduler.schedule())
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.batches)
+    def finish_step(self, data: st.DataObject) -> None:
+        batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        tokens = tuple(data.draw(st.sampled_from([1, 2, 3, EOS])) for _ in batch.spans)
+        stopped = frozenset(s.sequence.id for s in batch.spans if data.draw(st.booleans()))
+        self.carry_out(self.scheduler.handle(Stepped(batch, tokens, stopped)))
+
+    @rule(data=st.data())
+    @precondition(lambda self: len(self.kv) > 1)
+    def lose_home(self, data: st.DataObject) -> None:
+        home = data.draw(st.sampled_from(sorted(self.kv)))
+        commands = self.scheduler.handle(HomeLost(home))
+        del self.kv[home]
+        self.carry_out(commands)
+
+    def carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Step(batch):
+                    self.start(batch)
+                case Release(home, sequences):
+                    for sequence in sequences:
+                        self.kv[home].pop(sequence)
+                case Abort(batch):
+                    self.batches.remove(batch)
+                case Finish(sequence):
+                    self.finished.append(sequence.id)
+
+    def start(self, batch: Batch) -> None:
+        assert batch.spans
+        assert len(batch.spans) <= self.limits.batch_size
+        assert batch.num_tokens <= self.limits.batch_tokens or len(batch.prompts) == 1
+        assert all(span.length == 1 for span in batch.decodes)
+        for span in batch.spans:
+            stored = self.kv[span.home].get(span.sequence.id)
+            # A decode row continues what its home holds; a step that was aborted is stepped again.
+            assert stored in ({None} if not span.is_decode else {span.start, span.start + 1})
+            self.kv[span.home][span.sequence.id] = span.start + span.length
+            assert span.start + span.length == span.sequence.length
+        self.batches.append(batch)
+
+    @invariant()
+    def books_agree(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        self.scheduler.validate()
+        for sequence in self.asked.values():
+            assert (sequence.phase is Phase.FINISHED) == (sequence.id in self.finished)
+        assert len(self.finished) == len(set(self.finished))
+
+    def teardown(self) -> None:
+        """Left alone, the scheduler answers everything it was asked."""
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(10_000):
+            self.carry_out(self.scheduler.schedule())
+            self.books_agree()
+            if not self.batches:
+                break
+            batch = self.batches.pop()
+            self.carry_out(self.scheduler.handle(Stepped(batch, (1,) * len(batch.spans))))
+        assert sorted(self.finished) == sorted(self.asked)
+        assert self.scheduler.is_idle
+        assert not any(self.kv.values())
+
+
+TestStorm = Storm.TestCase
+TestStorm.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), max_size=12),
+)
+def test_peak_is_that_of_a_step_by_step_count(pairs: list[tuple[int, int]]) -> None:
+    steps = range(1, 52)
+    counted = max(sum(now + t for now, left in pairs if left >= t) for t in steps)
+    assert peak_tokens(pairs, page_tokens=1) == counted
+
+
+@given(
+    st.integers(1, 20),
+    st.integers(1, 8),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 40))),
+)
+def test_room_sums_hold(num_pages: int, page_tokens: int, asks: list[tuple[int, int]]) -> None:
+    room = Room(num_pages, page_tokens)
+    for sequence, tokens in asks:
+        if not room.grow(sequence, tokens) and sequence in room.pages:
+            room.release(sequence)
+        room.validate()
+
+
+def _sequence(number: int, prompt: int, max_tokens: int) -> Sequence:
+    params = SamplingParams(temperature=0, max_tokens=max_tokens)
+    return Sequence(Request(number, tuple(range(prompt)), params, 0, max_tokens))
+
+
+def _scheduler(*pages: int, batch_tokens: int = 100) -> Scheduler:
+    scheduler = Scheduler(BatchLimits(8, 1, batch_tokens))
+    for home, num_pages in enumerate(pages):
+        scheduler.handle(HomeJoined(home, num_pages, page_tokens=4))
+    return scheduler
+
+
+def _only_batch(commands: list[Command]) -> Batch:
+    (command,) = commands
+    assert isinstance(command, Step)
+    return command.batch
+
+
+def test_long_answers_begin_first() -> None:
+    scheduler = _scheduler(100, batch_tokens=4)
+    for number, max_tokens in enumerate((3, 9, 5)):
+        scheduler.handle(Submitted(_sequence(number, 4, max_tokens)))
+    order = []
+    for _ in range(3):
+        batch = _only_batch(scheduler.schedule())
+        order += [span.sequence.id for span in batch.prompts]
+        scheduler.handle(Stepped(batch, (1,) * len(batch.spans)))
+    assert order[0] == 1
+
+
+def test_sequences_are_placed_where_the_smallest_share_is_used() -> None:
+    scheduler = _scheduler(10, 20)
+    for number in range(3):
+        scheduler.handle(Submitted(_sequence(number, 8, 8)))
+    batch = _only_batch(scheduler.schedule())
+    assert sorted(span.home for span in batch.prompts) == [0, 1, 1]
+
+
+def test_a_prompt_longer_than_the_budget_goes_alone() -> None:
+    scheduler = _scheduler(100, batch_tokens=10)
+    scheduler.handle(Submitted(_sequence(0, 50, 9)))
+    scheduler.handle(Submitted(_sequence(1, 2, 2)))
+    assert [span.length for span in _only_batch(scheduler.schedule()).prompts] == [50]
+
+
+def test_a_stop_string_ends_an_answer() -> None:
+    scheduler = _scheduler(10)
+    sequence = _sequence(0, 2, 9)
+    scheduler.handle(Submitted(sequence))
+    batch = _only_batch(scheduler.schedule())
+    commands = scheduler.handle(Stepped(batch, (1,), frozenset({0})))
+    assert commands == [Release(0, (0,)), Finish(sequence)]
+    assert sequence.finish_reason is FinishReason.STOP
