@@ -19,26 +19,14 @@ from glinthawk.tier1.loader import LoadedModel, load_model
 
 #: The families that run in every combination of workers, batches, memories and transports.
 BACKBONE = [
-    "llama",
-    "qwen2",
-    "qwen3",
-    "mistral",
-    "gemma2",
-    "gemma3_text",
-    "opt",
-    "gpt2",
-    "gpt_neox",
-    "phi3",
-    "mixtral",
-    "qwen3_moe",
-    "deepseek_v3",
-    "gpt_oss",
+    *("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "opt", "gpt2"),
+    *("gpt_neox", "phi3", "mixtral", "qwen3_moe", "deepseek_v3", "gpt_oss"),
 ]
 
 _LONG = 36
 _SHORT = 2
 _NUM_SHORT = 18
-_NUM_LONG = 6
+_NUM_LONG = 8
 _UNUSED_TOKEN = 210
 
 #: workers, batches in flight, pages on Tier 1, transport, scarce KV
@@ -59,7 +47,8 @@ class Case:
     @staticmethod
     def _prompts() -> list[tuple[int, ...]]:
         generator = torch.Generator().manual_seed(1)
-        lengths = torch.randint(1, 45, (_NUM_SHORT + _NUM_LONG,), generator=generator).tolist()
+        lengths = torch.randint(1, 45, (_NUM_SHORT,), generator=generator).tolist()
+        lengths += torch.randint(1, 20, (_NUM_LONG,), generator=generator).tolist()
         return [
             tuple(torch.randint(3, 200, (length,), generator=generator).tolist())
             for length in lengths

@@ -46,9 +46,7 @@ def answer_file(
         except GlinthawkError:
             journal.flush()
             if journal.num_done:
-                console.print(
-                    f"{journal.num_done} results are safe; run the same command to resume"
-                )
+                console.print(f"{journal.num_done} results are safe; run it again to resume")
             raise
         done, total = journal.num_done, journal.survey.num_requests
         if stopped and done < total:

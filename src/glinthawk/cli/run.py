@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from glinthawk.core.config import EngineConfig, default_of
+from glinthawk.core.config import Device, Dtype, EngineConfig, LoadFormat
 
 __all__ = ["run"]
 
-_CHOICES = "auto, bfloat16, float16 or float32"
+_DEFAULT = EngineConfig(model="")
 
 
 def run(
@@ -31,34 +31,36 @@ def run(
         str | None,
         typer.Option(help="KV cache on Tier 1 itself. Default: 2GiB without workers, else 0."),
     ] = None,
-    worker_kv: Annotated[
-        str, typer.Option(help="KV cache of each worker started here.")
-    ] = default_of("worker_kv"),
+    worker_kv: Annotated[str, typer.Option(help="KV cache of each worker started here.")] = str(
+        _DEFAULT.worker_kv
+    ),
     kv_dtype: Annotated[
-        str, typer.Option(help=f"Type of the KV cache: {_CHOICES} (auto: as --dtype).")
-    ] = default_of("kv_dtype"),
+        Dtype, typer.Option(help="Type of the KV cache; auto: as --dtype.")
+    ] = _DEFAULT.kv_dtype,
     dtype: Annotated[
-        str, typer.Option(help=f"Type of weights and activations: {_CHOICES}.")
-    ] = default_of("dtype"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = default_of("device"),
+        Dtype, typer.Option(help="Type of weights; auto: as the model says.")
+    ] = _DEFAULT.dtype,
+    device: Annotated[
+        Device, typer.Option(help="Where Tier 1 runs; auto: a GPU if any.")
+    ] = _DEFAULT.device,
     load_format: Annotated[
-        str, typer.Option(help="auto, or dummy: random weights from config.json alone.")
-    ] = default_of("load_format"),
+        LoadFormat, typer.Option(help="dummy: random weights from config.json alone.")
+    ] = _DEFAULT.load_format,
     batch_size: Annotated[
         str, typer.Option(help="Most sequences that step together, or auto.")
-    ] = default_of("batch_size"),
+    ] = str(_DEFAULT.batch_size),
     batches_in_flight: Annotated[
         str, typer.Option(help="Batches under way at one time, or auto.")
-    ] = default_of("batches_in_flight"),
+    ] = str(_DEFAULT.batches_in_flight),
     batch_tokens: Annotated[
         int, typer.Option(help="Most tokens of one step; a longer prompt is its step's only one.")
-    ] = default_of("batch_tokens"),
+    ] = _DEFAULT.batch_tokens,
     max_model_len: Annotated[
         int | None, typer.Option(help="Longest prompt plus answer. Default: the model's.")
     ] = None,
     seed: Annotated[
         int, typer.Option(help="For requests that bring no seed of their own.")
-    ] = default_of("seed"),
+    ] = _DEFAULT.seed,
     stats_json: Annotated[
         Path | None, typer.Option(help="Write the numbers of this run here.")
     ] = None,

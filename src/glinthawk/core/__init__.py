@@ -1,1 +1,1 @@
-"""The vocabulary: plain Python that every other folder may import. No torch, no sockets, no clock."""
+"""The vocabulary: plain Python that every other folder imports. No torch, no sockets, no clock."""

@@ -1,12 +1,12 @@
 """Every default, said once. Command-line flags and ``LLM(...)`` are made from this class."""
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 
-__all__ = ["PAGE_TOKENS", "Auto", "EngineConfig", "default_of"]
+__all__ = ["PAGE_TOKENS", "Auto", "Device", "Dtype", "EngineConfig", "LoadFormat"]
 
 #: Tokens of one KV page. 16 would waste less memory, 64 would copy less; see docs/architecture.md.
 PAGE_TOKENS = 32
@@ -70,8 +70,3 @@ class EngineConfig:
     def worker_kv_bytes(self) -> int:
         """Bytes of KV cache on each worker started here."""
         return parse_size(self.worker_kv)
-
-
-def default_of(name: str) -> Any:
-    """The default of a setting, for flags."""
-    return next(field.default for field in fields(EngineConfig) if field.name == name)

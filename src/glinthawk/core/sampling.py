@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 __all__ = ["MAX_LOGPROBS", "SamplingParams"]
 
 MAX_LOGPROBS = 20
+#: Colder than this, division by the temperature overflows; vLLM draws the line here too.
+_GREEDY_BELOW = 1e-5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,7 @@ class SamplingParams:
     @property
     def greedy(self) -> bool:
         """Whether the most likely token is taken."""
-        return self.temperature == 0
+        return self.temperature < _GREEDY_BELOW
 
     @property
     def shapes_logits(self) -> bool:

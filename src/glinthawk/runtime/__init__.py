@@ -1,1 +1,1 @@
-"""A plan, running: homes are opened, the model is loaded, the engine turns requests into answers."""
+"""A run: homes are opened, the model is loaded, the engine turns requests into answers."""

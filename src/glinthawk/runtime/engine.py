@@ -1,4 +1,4 @@
-"""The engine: carries the scheduler's commands out on a Tier-1 node. Knows token ids, never text."""
+"""The engine carries the scheduler's commands out on a node. Knows token ids, never text."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator

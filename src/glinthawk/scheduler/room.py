@@ -48,9 +48,9 @@ def peak_tokens(sequences: Iterable[tuple[int, int]], page_tokens: int) -> int:
     >>> peak_tokens([(10, 5), (20, 1)], page_tokens=1)  # 31 + 1 before the second ends; 15 later
     32
     """
-    peak = total = count = 0
-    for now, left in sorted(sequences, key=lambda pair: -pair[1]):
-        count += 1
+    peak = total = 0
+    longest_first = sorted(sequences, key=lambda pair: -pair[1])
+    for count, (now, left) in enumerate(longest_first, start=1):
         total += now + page_tokens // 2  # on average the last page is half empty
         peak = max(peak, total + count * left)
     return peak

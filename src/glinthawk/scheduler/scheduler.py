@@ -40,7 +40,7 @@ class BatchLimits:
 
 
 class Scheduler:
-    """``handle`` an event or ask to ``schedule``: both answer with commands to carry out in order."""
+    """``handle`` an event, or ``schedule``: both return commands to carry out in order."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits

@@ -1,8 +1,8 @@
 """The cut at attention: a model's unchanged ``forward`` as a coroutine.
 
-transformers lets a program register an attention function. Ours leaves the forward pass (a greenlet)
-with the layer's q, k, v and comes back with the attention output, so one thread can keep many passes
-in progress and run whichever has its answer.
+transformers lets a program register an attention function. Ours leaves the forward pass (a
+greenlet) with the layer's q, k, v and comes back with the attention output, so one thread can keep
+many passes in progress and run whichever has its answer.
 """
 
 import inspect

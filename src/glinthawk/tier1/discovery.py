@@ -17,7 +17,7 @@ _UNDERSTOOD = {"s_aux", "position_ids", "position_embeddings", "cache_position"}
 
 
 class Discovery:
-    """Layers in the order in which a forward pass calls them, and a length limit with its reason."""
+    """Layers in the order in which a pass calls them, and a length limit with its reason."""
 
     def __init__(self) -> None:
         self.layers: list[AttentionLayer] = []

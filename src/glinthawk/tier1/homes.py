@@ -1,7 +1,7 @@
 """Where decode attention happens, as Tier 1 sees it: a home keeps KV and answers attention.
 
-``LocalHome`` is Tier 1's own memory; ``RemoteHome`` a worker behind a channel. Both take the rows of
-a step once and then one parcel a layer.
+``LocalHome`` is Tier 1's own memory; ``RemoteHome`` a worker behind a channel. Both take the rows
+of a step once and then one parcel a layer.
 """
 
 import time
@@ -78,19 +78,16 @@ class Cache(Protocol):
     """What LocalHome needs of a KV cache; tier2's KVCache is one."""
 
     pages: Any
-    peak_bytes: int
+
+    @property
+    def peak_bytes(self) -> int: ...
 
     def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> Any: ...
 
-    def store(self, layer: int, table: Any, keys: torch.Tensor, values: torch.Tensor) -> None: ...
+    def store(self, layer: int, table: Any, k: torch.Tensor, v: torch.Tensor) -> None: ...
 
     def attend(
-        self,
-        layer: int,
-        table: Any,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        self, layer: int, table: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor: ...
 
     def release(self, sequences: list[int]) -> None: ...
@@ -109,7 +106,7 @@ class LocalHome:
     @property
     def peak_bytes(self) -> int:
         """Most bytes of KV held at one time."""
-        return int(self._cache.peak_bytes)
+        return self._cache.peak_bytes
 
     def begin(self, step: int, decodes: Sequence[Span], prompts: Sequence[Span]) -> None:
         both = [_columns(spans) for spans in (decodes, prompts)]
@@ -201,7 +198,7 @@ class RemoteHome:
 
     def receive(self) -> list[Reply]:
         """Everything that has arrived. Raises WorkerLost when the worker is gone."""
-        replies = []
+        replies: list[Reply] = []
         while (received := self._next()) is not None:
             message, frames, num_bytes = received
             match message:
@@ -220,7 +217,8 @@ class RemoteHome:
     def ask(self, timeout_s: float) -> Stats:
         """The worker's own count of its work."""
         self.channel.send(Ask())
-        return self._await(Stats, timeout_s)
+        stats: Stats = self._await(Stats, timeout_s)
+        return stats
 
     def close(self) -> None:
         """End the session."""
@@ -275,4 +273,4 @@ def _columns(spans: Sequence[Span]) -> tuple[list[int], list[int], list[int]]:
 def _to_bytes(tensor: torch.Tensor) -> memoryview:
     """Row-major bytes of ``tensor`` on the CPU. No model writes to its q, k, v again, so a tensor
     that is contiguous already travels without a copy."""
-    return memoryview(tensor.cpu().contiguous().view(torch.uint8).numpy()).cast("B")
+    return tensor.cpu().contiguous().view(torch.uint8).numpy().data.cast("B")

@@ -55,7 +55,7 @@ def _make(source: str, config: EngineConfig, device: torch.device) -> PreTrained
         if config.load_format == "dummy":
             return _random(source, dtype, device)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-        return model.to(device)  # type: ignore[arg-type]
+        return model.to(device)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise ModelError(
             f"cannot load {config.model!r}: {_first_line(error)} Give a folder in Hugging Face "

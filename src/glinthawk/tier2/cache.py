@@ -44,21 +44,16 @@ class KVCache:
         """Reserve room for a step's spans; see PageTable.table."""
         return self.pages.table(sequences, starts, lengths)
 
-    def store(self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def store(self, layer: int, table: SpanTable, k: torch.Tensor, v: torch.Tensor) -> None:
         """Keep keys (T, K, D) and values (T, K, Dv) of new tokens."""
-        self._backend.append(layer, table, keys, values)
+        self._backend.append(layer, table, k, v)
 
     def attend(
-        self,
-        layer: int,
-        table: SpanTable,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        self, layer: int, table: SpanTable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         """Keep the new tokens' keys and values, then attend: queries (T, H, D) -> (T, H, Dv)."""
-        self._backend.append(layer, table, keys, values)
-        return self._backend.attend(layer, table, queries)[0]
+        self._backend.append(layer, table, k, v)
+        return self._backend.attend(layer, table, q)[0]
 
     def release(self, sequences: list[int]) -> None:
         """Forget ``sequences``."""

@@ -83,11 +83,10 @@ class PageTable:
         for sequence, start, length in zip(sequences, starts, lengths, strict=True):
             pages.extend(self._pages[sequence][: self._num_pages(start + length)])
             offsets.append(len(pages))
-        as_tensor = lambda numbers: torch.tensor(numbers, dtype=torch.int32)  # noqa: E731
         return SpanTable(
-            starts=as_tensor(starts),
-            lengths=as_tensor(lengths),
-            pages=as_tensor(pages),
-            offsets=as_tensor(offsets),
+            starts=torch.tensor(starts, dtype=torch.int32),
+            lengths=torch.tensor(lengths, dtype=torch.int32),
+            pages=torch.tensor(pages, dtype=torch.int32),
+            offsets=torch.tensor(offsets, dtype=torch.int32),
             num_rows=sum(lengths),
         )

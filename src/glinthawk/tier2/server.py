@@ -33,7 +33,7 @@ def serve(
         poller.register(lifeline, zmq.POLLIN)
     while stop is None or not stop.is_set():
         ready: dict[Any, int] = dict(poller.poll())
-        if lifeline in ready and not os.read(lifeline, 1):
+        if lifeline is not None and lifeline in ready and not os.read(lifeline, 1):
             return
         if channel.socket in ready:
             _answer(channel, worker)

@@ -179,7 +179,7 @@ class ClientChannel(_Channel):
         poller = zmq.Poller()
         for socket in self.sockets:
             poller.register(socket, zmq.POLLIN)
-        poller.poll(timeout_s * 1000)
+        poller.poll(int(timeout_s * 1000))
 
     def _check_connection(self) -> None:
         while self._monitor is not None and self._monitor.poll(0):

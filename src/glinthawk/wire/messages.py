@@ -92,7 +92,7 @@ class Release(Message, frozen=True):
 
 
 class Abandon(Message, frozen=True):
-    """Forget a step that will not be finished. What it stored so far is written again or released."""
+    """Forget a step that will not be finished; what it kept is written again or released."""
 
     step: int
 
@@ -162,6 +162,6 @@ def encode(message: FromTier1 | FromWorker) -> bytes:
 def decode(header: bytes | memoryview, side: object) -> FromTier1 | FromWorker:
     """The message in ``header``; ``side`` is FromTier1 or FromWorker. Raises WireError."""
     try:
-        return _decoders[side].decode(header)  # type: ignore[index]
+        return _decoders[side].decode(header)  # type: ignore[index, no-any-return]
     except msgspec.DecodeError as error:
         raise WireError(f"this is not a message of wire version {VERSION}: {error}") from error

@@ -1,0 +1,74 @@
+"""Which lines have a result: a bit each, read back from the output itself."""
+
+import re
+from pathlib import Path
+
+from glinthawk.core.errors import JournalError
+
+__all__ = ["Finished", "read_finished"]
+
+#: How every result line begins and how one without an error ends; see results.py.
+_HEAD = re.compile(rb'\{"id":"batch_req_([0-9]{9,18})",')
+_END = b"}\n"
+_SUCCESS_END = b',"error":null}\n'
+
+
+class Finished:
+    """A set of line numbers: 125 kB for a million lines."""
+
+    def __init__(self) -> None:
+        self.num_done = 0
+        self.num_failed = 0
+        self._bits = bytearray()
+
+    def __contains__(self, line: int) -> bool:
+        byte = line >> 3
+        return byte < len(self._bits) and bool(self._bits[byte] >> (line & 7) & 1)
+
+    def add(self, line: int, *, failed: bool) -> None:
+        """Count ``line`` as answered; once only."""
+        if line in self:
+            raise ValueError(f"line {line} has a result already")
+        missing = (line >> 3) + 1 - len(self._bits)
+        if missing > 0:
+            self._bits.extend(bytes(missing))
+        self._bits[line >> 3] |= 1 << (line & 7)
+        self.num_done += 1
+        self.num_failed += failed
+
+
+def read_finished(output: Path, num_lines: int) -> tuple[Finished, int]:
+    """Lines that ``output`` answers, and its size up to the end of the last whole one.
+
+    Results are never parsed: a line's number stands in its first bytes. Only the last line may be
+    torn; anything else that is no result of this input is an error.
+    """
+    finished = Finished()
+    size = 0
+    with output.open("rb") as lines:
+        for row, result in enumerate(lines):
+            if not result.endswith(b"\n"):
+                break
+            head = _HEAD.match(result)
+            if head is None or not result.endswith(_END) or b"\0" in result:
+                raise _corrupt(output, row, size, "is not a whole result")
+            _count(finished, int(head[1]), result, num_lines, (output, row, size))
+            size += len(result)
+    return finished, size
+
+
+def _count(
+    finished: Finished, line: int, result: bytes, num_lines: int, where: tuple[Path, int, int]
+) -> None:
+    if line >= num_lines:
+        raise _corrupt(*where, f"answers line {line + 1} of an input of {num_lines} lines")
+    if line in finished:
+        raise _corrupt(*where, f"answers line {line + 1} of the input a second time")
+    finished.add(line, failed=not result.endswith(_SUCCESS_END))
+
+
+def _corrupt(output: Path, row: int, size: int, problem: str) -> JournalError:
+    return JournalError(
+        f"line {row + 1} of {output} {problem}; cut it off there with `truncate -s {size} {output}`"
+        " and run again, or begin anew with --restart"
+    )

@@ -1,0 +1,195 @@
+"""A job: an input file, its journal, and the answers on their way between them."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from glinthawk.core.errors import JournalError, RequestError
+from glinthawk.core.limits import Limits
+from glinthawk.core.seeds import choice_seed
+from glinthawk.core.sequence import Request, Sequence
+from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.lines import LineReader, Refusal, Task, read_custom_id
+from glinthawk.jobs.results import answer_line, refusal_line
+from glinthawk.jobs.survey import open_input
+from glinthawk.jobs.text import Text
+
+__all__ = ["Job", "Progress"]
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Lines answered so far, ``failed`` of them with an error, ``resumed`` of them by earlier runs.
+
+    Tokens are those of this run's answers.
+    """
+
+    total: int
+    answered: int
+    failed: int
+    resumed: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(slots=True, eq=False)
+class _OpenLine:
+    """A task in flight and its choices that have finished, by index."""
+
+    task: Task
+    choices: dict[int, Sequence] = field(default_factory=dict)
+    refused: bool = False
+
+
+class Job:
+    """Requests out, finished sequences in. Memory grows with what is in flight, not with the input.
+
+    >>> # with Journal.open(...) as journal:
+    >>> #     job = Job(journal, text, limits, eos_token_ids, seed=0, model_name="demo")
+    >>> #     for sequence in engine.generate(job.requests(), job.stop_found):
+    >>> #         job.finish(sequence)
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        text: Text,
+        limits: Limits,
+        eos_token_ids: frozenset[int],
+        *,
+        seed: int,
+        model_name: str,
+    ) -> None:
+        self._journal = journal
+        self._text = text
+        self._reader = LineReader(text, limits, model_name)
+        self._eos_token_ids = eos_token_ids
+        self._seed = seed
+        self._open: dict[int, tuple[_OpenLine, int]] = {}
+        self._num_requests = 0
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+
+    @property
+    def progress(self) -> Progress:
+        journal = self._journal
+        return Progress(
+            total=journal.survey.num_requests,
+            answered=journal.num_done,
+            failed=journal.num_failed,
+            resumed=journal.num_resumed,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+        )
+
+    def requests(self) -> Iterator[Request]:
+        """Requests of the lines without a result, read as they are asked for.
+
+        A line that cannot be answered gets its error here, and the next one is read.
+        """
+        for task in self._tasks():
+            open_line = _OpenLine(task)
+            for index in range(task.params.n):
+                if open_line.refused:
+                    break
+                yield self._request(open_line, index)
+
+    def stop_found(self, sequence: Sequence, token: int) -> bool:
+        """Whether the text of ``sequence`` with ``token`` after it contains a stop string."""
+        params = sequence.request.params
+        return bool(params.stop) and self._text.find_stop([*sequence.output, token], params)
+
+    def finish(self, sequence: Sequence) -> None:
+        """Take in a finished sequence; the line's result is written with its last choice."""
+        open_line, index = self._open.pop(sequence.id)
+        task = open_line.task
+        open_line.choices[index] = sequence
+        if open_line.refused or len(open_line.choices) < task.params.n:
+            return
+        choices = [open_line.choices[i] for i in range(task.params.n)]
+        result = answer_line(task, choices, self._text, self._journal.created)
+        self._prompt_tokens += len(task.prompt)
+        self._completion_tokens += sum(len(choice.output) for choice in choices)
+        self._journal.append(task.line, result, failed=False)
+
+    def refuse(self, request: Request, error: RequestError) -> None:
+        """Answer a request's line with an error after all; its other choices are dropped."""
+        open_line, _ = self._open.pop(request.id)
+        if not open_line.refused:
+            open_line.refused = True
+            self._write(Refusal(open_line.task.line, open_line.task.custom_id, error))
+
+    def tick(self) -> None:
+        """Let results that have waited long enough go to disk; call it often."""
+        self._journal.tick()
+
+    def _tasks(self) -> Iterator[Task]:
+        seen: set[bytes] = set()
+        for line, raw in self._lines():
+            custom_id = read_custom_id(raw)
+            repeated = custom_id is not None and not _is_new(custom_id, seen)
+            if self._journal.is_finished(line):
+                continue
+            if repeated:
+                self._write(Refusal(line, custom_id, _repeated()))
+                continue
+            match self._reader.read(line, raw):
+                case Task() as task:
+                    yield task
+                case Refusal() as refusal:
+                    self._write(refusal)
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Numbered lines that are not blank, of as much input as the journal has recorded."""
+        left = self._journal.survey.num_bytes
+        with open_input(self._journal.source) as lines:
+            for line, raw in enumerate(lines):
+                whole = raw[:left]
+                left -= len(whole)
+                if line == 0:
+                    whole = whole.removeprefix(_BYTE_ORDER_MARK)
+                if whole.strip():
+                    yield line, whole
+                if not left:
+                    return
+        if left:
+            raise JournalError(
+                f"{self._journal.source} became shorter while the job ran; put the old input back "
+                "and run the same command again"
+            )
+
+    def _request(self, open_line: _OpenLine, index: int) -> Request:
+        task = open_line.task
+        request = Request(
+            id=self._num_requests,
+            prompt=task.prompt,
+            params=task.params,
+            seed=choice_seed(self._seed, task.params, task.custom_id, index),
+            max_tokens=task.max_tokens,
+            eos_token_ids=frozenset() if task.params.ignore_eos else self._eos_token_ids,
+        )
+        self._open[request.id] = (open_line, index)
+        self._num_requests += 1
+        return request
+
+    def _write(self, refusal: Refusal) -> None:
+        self._journal.append(refusal.line, refusal_line(refusal), failed=True)
+
+
+def _is_new(custom_id: str, seen: set[bytes]) -> bool:
+    """Whether ``custom_id`` is seen for the first time. Digests, as ids may be long."""
+    digest = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
+    if digest in seen:
+        return False
+    seen.add(digest)
+    return True
+
+
+def _repeated() -> RequestError:
+    return RequestError(
+        "this custom_id stands on an earlier line; give each line its own",
+        param="custom_id",
+        code="duplicate_custom_id",
+    )

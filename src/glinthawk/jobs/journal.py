@@ -1,0 +1,169 @@
+"""The record of a job that survives a kill.
+
+The output file is itself the list of finished lines: a result's line number is in its ``id``.
+Beside it lies a small record of model and input (``OUT.journal``), so that no run continues another
+one's output.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from glinthawk.core.errors import JournalError, UsageError
+from glinthawk.jobs.finished import Finished, read_finished
+from glinthawk.jobs.output import OutputFile
+from glinthawk.jobs.record import Record, load_record, plain, record_path, save_record
+from glinthawk.jobs.survey import Survey, open_input, survey_input
+
+__all__ = ["Journal"]
+
+#: A kill loses at most these many results, or those of this many seconds.
+_GROUP_RESULTS = 64
+_GROUP_S = 1.0
+
+
+class Journal:
+    """Exactly one result per line, however often the job is killed. Made by ``Journal.open``."""
+
+    def __init__(
+        self,
+        source: Path,
+        output: OutputFile,
+        record: Record,
+        survey: Survey,
+        finished: Finished,
+        clock: Callable[[], float],
+    ) -> None:
+        self.source = source
+        self.survey = survey
+        self.created = record.created
+        self.num_resumed = finished.num_done
+        self._output = output
+        self._finished = finished
+        self._clock = clock
+        self._group: list[bytes] = []
+        self._group_began = 0.0
+
+    @classmethod
+    def open(
+        cls,
+        source: Path,
+        output: Path,
+        fingerprint: Mapping[str, Any],
+        *,
+        restart: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> "Journal":
+        """Begin or resume the job that answers ``source`` in ``output``. Use it with ``with``.
+
+        Raises JournalError if the output belongs to another model, input or process.
+        """
+        open_input(source).close()
+        if output.exists() and output.samefile(source):
+            raise UsageError(f"{output} is the input itself; give another -o")
+        file = OutputFile(output)
+        try:
+            if restart:
+                _move_aside(file)
+            begun = _begun_record(file)
+            survey = survey_input(source, begun.input_bytes if begun else 0)
+            if begun is not None:
+                begun.check_fingerprint(fingerprint, output)
+                begun.check_input(survey, source, output)
+            finished, size = read_finished(output, survey.num_lines)
+            file.truncate(size)
+            record = Record(
+                created=begun.created if begun else int(now()),
+                fingerprint=plain(fingerprint),
+                input_bytes=survey.num_bytes,
+                input_sha256=survey.sha256,
+            )
+            save_record(output, record)
+        except BaseException:
+            file.close()
+            raise
+        return cls(source, file, record, survey, finished, clock)
+
+    @property
+    def num_done(self) -> int:
+        """Lines with a result, those of earlier runs included."""
+        return self._finished.num_done
+
+    @property
+    def num_failed(self) -> int:
+        """Lines whose result is an error, those of earlier runs included."""
+        return self._finished.num_failed
+
+    def is_finished(self, line: int) -> bool:
+        return line in self._finished
+
+    def append(self, line: int, result: bytes, *, failed: bool) -> None:
+        """Take in one result line; it is on disk after the next flush."""
+        self._finished.add(line, failed=failed)
+        if not self._group:
+            self._group_began = self._clock()
+        self._group.append(result)
+        self.tick()
+
+    def tick(self) -> None:
+        """Flush if the group is large or old enough; cheap, so call it often."""
+        if not self._group:
+            return
+        if len(self._group) >= _GROUP_RESULTS or self._clock() - self._group_began >= _GROUP_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put every result so far on disk."""
+        # Taken out first: what cannot be written now is not tried again by close.
+        group, self._group = self._group, []
+        if group:
+            self._output.append(b"".join(group))
+
+    def close(self) -> None:
+        """Flush and let another run have the output."""
+        try:
+            self.flush()
+        finally:
+            self._output.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _begun_record(file: OutputFile) -> Record | None:
+    """The record of a job that has results, or None where nothing would be lost."""
+    if not file.size:
+        return None
+    record = load_record(file.path)
+    if record is None:
+        raise JournalError(
+            f"{file.path} exists but has no journal beside it, so it is not a job to resume; "
+            "begin anew with --restart (it is moved aside) or give another -o"
+        )
+    return record
+
+
+def _move_aside(file: OutputFile) -> None:
+    """Rename output and record to the first free of OUT.1, OUT.2, ..."""
+    if not file.size:
+        return
+    path = file.path
+    for number in count(1):
+        aside = path.with_name(f"{path.name}.{number}")
+        if not aside.exists() and not record_path(aside).exists():
+            break
+    if record_path(path).exists():
+        record_path(path).rename(record_path(aside))
+    file.move_to(aside)

@@ -1,0 +1,101 @@
+"""The small file beside an output that says what the output belongs to."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from glinthawk.core.errors import JournalError
+from glinthawk.jobs.output import sync_folder
+from glinthawk.jobs.survey import Survey
+
+__all__ = ["Record", "load_record", "record_path", "save_record"]
+
+_FORMAT = 1
+_WAYS_OUT = "begin anew with --restart (the old output is moved aside) or give another -o"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``fingerprint`` is what answers depend on; ``created`` is when the job was first started."""
+
+    format: int = _FORMAT
+    created: int
+    fingerprint: dict[str, Any]
+    input_bytes: int
+    input_sha256: str
+
+    def check_fingerprint(self, fingerprint: Mapping[str, Any], output: Path) -> None:
+        """Raise JournalError that names every setting that differs."""
+        now = plain(fingerprint)
+        differing = [
+            f"{key} was {_show(self.fingerprint, key)} and is {_show(now, key)}"
+            for key in sorted(self.fingerprint.keys() | now.keys())
+            if _show(self.fingerprint, key) != _show(now, key)
+        ]
+        if differing:
+            raise JournalError(
+                f"{output} was begun with other settings: {', '.join(differing)}; "
+                f"run with the same ones, {_WAYS_OUT}"
+            )
+
+    def check_input(self, survey: Survey, source: Path, output: Path) -> None:
+        """Raise JournalError unless the input is the recorded one, perhaps with lines added."""
+        if survey.prefix_sha256 != self.input_sha256:
+            raise JournalError(
+                f"{source} no longer begins with the {self.input_bytes} bytes that {output} was "
+                f"begun with; put the old input back, {_WAYS_OUT}"
+            )
+        if not survey.prefix_is_whole_lines:
+            raise JournalError(
+                f"the last line of {source} went on after {output} was begun; add new requests "
+                f"on lines of their own, {_WAYS_OUT}"
+            )
+
+
+def record_path(output: Path) -> Path:
+    """Where the record of ``output`` lies."""
+    return output.with_name(output.name + ".journal")
+
+
+def plain(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """``fingerprint`` as it looks after a round through JSON."""
+    return msgspec.json.decode(msgspec.json.encode(fingerprint), type=dict[str, Any])
+
+
+def load_record(output: Path) -> Record | None:
+    """The record beside ``output``, or None."""
+    path = record_path(output)
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        record = msgspec.json.decode(raw, type=Record)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise JournalError(f"{path} is not a journal ({error}); {_WAYS_OUT}") from error
+    if record.format != _FORMAT:
+        raise JournalError(f"{path} is of another version of glinthawk; {_WAYS_OUT}")
+    return record
+
+
+def save_record(output: Path, record: Record) -> None:
+    """Replace the record in one go: a kill leaves the old one or the new one."""
+    path = record_path(output)
+    draft = path.with_name(path.name + ".new")
+    try:
+        with draft.open("wb") as file:
+            file.write(msgspec.json.encode(record) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise JournalError(
+            f"cannot write {path}: {error.strerror}; make room or give another -o"
+        ) from error
+
+
+def _show(values: dict[str, Any], key: str) -> str:
+    return msgspec.json.encode(values[key], order="sorted").decode() if key in values else "unset"

@@ -1,0 +1,91 @@
+"""Inputs, and an engine that answers without a model: what every test of a whole job needs."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from glinthawk.core.limits import Limits
+from glinthawk.core.sequence import FinishReason, Request, Sequence, TokenLogprobs
+from glinthawk.jobs.job import Job
+from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.text import Text
+
+__all__ = ["FINGERPRINT", "LIMITS", "answer", "line", "results", "run_job", "write_input"]
+
+LIMITS = Limits(max_model_len=64, kv_tokens=1024, vocab_size=320)
+FINGERPRINT = {"model": "tiny", "dtype": "float32", "seed": 0}
+
+
+def line(custom_id: str = "a", /, url: str = "/v1/completions", **body: Any) -> dict[str, Any]:
+    """A completion, of three token ids unless said otherwise."""
+    if url == "/v1/completions":
+        body.setdefault("prompt", [1, 2, 3])
+    return {"custom_id": custom_id, "method": "POST", "url": url, "body": body}
+
+
+def write_input(path: Path, lines: list[Any]) -> Path:
+    """``lines`` as JSON, one a line; bytes as they are."""
+    raw = [item if isinstance(item, bytes) else json.dumps(item).encode() for item in lines]
+    path.write_bytes(b"".join(item + b"\n" for item in raw))
+    return path
+
+
+def results(output: Path) -> list[dict[str, Any]]:
+    """Result lines in order of input; every one must be whole."""
+    raw = output.read_bytes()
+    assert raw == b"" or raw.endswith(b"\n")
+    return sorted((json.loads(item) for item in raw.splitlines()), key=lambda r: r["id"])
+
+
+def answer(request: Request) -> Sequence:
+    """What the seed says, and nothing else."""
+    sequence = Sequence(request)
+    for position in range(request.max_tokens):
+        key = f"{request.seed} {position}".encode()
+        sequence.output.append(hashlib.blake2b(key, digest_size=1).digest()[0])
+        if request.params.logprobs is not None:
+            sequence.logprobs.append(TokenLogprobs(sequence.output[-1], -1.0, ((0, -0.5),)))
+        if sequence.output[-1] in request.stop_ids:
+            sequence.finish_reason = FinishReason.STOP
+            return sequence
+    sequence.finish_reason = FinishReason.LENGTH
+    return sequence
+
+
+def run_job(
+    source: Path,
+    output: Path,
+    *,
+    on_finish: Callable[[], None] = lambda: None,
+    in_flight: int = 7,
+    text: Text | None = None,
+    **journal_options: Any,
+) -> Job:
+    """Answer all that is left, several at a time and in a jumbled order."""
+    shuffle = random.Random(0)
+    options = {"now": lambda: 1000.0, **journal_options}
+    with Journal.open(source, output, FINGERPRINT, **options) as journal:
+        job = Job(
+            journal,
+            text or Text(None),
+            LIMITS,
+            frozenset({299}),
+            seed=0,
+            model_name="tiny",
+        )
+        flying: list[Request] = []
+        source_of_requests = job.requests()
+        more = True
+        while more or flying:
+            while more and len(flying) < in_flight:
+                request = next(source_of_requests, None)
+                more = request is not None
+                if request is not None:
+                    flying.append(request)
+            if flying:
+                job.finish(answer(flying.pop(shuffle.randrange(len(flying)))))
+                on_finish()
+        return job
