@@ -17,6 +17,16 @@ def _folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("glinthawk-*"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_home_and_temporary_folder() -> Iterator[None]:
+    """Keys and sockets of tests, and of the processes that they start, stay among themselves."""
+    with tempfile.TemporaryDirectory(prefix="gt-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setenv("HOME", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     """Every test ends its processes and removes its sockets."""

@@ -18,10 +18,12 @@ from glinthawk.scheduler.commands import (
     Stepped,
     Submitted,
 )
+from glinthawk.scheduler.lengths import Lengths
 from glinthawk.scheduler.room import Room, peak_tokens
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
 
 EOS = 7
+RARELY = st.integers(0, 9).map(lambda number: number == 0)
 
 
 class Storm(RuleBasedStateMachine):
@@ -32,10 +34,13 @@ class Storm(RuleBasedStateMachine):
         in_flight=st.integers(1, 4),
         tokens=st.integers(1, 40),
         homes=st.lists(st.integers(4, 12), min_size=1, max_size=3),
+        optimistic=st.booleans(),
     )
-    def begin(self, batch_size: int, in_flight: int, tokens: int, homes: list[int]) -> None:
+    def begin(
+        self, batch_size: int, in_flight: int, tokens: int, homes: list[int], optimistic: bool
+    ) -> None:
         self.limits = BatchLimits(batch_size, in_flight, tokens)
-        self.scheduler = Scheduler(self.limits)
+        self.scheduler = Scheduler(self.limits, _short_answers() if optimistic else None)
         self.batches: list[Batch] = []
         self.kv: dict[int, dict[int, int]] = {}  # home -> sequence -> tokens stored
         self.asked: dict[int, Sequence] = {}
@@ -56,8 +61,15 @@ class Storm(RuleBasedStateMachine):
         self.kv[self.num_homes] = {}
         self.num_homes += 1
 
-    @rule(prompt=st.integers(1, 12), wanted=st.integers(1, 12), ends=st.booleans())
-    def submit(self, prompt: int, wanted: int, ends: bool) -> None:
+    @rule(
+        sizes=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), max_size=6),
+        ends=st.booleans(),
+    )
+    def submit(self, sizes: list[tuple[int, int]], ends: bool) -> None:
+        for prompt, wanted in sizes:
+            self.ask(prompt, wanted, ends)
+
+    def ask(self, prompt: int, wanted: int, ends: bool) -> None:
         number = len(self.asked)
         max_tokens = min(wanted, self.longest - prompt + 1)
         params = SamplingParams(max_tokens=max_tokens)
@@ -74,12 +86,12 @@ class Storm(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     def finish_step(self, data: st.DataObject) -> None:
         batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
-        tokens = tuple(data.draw(st.sampled_from([1, 2, 3, EOS])) for _ in batch.spans)
-        stopped = frozenset(s.sequence.id for s in batch.spans if data.draw(st.booleans()))
+        tokens = tuple(EOS if data.draw(RARELY) else 1 for _ in batch.spans)
+        stopped = frozenset(s.sequence.id for s in batch.spans if data.draw(RARELY))
         self.carry_out(self.scheduler.handle(Stepped(batch, tokens, stopped)))
 
     @rule(data=st.data())
-    @precondition(lambda self: len(self.kv) > 1)
+    @precondition(lambda self: len(self.kv) > 1 and len(self.asked) > 8)
     def lose_home(self, data: st.DataObject) -> None:
         home = data.draw(st.sampled_from(sorted(self.kv)))
         commands = self.scheduler.handle(HomeLost(home))
@@ -137,8 +149,18 @@ class Storm(RuleBasedStateMachine):
         assert not any(self.kv.values())
 
 
+def _short_answers() -> Lengths:
+    """Experience that makes the scheduler take in too much: it must pre-empt."""
+    lengths = Lengths()
+    for number in range(50):
+        sequence = _sequence(number, 1, 100)
+        sequence.output.append(1)
+        lengths.ended(sequence)
+    return lengths
+
+
 TestStorm = Storm.TestCase
-TestStorm.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestStorm.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 
 
 @given(
@@ -165,7 +187,7 @@ def test_room_sums_hold(num_pages: int, page_tokens: int, asks: list[tuple[int, 
 
 def _sequence(number: int, prompt: int, max_tokens: int) -> Sequence:
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
-    return Sequence(Request(number, tuple(range(prompt)), params, 0, max_tokens))
+    return Sequence(Request(number, tuple(range(prompt)), params, 0, max_tokens, frozenset({EOS})))
 
 
 def _scheduler(*pages: int, batch_tokens: int = 100) -> Scheduler:
@@ -216,3 +238,23 @@ def test_a_stop_string_ends_an_answer() -> None:
     commands = scheduler.handle(Stepped(batch, (1,), frozenset({0})))
     assert commands == [Release(0, (0,)), Finish(sequence)]
     assert sequence.finish_reason is FinishReason.STOP
+
+
+def test_what_waits_for_a_page_can_be_preempted_meanwhile() -> None:
+    scheduler = Scheduler(BatchLimits(8, 3, 100), _short_answers())
+    scheduler.handle(HomeJoined(0, 3, page_tokens=4))
+    for number in range(3):
+        scheduler.handle(Submitted(_sequence(number, 1, 9)))
+    scheduler.handle(Stepped(_only_batch(scheduler.schedule()), (1, 1, 1)))
+    for _ in range(2):  # one decode row a batch, until each page but the next token's is full
+        for command in scheduler.schedule():
+            assert isinstance(command, Step)
+            scheduler.handle(Stepped(command.batch, (1,)))
+    old, _, young = [command.batch for command in scheduler.schedule()]
+    scheduler.handle(Stepped(young, (1,)))
+    assert scheduler.schedule() == []  # it needs a page; the others may yet end
+    scheduler.handle(Stepped(old, (1,)))
+    release, step = scheduler.schedule()
+    assert release == Release(0, (young.spans[0].sequence.id,))
+    assert step.batch.spans[0].sequence is old.spans[0].sequence
+    scheduler.validate()

@@ -61,6 +61,9 @@ def run(
     seed: Annotated[
         int, typer.Option(help="For requests that bring no seed of their own.")
     ] = _DEFAULT.seed,
+    identity: Annotated[
+        Path | None, typer.Option(help="File of this user's key pair. Default: one for each user.")
+    ] = None,
     stats_json: Annotated[
         Path | None, typer.Option(help="Write the numbers of this run here.")
     ] = None,
@@ -88,6 +91,7 @@ def run(
         batch_tokens=batch_tokens,
         max_model_len=max_model_len,
         seed=seed,
+        identity=str(identity) if identity else None,
     )
     from glinthawk.cli.batch import answer_file
 

@@ -40,6 +40,8 @@ class EngineConfig:
     batch_tokens: int = 2048
     max_model_len: int | None = None
     seed: int = 0
+    #: File of the key pair with which tcp workers are joined; None is the user's own.
+    identity: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():

@@ -4,14 +4,25 @@ import hashlib
 from importlib.resources import files
 from pathlib import Path
 
+from glinthawk.core.errors import ModelError
+
 __all__ = ["identify_model", "resolve_model"]
 
 _DESCRIPTIONS = ("*.json", "*.jinja", "*.model")
 
 
 def resolve_model(name: str) -> str:
-    """The folder of the bundled ``demo``, or ``name`` itself: a folder or a hub name."""
-    return str(files("glinthawk") / "demo") if name == "demo" else name
+    """The folder of the bundled ``demo``, or ``name`` itself: a folder or a hub name.
+
+    Raises ModelError for a path at which there is no model folder.
+    """
+    if name == "demo":
+        return str(files("glinthawk") / "demo")
+    path = Path(name)
+    is_path = path.exists() or path.is_absolute() or name.startswith(".")
+    if is_path and not (path / "config.json").is_file():
+        raise ModelError(f"{name} is no model folder: it has no config.json")
+    return name
 
 
 def identify_model(name: str) -> str:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -24,6 +25,7 @@ from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.keys import Identity
 
 __all__ = ["Run", "assemble", "open_run", "share_threads"]
 
@@ -115,12 +117,21 @@ def _open_homes(
     if config.tier1_kv_bytes:
         cache = KVCache(loaded.spec.layers, config.tier1_kv_bytes, kv_dtype, loaded.model.device)
         homes.append(LocalHome(0, cache))
+    identity = _identity(config, addresses)
     for number, address in enumerate([*workers.addresses, *addresses], start=1):
-        home = RemoteHome(number, ClientChannel(address), loaded.spec, loaded.model.device)
+        channel = ClientChannel(address, identity if address.scheme == "tcp" else None)
+        home = RemoteHome(number, channel, loaded.spec, loaded.model.device)
         stack.callback(home.close)
         _open_session(home, loaded.spec, kv_dtype, workers, local=address in workers.addresses)
         homes.append(home)
     return homes
+
+
+def _identity(config: EngineConfig, addresses: list[Address]) -> Identity | None:
+    """The key pair for tcp links, if there are any."""
+    if not any(address.scheme == "tcp" for address in addresses):
+        return None
+    return Identity.load(Path(config.identity) if config.identity else None)
 
 
 def _open_session(

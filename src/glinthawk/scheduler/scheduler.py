@@ -42,7 +42,7 @@ class BatchLimits:
 class Scheduler:
     """``handle`` an event, or ``schedule``: both return commands to carry out in order."""
 
-    def __init__(self, limits: BatchLimits) -> None:
+    def __init__(self, limits: BatchLimits, lengths: Lengths | None = None) -> None:
         self.limits = limits
         self.num_preemptions = 0
         self.waiting = Waiting()
@@ -51,7 +51,7 @@ class Scheduler:
         self._rooms: dict[int, Room] = {}
         #: Admitted and not finished, by home and id, in order of admission: the last is youngest.
         self._living: dict[int, dict[int, Sequence]] = {}
-        self._lengths = Lengths()
+        self._lengths = lengths or Lengths()
         self._num_admitted = 0
         self._num_batches = 0
 
@@ -118,7 +118,8 @@ class Scheduler:
             elif sequence.phase is Phase.READY:
                 stuck.append(sequence)
         # What found no page waits for the batches in flight, whose sequences may end.
-        self._ready.extendleft(reversed(stuck))
+        # A later row may have pre-empted it meanwhile.
+        self._ready.extendleft(s for s in reversed(stuck) if s.phase is Phase.READY)
         return spans
 
     def _make_room(self, sequence: Sequence, commands: list[Command]) -> bool:

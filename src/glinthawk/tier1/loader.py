@@ -1,7 +1,6 @@
 """Models by name: a local folder, a hub name, or the bundled demo."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -48,8 +47,6 @@ def pick_device(wish: str) -> torch.device:
 
 
 def _make(source: str, config: EngineConfig, device: torch.device) -> PreTrainedModel:
-    if Path(source).exists() and not (Path(source) / "config.json").exists():
-        raise ModelError(f"{source} is no model folder: it has no config.json")
     dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
     try:
         if config.load_format == "dummy":

@@ -1,0 +1,212 @@
+"""``glinthawk run`` as a user meets it: real processes, real files, real signals."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from commands import EXAMPLES, glinthawk, line, results, run_arguments, start, write_lines
+from families import make_model
+from watching import wait_until
+
+STATS = {
+    *("requests", "failed", "prompt_tokens", "completion_tokens", "seconds", "tokens_per_second"),
+    *("tier1_busy", "tier2_busy", "wire_decode_bytes_out", "wire_decode_bytes_back"),
+    *("wire_prefill_bytes", "kv_bytes_peak", "preemptions"),
+}
+
+
+def count_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_two_tiers_answer_every_example_as_one_tier_does(tmp_path: Path) -> None:
+    two, one, stats = tmp_path / "two.jsonl", tmp_path / "one.jsonl", tmp_path / "stats.json"
+    done = glinthawk(*run_arguments(EXAMPLES, two, "--stats-json", stats))
+    assert done.returncode == 0, done.stderr
+    assert str(two) in done.stderr
+    assert "worker 2: busy" in done.stderr
+    assert glinthawk("run", "-m", "demo", "-i", EXAMPLES, "-o", one).returncode == 0
+    assert results(two) == results(one)
+    assert len(results(two)) == count_lines(EXAMPLES) >= 100
+    numbers = json.loads(stats.read_text())
+    assert numbers.keys() == STATS
+    assert numbers["requests"] == len(results(two))
+    assert len(numbers["tier2_busy"]) == 2
+    assert numbers["kv_bytes_peak"] > 0
+
+
+def test_a_bad_line_costs_nothing_but_itself(tmp_path: Path) -> None:
+    bad = {
+        "unknown field": line("unknown field", prompt="a", colour="red"),
+        "unknown url": {**line("unknown url", prompt="a"), "url": "/v1/embeddings"},
+        "too long": line("too long", prompt=[5] * 2000),
+        "never fits": line("never fits", prompt=[5] * 600),
+        "bad value": line("bad value", prompt="a", temperature=-1),
+    }
+    good = [line(f"good {i}", prompt="The list type", max_tokens=4) for i in range(3)]
+    source = write_lines(tmp_path / "in.jsonl", [good[0], *bad.values(), good[1], good[1], good[2]])
+    with source.open("a") as file:
+        file.write("this is not JSON\n")
+    output = tmp_path / "out.jsonl"
+    # 512 KiB hold 512 tokens at most of the demo model's KV.
+    done = glinthawk("run", "-m", "demo", "-i", source, "-o", output, "--tier1-kv", "1MiB")
+    assert done.returncode == 1, done.stderr
+    errors = [r["custom_id"] for r in results(output).values() if r["error"]]
+    assert sorted(map(str, errors)) == sorted([*bad, "good 1", "None"])
+    answered = [r["custom_id"] for r in results(output).values() if not r["error"]]
+    assert sorted(answered) == ["good 0", "good 1", "good 2"]
+
+
+def test_a_finished_job_resumes_to_nothing_and_a_grown_one_to_the_rest(tmp_path: Path) -> None:
+    lines = [line(str(i), prompt=f"Number {i}", max_tokens=3) for i in range(6)]
+    source, output = write_lines(tmp_path / "in.jsonl", lines[:4]), tmp_path / "out.jsonl"
+    arguments = ["run", "-m", "demo", "-i", source, "-o", output]
+    assert glinthawk(*arguments).returncode == 0
+    first = output.read_bytes()
+    assert glinthawk(*arguments).returncode == 0
+    assert output.read_bytes() == first
+    write_lines(source, lines)
+    assert glinthawk(*arguments).returncode == 0
+    assert output.read_bytes().startswith(first)
+    assert len(results(output)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-m", "demo", "--seed", "9"], "seed"),
+        (["-m", "/nowhere/model"], "config.json"),
+        (["-m", "demo", "--tier2", "local:0"], "local:2"),
+        (["-m", "demo", "--tier2", "tcp://localhost"], "tcp://host:port"),
+        (["-m", "demo", "--worker-kv", "much"], "4GiB"),
+        (["-m", "demo", "--tier1-kv", "0"], "tier2"),
+        (["-m", "demo", "--tier1-kv", "1KiB"], "KV memory"),
+        (["-m", "demo", "--max-model-len", "100000"], "1024"),
+    ],
+)
+def test_what_cannot_run_says_why_in_one_line(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line("a", prompt="The", max_tokens=1)])
+    output = tmp_path / "out.jsonl"
+    if "--seed" in arguments:
+        assert glinthawk("run", "-m", "demo", "-i", source, "-o", output).returncode == 0
+    done = glinthawk("run", "-i", source, "-o", output, "--quiet", *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.startswith("glinthawk: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_model_that_cannot_be_cut_is_refused_and_starts_nothing(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [line("a", prompt=[5], max_tokens=1)])
+    model = make_model(tmp_path, "falcon")
+    done = glinthawk(
+        "run", "-m", model, "-i", source, "-o", tmp_path / "out.jsonl", "--tier2", "local:1"
+    )
+    assert done.returncode == 2
+    assert "falcon" in done.stderr
+
+
+def test_a_model_without_tokenizer_answers_token_ids(tmp_path: Path) -> None:
+    model = make_model(tmp_path, "llama")
+    asked = line("ids", prompt=[5, 6, 7], max_tokens=3, ignore_eos=True, return_token_ids=True)
+    source = write_lines(tmp_path / "in.jsonl", [asked, line("text", prompt="hello")])
+    output = tmp_path / "out.jsonl"
+    assert glinthawk("run", "-m", model, "-i", source, "-o", output).returncode == 1
+    answered, refused = results(output)["batch_req_000000000"], results(output)["batch_req_000000001"]
+    assert len(answered["response"]["body"]["choices"][0]["token_ids"]) == 3
+    assert "tokenizer" in refused["error"]["message"]
+
+
+def long_job(tmp_path: Path) -> tuple[Path, Path]:
+    lines = [
+        line(str(i), prompt="def f(x):", max_tokens=4 + i, ignore_eos=True, temperature=0)
+        for i in range(150)
+    ]
+    return write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+
+
+def test_ctrl_c_drains_and_the_same_command_resumes(tmp_path: Path) -> None:
+    source, output = long_job(tmp_path)
+    arguments = run_arguments(source, output, "--batch-size", "2")
+    process = start(*arguments)
+    wait_until(lambda: count_lines(output) > 0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "run the same command again to resume" in errors
+    assert 0 < len(results(output)) < 150
+    assert glinthawk(*arguments).returncode == 0
+    assert len(results(output)) == 150
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
+    source, output = long_job(tmp_path)
+    process = start(*run_arguments(source, output, "--batch-size", "2"))
+    wait_until(lambda: count_lines(output) > 0)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "Ctrl-C again" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert len(results(output)) < 150
+
+
+def test_a_worker_by_address_serves_who_knows_its_key(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours.json", tmp_path / "theirs.json"
+    our_key = glinthawk("keygen", "--identity", ours).stdout.strip()
+    worker = start(
+        *("worker", "--listen", "tcp://127.0.0.1:0", "--kv", "64MiB", "--threads", "1"),
+        *("--identity", theirs, "--allow", our_key),
+    )
+    try:
+        assert worker.stdout is not None
+        address = worker.stdout.readline().split()[-1]
+        source = write_lines(tmp_path / "in.jsonl", [line("a", prompt="The", max_tokens=5)])
+        arguments = ["run", "-m", "demo", "-i", source, "--tier2", address]
+        known = glinthawk(*arguments, "-o", tmp_path / "known.jsonl", "--identity", ours)
+        assert known.returncode == 0, known.stderr
+        stranger = tmp_path / "stranger.json"
+        unknown = glinthawk(*arguments, "-o", tmp_path / "unknown.jsonl", "--identity", stranger)
+        assert unknown.returncode == 2
+        assert "keygen" in unknown.stderr
+        again = glinthawk(*arguments, "-o", tmp_path / "again.jsonl", "--identity", ours)
+        assert again.returncode == 0, again.stderr
+    finally:
+        worker.terminate()
+        worker.communicate(timeout=30)
+    assert worker.returncode == 0
+
+
+def test_200_000_lines_begin_at_once_in_little_memory(tmp_path: Path) -> None:
+    few = write_lines(tmp_path / "few.jsonl", [line("a", prompt="The", max_tokens=1)])
+    many = tmp_path / "many.jsonl"
+    with many.open("w") as file:
+        for number in range(200_000):
+            file.write(json.dumps(line(f"request-{number}", prompt=f"{number} is")) + "\n")
+    before = peak_memory(few, tmp_path / "few-out.jsonl", until=1)
+    after = peak_memory(many, tmp_path / "many-out.jsonl", until=500)
+    assert after - before < 1 << 30
+
+
+def peak_memory(source: Path, output: Path, until: int) -> int:
+    """Most bytes in memory by the time that ``until`` lines are answered."""
+    process = start("run", "-m", "demo", "-i", source, "-o", output, "--quiet")
+    peak = 0
+
+    def answered() -> bool:
+        nonlocal peak
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        if "VmHWM" in status:
+            peak = max(peak, int(status.split("VmHWM:")[1].split()[0]) * 1024)
+        return count_lines(output) >= until or process.poll() is not None
+
+    wait_until(answered)
+    process.kill()
+    process.communicate()
+    assert count_lines(output) >= until
+    return peak
