@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test test-all check format clean
 
 install: $(INSTALLED)
 
@@ -20,6 +20,9 @@ demo: install ## answer examples/prompts.jsonl on one Tier-1 process and two wor
 
 test: install ## all tests
 	$(BIN)/pytest
+
+test-all: install ## and every family in every combination of workers, batches and transports
+	$(BIN)/pytest -m ""
 
 check: install ## what a reviewer should not have to look for
 	$(BIN)/ruff format --check

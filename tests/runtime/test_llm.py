@@ -1,0 +1,88 @@
+"""The Python face, with the demo model."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from glinthawk import LLM, SamplingParams
+from glinthawk.core.errors import RequestError
+
+GREEDY = SamplingParams(temperature=0, max_tokens=12)
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    with LLM("demo", tier1_kv="64MiB", batch_size=16) as llm:
+        yield llm
+
+
+def test_answers_come_in_the_order_of_the_prompts(llm: LLM) -> None:
+    prompts = ["The list type is", {"prompt_token_ids": [5, 6, 7]}, {"prompt": "Return a"}]
+    outputs = llm.generate(prompts, GREEDY, use_tqdm=False)
+    assert [output.prompt for output in outputs] == ["The list type is", None, "Return a"]
+    assert outputs[1].prompt_token_ids == [5, 6, 7]
+    alone = [llm.generate(prompt, GREEDY, use_tqdm=False)[0] for prompt in prompts]
+    assert [output.outputs for output in outputs] == [output.outputs for output in alone]
+
+
+def test_a_conversation_is_answered(llm: LLM) -> None:
+    said = [{"role": "user", "content": "What is a dictionary?"}]
+    (output,) = llm.chat(said, GREEDY, use_tqdm=False)
+    two = llm.chat([said, said], GREEDY, use_tqdm=False)
+    assert output.outputs[0].text
+    assert [other.outputs for other in two] == [output.outputs] * 2
+
+
+def test_a_sampled_answer_does_not_depend_on_what_runs_beside_it(llm: LLM) -> None:
+    sampled = SamplingParams(temperature=0.9, top_p=0.95, seed=3, max_tokens=16)
+    others = [SamplingParams(temperature=1.5, seed=i, max_tokens=16) for i in range(9)]
+    (alone,) = llm.generate("Return the", sampled, use_tqdm=False)
+    beside = llm.generate(["Return the"] * 10, [*others, sampled], use_tqdm=False)
+    assert beside[-1].outputs == alone.outputs
+    assert len({output.outputs[0].text for output in beside}) > 5
+
+
+def test_choices_of_one_prompt_differ_and_repeat(llm: LLM) -> None:
+    params = SamplingParams(n=3, temperature=1.0, seed=1, max_tokens=12)
+    first, again = (llm.generate("The", params, use_tqdm=False)[0].outputs for _ in range(2))
+    assert [choice.index for choice in first] == [0, 1, 2]
+    assert len({choice.text for choice in first}) == 3
+    assert first == again
+
+
+def test_a_stop_string_is_cut_off_and_ends_the_answer(llm: LLM) -> None:
+    (whole,) = llm.generate("The list type is", GREEDY, use_tqdm=False)
+    text = whole.outputs[0].text
+    stop = text[len(text) // 2 :][:3]
+    params = SamplingParams(temperature=0, max_tokens=12, stop=stop)
+    (cut,) = llm.generate("The list type is", params, use_tqdm=False)
+    assert cut.outputs[0].text == text[: text.index(stop)]
+    assert cut.outputs[0].finish_reason == "stop"
+    assert len(cut.outputs[0].token_ids) < len(whole.outputs[0].token_ids)
+
+
+def test_logprobs_name_the_chosen_token_and_its_rivals(llm: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=4, logprobs=3)
+    (output,) = llm.generate("The list type is", params, use_tqdm=False)
+    answer = output.outputs[0]
+    assert answer.logprobs is not None
+    for token, at in zip(answer.token_ids, answer.logprobs, strict=True):
+        assert at.token == token == at.top[0][0]
+        assert at.logprob == at.top[0][1] <= 0
+        assert len(at.top) == 3
+
+
+def test_a_prompt_that_cannot_be_answered_is_refused_before_any_runs(llm: LLM) -> None:
+    with pytest.raises(RequestError, match="1024"):
+        llm.generate(["The", {"prompt_token_ids": [5] * 3000}], GREEDY, use_tqdm=False)
+    with pytest.raises(RequestError, match="vocabulary"):
+        llm.generate({"prompt_token_ids": [10**6]}, GREEDY, use_tqdm=False)
+
+
+def test_two_tiers_answer_as_one_and_leave_no_process(llm: LLM) -> None:
+    prompts = [f"Number {i} is" for i in range(12)]
+    expected = llm.generate(prompts, GREEDY, use_tqdm=False)
+    with LLM("demo", tier2="local:2", worker_kv="16MiB", tier1_kv="1MiB") as two:
+        outputs = two.generate(prompts, GREEDY, use_tqdm=False)
+        assert len(two.stats.tier2_busy) == 2
+    assert [o.outputs for o in outputs] == [o.outputs for o in expected]
