@@ -8,7 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EXAMPLES", "glinthawk", "kill", "line", "results", "run_arguments", "start", "write_lines"]
+__all__ = [
+    "EXAMPLES",
+    "glinthawk",
+    "kill",
+    "line",
+    "results",
+    "run_arguments",
+    "start",
+    "write_lines",
+]
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts.jsonl"
 _COMMAND = [sys.executable, "-m", "glinthawk"]

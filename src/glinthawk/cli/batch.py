@@ -1,6 +1,5 @@
 """A batch file from its first line to the exit status."""
 
-import sys
 from pathlib import Path
 
 import msgspec
@@ -34,7 +33,9 @@ def answer_file(
     quiet: bool,
 ) -> int:
     """Answer ``source`` in ``output``; returns the exit status."""
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
+    if quiet:
+        _hush_libraries()
     fingerprint = {"model": identify_model(config.model)}
     fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
     with Journal.open(source, output, fingerprint, restart=restart) as journal:
@@ -55,6 +56,14 @@ def answer_file(
             return 130
         console.print(f"{done} results, {journal.num_failed} of them errors: {output}")
         return 1 if journal.num_failed else 0
+
+
+def _hush_libraries() -> None:
+    """No loading bars either."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _answer(
@@ -110,17 +119,14 @@ def _report(stats: RunStats, console: Console) -> None:
     console.print(
         f"{stats.completion_tokens} tokens in {stats.seconds:.1f} s "
         f"({stats.tokens_per_second:,.0f} tokens/s), KV peak {format_size(stats.kv_bytes_peak)}, "
-        f"{stats.preemptions} pre-emptions",
-        highlight=False,
+        f"{stats.preemptions} pre-emptions"
     )
-    console.print(f"tier 1: busy {stats.tier1_busy:.0%}", highlight=False)
+    console.print(f"tier 1: busy {stats.tier1_busy:.0%}")
     for number, busy in enumerate(stats.tier2_busy, start=1):
-        console.print(f"tier 2, worker {number}: busy {busy:.0%}", highlight=False)
+        console.print(f"tier 2, worker {number}: busy {busy:.0%}")
     if stats.tier2_busy:
         console.print(
             f"link: decode {format_size(stats.wire_decode_bytes_out)} out, "
             f"{format_size(stats.wire_decode_bytes_back)} back; "
-            f"prompts {format_size(stats.wire_prefill_bytes)}",
-            highlight=False,
+            f"prompts {format_size(stats.wire_prefill_bytes)}"
         )
-    sys.stderr.flush()

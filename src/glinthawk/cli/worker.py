@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -58,4 +58,5 @@ def worker(
             key = f"?key={own.public}" if own is not None else ""
             typer.echo(f"listening on {channel.endpoint}{key}")
             typer.echo(f"KV cache {format_size(num_bytes)}, {torch.get_num_threads()} threads")
-        serve(channel, num_bytes, lifeline=0 if lifeline else None)
+        with suppress(KeyboardInterrupt):
+            serve(channel, num_bytes, lifeline=0 if lifeline else None)

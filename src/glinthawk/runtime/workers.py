@@ -43,17 +43,17 @@ class LocalWorkers:
     def __init__(self, count: int, kv_bytes: int, threads: int) -> None:
         self._count, self._kv_bytes, self._threads = count, kv_bytes, threads
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._folder = Path()
+        self._folder: Path | None = None
 
     @property
     def addresses(self) -> list[Address]:
         return [Address.parse(f"ipc://{self._socket(index)}") for index in range(self._count)]
 
     def __enter__(self) -> "LocalWorkers":
-        self._folder = Path(tempfile.mkdtemp(prefix="glinthawk-"))  # mode 0700
         with ExitStack() as undo:
             undo.callback(self.close)
             for index in range(self._count):
+                self._folder = self._folder or Path(tempfile.mkdtemp(prefix="glinthawk-"))
                 self._processes.append(self._start(index))
             undo.pop_all()
         return self
@@ -73,7 +73,8 @@ class LocalWorkers:
                 process.kill()
                 process.wait()
         self._processes.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def check(self) -> None:
         """Raise WorkerLost with the last words of a worker that has died."""
@@ -100,7 +101,8 @@ class LocalWorkers:
             )
 
     def _socket(self, index: int) -> Path:
+        assert self._folder is not None
         return self._folder / f"worker-{index}.sock"
 
     def _log(self, index: int) -> Path:
-        return self._folder / f"worker-{index}.log"
+        return self._socket(index).with_suffix(".log")

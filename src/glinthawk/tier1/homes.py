@@ -23,6 +23,7 @@ from glinthawk.wire.messages import (
     Begin,
     Bye,
     Fault,
+    FromTier1,
     FromWorker,
     Open,
     Opened,
@@ -157,7 +158,7 @@ class RemoteHome:
 
     def open(self, spec: ModelSpec, kv_dtype: str) -> None:
         """Ask for a session; ``await_open`` takes the answer."""
-        self.channel.send(Open(VERSION, list(spec.layers), spec.dtype, kv_dtype))
+        self._send(Open(VERSION, list(spec.layers), spec.dtype, kv_dtype))
 
     def await_open(self, timeout_s: float) -> None:
         """Raises WorkerRefused, or WorkerLost when no answer comes in time."""
@@ -167,7 +168,7 @@ class RemoteHome:
 
     def begin(self, step: int, decodes: Sequence[Span], prompts: Sequence[Span]) -> None:
         message = Begin(step, Spans(*_columns(decodes)), Spans(*_columns(prompts)))
-        num_bytes = self.channel.send(message)
+        num_bytes = self._send(message)
         self._decode_rows[step] = len(decodes)
         if decodes:
             self.traffic.decode_bytes_out += num_bytes
@@ -178,19 +179,19 @@ class RemoteHome:
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> None:
         frames = [_to_bytes(tensor) for tensor in (q, k, v)]
-        self.traffic.decode_bytes_out += self.channel.send(Attend(step, layer), frames)
+        self.traffic.decode_bytes_out += self._send(Attend(step, layer), frames)
 
     def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
         frames = [_to_bytes(tensor) for tensor in (k, v)]
-        self.traffic.prefill_bytes += self.channel.send(Store(step, layer), frames)
+        self.traffic.prefill_bytes += self._send(Store(step, layer), frames)
         return False
 
     def release(self, sequences: list[int]) -> None:
-        self.channel.send(Release(sequences))
+        self._send(Release(sequences))
 
     def abandon(self, step: int) -> None:
         self._decode_rows.pop(step, None)
-        self.channel.send(Abandon(step))
+        self._send(Abandon(step))
 
     def finish(self, step: int) -> None:
         """The step is over; its late replies, if any, are dropped."""
@@ -216,15 +217,23 @@ class RemoteHome:
 
     def ask(self, timeout_s: float) -> Stats:
         """The worker's own count of its work."""
-        self.channel.send(Ask())
+        self._send(Ask())
         stats: Stats = self._await(Stats, timeout_s)
         return stats
 
     def close(self) -> None:
         """End the session."""
-        self.channel.send(Bye())
+        self._send(Bye())
         self.channel.socket.linger = 1_000
         self.channel.close()
+
+    def _send(self, message: FromTier1, frames: Sequence[memoryview] = ()) -> int:
+        """A message that finds no connection is dropped: ``receive`` tells that the worker is gone,
+        at the one place where that is handled."""
+        try:
+            return self.channel.send(message, frames)
+        except WorkerLost:
+            return 0
 
     def _next(self) -> tuple[FromWorker, list[memoryview], int] | None:
         try:

@@ -157,9 +157,13 @@ class ClientChannel(_Channel):
         return [self.socket] if self._monitor is None else [self.socket, self._monitor]
 
     def send(self, message: FromTier1, frames: Sequence[Frame] = ()) -> int:
-        """Send, and say how many bytes that is on the wire."""
+        """Send, and say how many bytes that is on the wire. Raises WorkerLost, and never waits:
+        queues are unbounded, so what cannot be queued has nowhere to go."""
         header = encode(message)
-        self.socket.send_multipart([header, *frames], copy=False)
+        try:
+            self.socket.send_multipart([header, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            raise WorkerLost(f"there is no connection to {self.address.endpoint}") from None
         return len(header) + sum(memoryview(frame).nbytes for frame in frames)
 
     def receive(self) -> tuple[FromWorker, list[memoryview], int] | None:
