@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from commands import EXAMPLES, glinthawk, line, results, run_arguments, start, write_lines
 from families import make_model
 from watching import wait_until

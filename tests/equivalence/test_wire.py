@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from cluster import open_cluster
 
+from cluster import open_cluster
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request

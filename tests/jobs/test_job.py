@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_files import FINGERPRINT, LIMITS, answer, line, results, run_job, write_input
 
 from glinthawk.core.errors import JournalError, RequestError
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
+from job_files import FINGERPRINT, LIMITS, answer, line, results, run_job, write_input
 
 _MIXED: list[Any] = [
     line("one"),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_files import FINGERPRINT, results
 
 from glinthawk.core.errors import JournalError, RequestError, UsageError
 from glinthawk.jobs.finished import Finished
@@ -15,6 +14,7 @@ from glinthawk.jobs.lines import Refusal
 from glinthawk.jobs.record import record_path
 from glinthawk.jobs.results import refusal_line
 from glinthawk.jobs.survey import survey_input
+from job_files import FINGERPRINT, results
 
 
 @pytest.fixture

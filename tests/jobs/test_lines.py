@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from job_files import line
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
@@ -15,6 +14,7 @@ from glinthawk.jobs.body import ChatBody, CompletionBody
 from glinthawk.jobs.lines import LineReader, Refusal, Task, read_custom_id
 from glinthawk.jobs.results import refusal_line
 from glinthawk.jobs.text import Text
+from job_files import line
 
 _CHAT = "/v1/chat/completions"
 _MESSAGES = [{"role": "user", "content": "hello"}]

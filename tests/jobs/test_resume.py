@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from job_files import line, results, run_job, write_input
 
 _ROUNDS = 20

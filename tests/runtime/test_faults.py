@@ -5,8 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from families import make_model
 
+from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import WorkerLost
 from glinthawk.core.sampling import SamplingParams
