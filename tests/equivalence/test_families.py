@@ -109,7 +109,7 @@ def _cells() -> Iterator[Any]:
             yield pytest.param(family, combination, marks=() if always else pytest.mark.matrix)
 
 
-@pytest.mark.parametrize(("family", "combination"), _cells())
+@pytest.mark.parametrize(("family", "combination"), list(_cells()))
 def test_two_tiers_equal_the_models_own_forward(
     cases: dict[str, Case], tmp_path: Path, family: str, combination: int
 ) -> None:

@@ -18,7 +18,7 @@ from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier1.cut import Call, Pass
 from glinthawk.tier1.homes import Home, RemoteHome
-from glinthawk.tier1.prompts import attend_prompt
+from glinthawk.tier1.prompts import attend_prompts
 
 __all__ = ["Node"]
 
@@ -174,25 +174,13 @@ class Node:
             kept = self._homes[home_id].store(step, index, k[rows], v[rows])
             if index == 0 and not kept:
                 running.unstored.add(home_id)
-        self._attend_prompts(running.batch, layer, q, k, v, output)
+        if running.batch.prompts:
+            rows = slice(len(running.batch.decodes), len(q))
+            lengths = [span.length for span in running.batch.prompts]
+            output[rows] = attend_prompts(q[rows], k[rows], v[rows], lengths, layer)
 
     def _remote_first(self, decodes: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
         return sorted(decodes, key=lambda rows: not isinstance(self._homes[rows[0]], RemoteHome))
-
-    @staticmethod
-    def _attend_prompts(
-        batch: Batch,
-        layer: AttentionLayer,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        output: torch.Tensor,
-    ) -> None:
-        row = len(batch.decodes)
-        for span in batch.prompts:
-            rows = slice(row, row + span.length)
-            output[rows] = attend_prompt(q[rows], k[rows], v[rows], layer)
-            row += span.length
 
     def _collect(self, wait: bool) -> None:
         """Take in what workers answered; with ``wait``, until at least one has."""
