@@ -17,7 +17,7 @@ from glinthawk.runtime.run import open_run
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
 
-__all__ = ["LLM", "CompletionOutput", "RequestOutput"]
+__all__ = ["LLM", "CompletionOutput", "Messages", "Prompt", "RequestOutput"]
 
 #: A prompt: text, ``{"prompt": text}`` or ``{"prompt_token_ids": [...]}``.
 Prompt = str | dict[str, Any]

@@ -9,7 +9,7 @@ from glinthawk.cli.run import run
 from glinthawk.cli.worker import worker
 from glinthawk.core.errors import GlinthawkError
 
-__all__ = ["main"]
+__all__ = ["app", "main"]
 
 app = typer.Typer(
     help="Offline LLM inference on two tiers: weights on accelerators, KV cache and attention on "

@@ -52,8 +52,14 @@ class EngineConfig:
                 )
         for name in ("batch_size", "batches_in_flight"):
             value = getattr(self, name)
-            if value != "auto" and value < 1:
-                raise UsageError(f"{name} must be auto or at least 1, not {value}")
+            if value != "auto" and not (isinstance(value, int) and value >= 1):
+                raise UsageError(f"{name} must be auto or at least 1, not {value!r}")
+        for name in ("tier1_kv", "worker_kv"):
+            _check_size(name, getattr(self, name))
+        if self.batch_tokens < 1:
+            raise UsageError(f"batch_tokens must be at least 1, not {self.batch_tokens}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise UsageError(f"seed must be a 64-bit integer, not {self.seed}")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise UsageError("max_model_len must be at least 2: one token in, one out")
         if not self.tier2 and self.tier1_kv_bytes == 0:
@@ -72,3 +78,12 @@ class EngineConfig:
     def worker_kv_bytes(self) -> int:
         """Bytes of KV cache on each worker started here."""
         return parse_size(self.worker_kv)
+
+
+def _check_size(name: str, value: int | str | None) -> None:
+    try:
+        is_size = value is None or parse_size(value) >= 0
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
+    if not is_size:
+        raise UsageError(f"{name} must be 0 or more bytes, not {value}")

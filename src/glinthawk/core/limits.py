@@ -34,7 +34,7 @@ class Limits:
                 param="prompt",
                 code="context_length_exceeded",
             )
-        if len(prompt) >= self.kv_tokens:
+        if len(prompt) > self.kv_tokens:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens but no KV memory holds more than "
                 f"{self.kv_tokens}; raise --worker-kv or --tier1-kv",

@@ -5,6 +5,26 @@ from dataclasses import dataclass, field
 
 __all__ = ["MAX_LOGPROBS", "SamplingParams"]
 
+_WHOLE = (int, "a whole number")
+_NUMBER = (float, "a number")
+_KINDS = {
+    **dict.fromkeys(("n", "top_k", "min_tokens", "seed", "max_tokens", "logprobs"), _WHOLE),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), _NUMBER),
+    **dict.fromkeys(("frequency_penalty", "presence_penalty"), _NUMBER),
+    "stop": (str, "a string or strings"),
+    "stop_token_ids": (int, "token ids"),
+    "logit_bias": (int, "token ids with biases"),
+}
+_LISTS = ("stop", "stop_token_ids", "logit_bias")
+_OPTIONAL = ("seed", "max_tokens", "logprobs")
+
+
+def _is_kind(value: object, kind: type) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if kind is float else kind)
+
+
 MAX_LOGPROBS = 20
 #: Colder than this, division by the temperature overflows; vLLM draws the line here too.
 _GREEDY_BELOW = 1e-5
@@ -40,9 +60,19 @@ class SamplingParams:
         if isinstance(self.stop, str):
             # The one spelling convenience of the OpenAI API: a lone string is a list of one.
             object.__setattr__(self, "stop", (self.stop,))
+        self._check_kinds()
         for name, holds, rule in self._rules():
             if not holds:
                 raise ValueError(f"{name} must be {rule}, not {getattr(self, name)!r}")
+
+    def _check_kinds(self) -> None:
+        for name, (kind, words) in _KINDS.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            values = value if name in _LISTS else [value]
+            if not all(_is_kind(each, kind) for each in values):
+                raise ValueError(f"{name} must be {words}, not {value!r}")
 
     def _rules(self) -> list[tuple[str, bool, str]]:
         return [
@@ -53,6 +83,7 @@ class SamplingParams:
             ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
             ("seed", self.seed is None or -(2**63) <= self.seed < 2**63, "a 64-bit integer"),
             ("stop", all(self.stop), "strings that are not empty"),
+            ("stop_token_ids", all(t >= 0 for t in self.stop_token_ids), "token ids from 0"),
             ("max_tokens", self.max_tokens is None or self.max_tokens >= 1, "1 or more"),
             (
                 "min_tokens",
@@ -66,7 +97,7 @@ class SamplingParams:
             ),
             (
                 "logit_bias",
-                all(-100 <= bias <= 100 for bias in self.logit_bias.values()),
+                all(t >= 0 and -100 <= bias <= 100 for t, bias in self.logit_bias.items()),
                 "token ids with biases from -100 to 100",
             ),
             ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "from -2 to 2"),

@@ -21,7 +21,10 @@ def resolve_model(name: str) -> str:
     path = Path(name)
     is_path = path.exists() or path.is_absolute() or name.startswith(".")
     if is_path and not (path / "config.json").is_file():
-        raise ModelError(f"{name} is no model folder: it has no config.json")
+        raise ModelError(
+            f"{name} is no model folder: it has no config.json. Give a folder in Hugging Face "
+            "format, a hub name, or demo."
+        )
     return name
 
 

@@ -11,7 +11,7 @@ from glinthawk.core.errors import JournalError
 from glinthawk.jobs.output import sync_folder
 from glinthawk.jobs.survey import Survey
 
-__all__ = ["Record", "load_record", "record_path", "save_record"]
+__all__ = ["Record", "load_record", "plain", "record_path", "save_record"]
 
 _FORMAT = 1
 _WAYS_OUT = "begin anew with --restart (the old output is moved aside) or give another -o"

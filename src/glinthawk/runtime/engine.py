@@ -22,7 +22,7 @@ from glinthawk.tier1.homes import Home
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.sampler import Sampled
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "StopFound"]
 
 _log = logging.getLogger(__name__)
 

@@ -230,7 +230,7 @@ class Scheduler:
         for span, token in zip(event.batch.spans, event.tokens, strict=True):
             sequence = span.sequence
             sequence.output.append(token)
-            sequence.finish_reason = finish_reason(sequence, sequence.id in event.stopped)
+            sequence.finish_reason = _finish_reason(sequence, sequence.id in event.stopped)
             if sequence.finish_reason is None:
                 sequence.phase = Phase.READY
                 self._ready.append(sequence)
@@ -291,7 +291,7 @@ class Scheduler:
             assert all(sequence.home == home for sequence in sequences.values())
 
 
-def finish_reason(sequence: Sequence, stopped: bool) -> FinishReason | None:
+def _finish_reason(sequence: Sequence, stopped: bool) -> FinishReason | None:
     """Why ``sequence`` ends with its newest token, or None. A stop beats running out of length."""
     if len(sequence.output) >= sequence.request.params.min_tokens and (
         stopped or sequence.output[-1] in sequence.request.stop_ids

@@ -42,7 +42,7 @@ class NoMeter:
         pass
 
 
-class BarMeter:
+class _BarMeter:
     """A live bar with the rate of tokens and the time that is left."""
 
     def __init__(self, console: Console) -> None:
@@ -57,7 +57,7 @@ class BarMeter:
         self._task = self._progress.add_task("", total=None, rate=0.0)
         self._began = time.monotonic()
 
-    def __enter__(self) -> "BarMeter":
+    def __enter__(self) -> "_BarMeter":
         self._began = time.monotonic()
         self._progress.start()
         return self
@@ -70,14 +70,14 @@ class BarMeter:
         self._progress.update(self._task, completed=done, total=total, rate=rate)
 
 
-class LogMeter:
+class _LogMeter:
     """One line every quarter of a minute, for output that goes to a file."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = self._told = time.monotonic()
 
-    def __enter__(self) -> "LogMeter":
+    def __enter__(self) -> "_LogMeter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,4 +96,4 @@ def make_meter(*, quiet: bool) -> Meter:
     console = Console(stderr=True)
     if quiet:
         return NoMeter()
-    return BarMeter(console) if console.is_terminal else LogMeter(console)
+    return _BarMeter(console) if console.is_terminal else _LogMeter(console)

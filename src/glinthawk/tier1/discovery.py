@@ -84,14 +84,14 @@ def _describe(call: Call, found: Discovery) -> AttentionLayer:
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
         value_dim=value_dim,
-        scaling=call_scaling(call),
+        scaling=_scaling(call),
         window=mask.window,
         softcap=call.options.get("softcap"),
         sinks=None if sinks is None else tuple(sinks.float().flatten().tolist()),
     )
 
 
-def call_scaling(call: Call) -> float:
+def _scaling(call: Call) -> float:
     """The factor on the scores; attention functions default to 1 / sqrt(D)."""
     scaling = call.options.get("scaling")
     return float(call.queries.shape[-1] ** -0.5 if scaling is None else scaling)

@@ -1,17 +1,22 @@
 """Models by name: a local folder, a hub name, or the bundled demo."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.source import resolve_model
-from glinthawk.core.spec import ModelSpec
+from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
 from glinthawk.tier1.discovery import Discovery, discover
 
 __all__ = ["LoadedModel", "load_model"]
+
+
+_DTYPES = [getattr(torch, name) for name in DTYPE_BYTES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +31,10 @@ class LoadedModel:
 def load_model(config: EngineConfig) -> LoadedModel:
     """Load weights (or make random ones), learn the attention layers. Raises ModelError."""
     source = resolve_model(config.model)
-    device = pick_device(config.device)
+    device = _pick_device(config.device)
     model = _make(source, config, device)
+    if model.dtype not in _DTYPES:
+        raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
     model.requires_grad_(False)
     model.eval()
     try:
@@ -37,7 +44,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     return LoadedModel(model, _describe(config, model, found))
 
 
-def pick_device(wish: str) -> torch.device:
+def _pick_device(wish: str) -> torch.device:
     """``auto`` is the GPU if there is one."""
     if wish == "cuda" and not torch.cuda.is_available():
         raise ModelError("there is no CUDA device here; use --device cpu or auto")
@@ -51,13 +58,24 @@ def _make(source: str, config: EngineConfig, device: torch.device) -> PreTrained
     try:
         if config.load_format == "dummy":
             return _random(source, dtype, device)
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True
+        )
+        _check_weights(config.model, info)
         return model.to(device)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"cannot load {config.model!r}: {_first_line(error)} Give a folder in Hugging Face "
             "format, a hub name, or demo."
         ) from error
+
+
+def _check_weights(name: str, info: dict[str, Any]) -> None:
+    """transformers fills what a file lacks with random numbers; that would answer nonsense."""
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{name} lacks {len(missing)} weights, {missing[0]} among them; download it again"
+        )
 
 
 def _random(source: str, dtype: torch.dtype | str, device: torch.device) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from glinthawk.tier1.cut import Call, Pass
 from glinthawk.tier1.homes import Home, RemoteHome
 from glinthawk.tier1.prompts import attend_prompts
 
-__all__ = ["Node"]
+__all__ = ["Node", "Sampler"]
 
 #: What follows a finished pass: the batch and its logits, one row a span (R, V).
 Sampler = Callable[[Batch, torch.Tensor], object]

@@ -13,7 +13,7 @@ import torch
 from glinthawk.core.batch import Batch
 from glinthawk.core.sequence import Sequence, TokenLogprobs
 
-__all__ = ["Sampled", "sample_batch", "uniform"]
+__all__ = ["Sampled", "choose", "sample_batch", "shape_logits", "uniform"]
 
 
 @dataclass(frozen=True, slots=True)

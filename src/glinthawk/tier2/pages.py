@@ -38,6 +38,8 @@ class PageTable:
         self.peak_used = 0
         self._free = list(range(num_pages - 1, -1, -1))
         self._pages: dict[int, list[int]] = {}
+        #: Tokens that each sequence has had room for so far; the next span begins there or before.
+        self._tokens: dict[int, int] = {}
 
     @property
     def num_used(self) -> int:
@@ -47,9 +49,10 @@ class PageTable:
         """Take back all pages of ``sequences``; unknown ones hold none."""
         for sequence in sequences:
             self._free.extend(self._pages.pop(sequence, ()))
+            self._tokens.pop(sequence, None)
 
-    def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> SpanTable:
-        """Give every span the pages it needs and say where they are.
+    def reserve(self, sequences: list[int], starts: list[int], lengths: list[int]) -> None:
+        """Give every span the pages it needs.
 
         Raises WireError, and gives nothing, when the pages run out or a span leaves a gap.
         """
@@ -59,16 +62,16 @@ class PageTable:
                 f"the KV cache needs {sum(needs)} more pages and has {len(self._free)} free; "
                 "the scheduler must pre-empt first"
             )
-        for sequence, need in zip(sequences, needs, strict=True):
+        for sequence, start, length, need in zip(sequences, starts, lengths, needs, strict=True):
             owned = self._pages.setdefault(sequence, [])
             owned.extend(self._free.pop() for _ in range(need))
+            self._tokens[sequence] = max(self._tokens.get(sequence, 0), start + length)
         self.peak_used = max(self.peak_used, self.num_used)
-        return self._pack(sequences, starts, lengths)
 
     def _missing(self, sequence: int, start: int, length: int) -> int:
         """Pages to add so that ``sequence`` holds ``start + length`` tokens."""
         owned = len(self._pages.get(sequence, ()))
-        if start > owned * self.page_tokens:
+        if start > self._tokens.get(sequence, 0):
             raise WireError(
                 f"sequence {sequence} has no KV before position {start}; prefill it again"
             )
@@ -77,7 +80,9 @@ class PageTable:
     def _num_pages(self, num_tokens: int) -> int:
         return -(-num_tokens // self.page_tokens)
 
-    def _pack(self, sequences: list[int], starts: list[int], lengths: list[int]) -> SpanTable:
+    def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> SpanTable:
+        """Where the pages of spans are, reserved if they were not; raises as ``reserve``."""
+        self.reserve(sequences, starts, lengths)
         pages: list[int] = []
         offsets = [0]
         for sequence, start, length in zip(sequences, starts, lengths, strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 
 import torch
 
@@ -14,6 +15,8 @@ from glinthawk.wire.messages import Attend, Begin, Open, Spans, Store
 __all__ = ["Session"]
 
 _LARGEST_DIM = 65_536
+#: Elements of one token's q, k, v and o in one layer; the largest models have some 100,000.
+_LARGEST_ROW = 1 << 24
 
 
 @dataclass(slots=True)
@@ -41,6 +44,11 @@ class Session:
         if any(length != 1 for length in message.decodes.lengths):
             raise WireError("a decode row is one token long")
         both = [_columns(spans) for spans in (message.decodes, message.prompts)]
+        sequences, starts, lengths = (first + second for first, second in zip(*both, strict=True))
+        if len(set(sequences)) != len(sequences):
+            raise WireError("a sequence appears twice in one step")
+        # All or nothing, before either table is made.
+        self.cache.pages.reserve(sequences, starts, lengths)
         tables = [self.cache.table(*columns) if columns[0] else None for columns in both]
         if any(tables):
             self._steps[message.step] = _Step(*tables)
@@ -134,8 +142,6 @@ def _columns(spans: Spans) -> tuple[list[int], list[int], list[int]]:
         raise WireError("a span starts below 0 or too far")
     if any(not 0 < length < 2**31 for length in spans.lengths):
         raise WireError("a span has no tokens or too many")
-    if len(set(spans.sequences)) != len(spans.sequences):
-        raise WireError("a sequence appears twice in one step")
     return columns
 
 
@@ -145,10 +151,18 @@ def _check_layers(request: Open) -> None:
     if not request.layers:
         raise WireError("a model has at least one attention layer")
     for layer in request.layers:
-        sizes = (layer.num_heads, layer.num_kv_heads, layer.head_dim, layer.value_dim)
-        if not all(0 < size <= _LARGEST_DIM for size in sizes):
-            raise WireError(f"a layer has a size out of range: {sizes}")
-        if layer.num_heads % layer.num_kv_heads:
-            raise WireError("query heads must be a multiple of KV heads")
-        if layer.sinks is not None and len(layer.sinks) != layer.num_heads:
-            raise WireError("sinks are one number a query head")
+        _check_layer(layer)
+
+
+def _check_layer(layer: AttentionLayer) -> None:
+    sizes = (layer.num_heads, layer.num_kv_heads, layer.head_dim, layer.value_dim)
+    if not all(0 < size <= _LARGEST_DIM for size in sizes) or layer.wire_elements > _LARGEST_ROW:
+        raise WireError(f"a layer has a size out of range: {sizes}")
+    if layer.num_heads % layer.num_kv_heads:
+        raise WireError("query heads must be a multiple of KV heads")
+    if layer.sinks is not None and len(layer.sinks) != layer.num_heads:
+        raise WireError("sinks are one number a query head")
+    if layer.window is not None and layer.window < 1:
+        raise WireError("a window holds at least the query's own token")
+    if not isfinite(layer.scaling) or not 0 < (layer.softcap or 1.0) < inf or layer.softcap == 0:
+        raise WireError("scaling and softcap must be finite numbers, softcap above 0")

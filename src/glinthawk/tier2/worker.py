@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from glinthawk.core.errors import GlinthawkError, WireError, WorkerRefused
+from glinthawk.core.units import format_size
 from glinthawk.tier2.session import Session
 from glinthawk.wire.messages import (
     VERSION,
@@ -27,7 +28,7 @@ from glinthawk.wire.messages import (
     decode,
 )
 
-__all__ = ["Worker"]
+__all__ = ["Answer", "Worker"]
 
 Answer = tuple[FromWorker, Sequence[memoryview]]
 
@@ -72,7 +73,7 @@ class Worker:
                 session.begin(message)
             case Attend(step, layer):
                 output = session.attend(message, frames)
-                return Attended(step, layer), (tensor_bytes(output),)
+                return Attended(step, layer), (_tensor_bytes(output),)
             case Store(step):
                 return (Stored(step), ()) if session.store(message, frames) else None
             case Release(sequences):
@@ -94,13 +95,19 @@ class Worker:
         if self._owner not in (None, client) and self._is_present(self._owner):
             raise WorkerRefused("this worker serves another run; wait for it or start a second one")
         self._session = self._owner = None  # the old session's memory goes before the new one's
-        self._session = Session(message, self._kv_bytes)
+        try:
+            self._session = Session(message, self._kv_bytes)
+        except (RuntimeError, MemoryError) as error:
+            raise WorkerRefused(
+                f"this machine cannot give {format_size(self._kv_bytes)} of memory ({error}); "
+                "start the worker with a smaller --kv"
+            ) from error
         self._owner = client
         self._busy_s = 0.0
         pages = self._session.cache.pages
         return Opened(pages.num_pages, pages.page_tokens, torch.get_num_threads())
 
 
-def tensor_bytes(tensor: torch.Tensor) -> memoryview:
+def _tensor_bytes(tensor: torch.Tensor) -> memoryview:
     """The bytes of a CPU tensor, without a copy where it is contiguous."""
     return tensor.contiguous().view(torch.uint8).numpy().data.cast("B")

@@ -22,7 +22,10 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> "Address":
         """Raises AddressError that shows the three forms."""
-        parts = urlsplit(text)
+        try:
+            parts = urlsplit(text)
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme in ("inproc", "ipc") and (parts.netloc or parts.path):
             return cls(parts.scheme, text)
         if parts.scheme == "tcp":

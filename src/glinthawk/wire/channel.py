@@ -197,7 +197,7 @@ class ClientChannel(_Channel):
                 raise WorkerLost(f"the connection to {self.address.endpoint} broke")
 
     def close(self) -> None:
-        if self._monitor is not None:
+        if self._monitor is not None and not self.socket.closed:
             self.socket.disable_monitor()
             self._monitor.close()
         super().close()

@@ -11,7 +11,7 @@ from zmq.utils import z85
 
 from glinthawk.core.errors import AddressError
 
-__all__ = ["Identity", "check_key", "default_identity_path"]
+__all__ = ["Identity", "check_key", "default_identity_path", "to_z85"]
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -52,8 +52,9 @@ class Identity:
         try:
             fields = json.loads(path.read_text())
             return cls(check_key(fields["public"]), check_key(fields["secret"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise AddressError(f"{path} holds no key pair; move it away and try again") from error
+        except (ValueError, KeyError, TypeError, AddressError):
+            # Without the cause: it would show what may be a secret.
+            raise AddressError(f"{path} holds no key pair; move it away and try again") from None
 
     def as_z85(self) -> tuple[bytes, bytes]:
         """(public, secret) as ZeroMQ takes them."""

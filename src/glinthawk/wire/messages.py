@@ -26,6 +26,7 @@ __all__ = [
     "Fault",
     "FromTier1",
     "FromWorker",
+    "Message",
     "Open",
     "Opened",
     "Ping",
@@ -163,5 +164,5 @@ def decode(header: bytes | memoryview, side: object) -> FromTier1 | FromWorker:
     """The message in ``header``; ``side`` is FromTier1 or FromWorker. Raises WireError."""
     try:
         return _decoders[side].decode(header)  # type: ignore[index, no-any-return]
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"this is not a message of wire version {VERSION}: {error}") from error

@@ -1,0 +1,237 @@
+"""Channels: the same behaviour over inproc, ipc and tcp."""
+
+import os
+from pathlib import Path
+
+import pytest
+import zmq
+
+from cluster import IDENTITY
+from glinthawk.core.errors import AddressError, WireError, WorkerLost
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.messages import (
+    Ask,
+    Attend,
+    Attended,
+    Fault,
+    FromTier1,
+    Ping,
+    Release,
+    Stored,
+    decode,
+    encode,
+)
+from wire_links import SCHEMES, await_answer, link, listen, listen_address
+
+over_all = pytest.mark.parametrize("scheme", SCHEMES)
+between_processes = pytest.mark.parametrize("scheme", ("ipc", "tcp"))
+
+
+@over_all
+def test_a_message_and_its_answer_arrive(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        client.send(Attend(3, 4), [b"query", b"key", b"value"])
+        who, frames = server.receive()
+        assert decode(frames[0], FromTier1) == Attend(3, 4)
+        assert [bytes(frame) for frame in frames[1:]] == [b"query", b"key", b"value"]
+        assert server.send(who, Attended(3, 4), [b"output"])
+        message, answer, _ = await_answer(client)
+        assert message == Attended(3, 4)
+        assert [bytes(frame) for frame in answer] == [b"output"]
+
+
+@over_all
+def test_messages_keep_their_order(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        for number in range(200):
+            client.send(Release([number]))
+        arrived = [decode(server.receive()[1][0], FromTier1) for _ in range(200)]
+        assert arrived == [Release([number]) for number in range(200)]
+
+
+@over_all
+def test_large_and_empty_frames_arrive_intact(scheme: str, tmp_path: Path) -> None:
+    sent = [os.urandom(9_000_000), b"", os.urandom(1), os.urandom(70_001)]
+    with link(scheme, tmp_path) as (server, client):
+        client.send(Attend(0, 0), [memoryview(frame) for frame in sent])
+        who, frames = server.receive()
+        assert [bytes(frame) for frame in frames[1:]] == sent
+        server.send(who, Attended(0, 0), frames[1:])
+        assert [bytes(frame) for frame in await_answer(client)[1]] == sent
+
+
+@over_all
+def test_the_bytes_counted_are_those_of_the_frames(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        words = memoryview(bytearray(4000)).cast("I")  # 1000 items of 4 bytes
+        sent = client.send(Attend(7, 1), [b"12345", words])
+        who, frames = server.receive()
+        assert sent == sum(frame.nbytes for frame in frames) == len(encode(Attend(7, 1))) + 4005
+        server.send(who, Attended(7, 1), [bytes(333)])
+        assert await_answer(client)[2] == len(encode(Attended(7, 1))) + 333
+
+
+@over_all
+def test_an_answer_goes_to_who_asked(scheme: str, tmp_path: Path) -> None:
+    with (
+        link(scheme, tmp_path) as (server, first),
+        ClientChannel(Address.parse(server.endpoint), IDENTITY) as second,
+    ):
+        first.send(Release([1]))
+        second.send(Release([2]))
+        for _ in range(2):
+            who, frames = server.receive()
+            (number,) = decode(frames[0], FromTier1).sequences  # type: ignore[union-attr]
+            server.send(who, Stored(number))
+        assert await_answer(first)[0] == Stored(1)
+        assert await_answer(second)[0] == Stored(2)
+        assert first.receive() is None
+
+
+@over_all
+def test_nothing_to_receive_is_none(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (_, client):
+        assert client.receive() is None
+
+
+@over_all
+def test_what_is_sent_before_the_server_listens_is_kept(scheme: str, tmp_path: Path) -> None:
+    address = listen_address(scheme, tmp_path)
+    if scheme == "tcp":  # a port that is free
+        with ServerChannel(address, IDENTITY, [IDENTITY.public]) as server:
+            address = Address.parse(server.endpoint)
+    with ClientChannel(address, IDENTITY) as client:
+        client.send(Release([5]))
+        with ServerChannel(address, IDENTITY, [IDENTITY.public]) as server:
+            server.socket.rcvtimeo = 20_000
+            assert decode(server.receive()[1][0], FromTier1) == Release([5])
+
+
+@over_all
+def test_a_server_notices_that_a_client_has_gone(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server:
+        with ClientChannel(Address.parse(server.endpoint), IDENTITY) as client:
+            client.send(Ask())
+            who, _ = server.receive()
+            assert server.send(who, Ping())
+        for _ in range(2000):
+            if not server.send(who, Ping()):
+                break
+            server.socket.poll(10)  # lets the I/O thread bring the news
+        else:
+            pytest.fail("the server still believes in its client")
+
+
+@over_all
+def test_nobody_of_an_unknown_name_is_there(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server:
+        assert not server.send(b"nobody", Ping())
+
+
+@between_processes
+def test_a_client_notices_that_the_server_goes_away(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        client.send(Ask())
+        who, _ = server.receive()
+        server.send(who, Stored(1))
+        assert await_answer(client)[0] == Stored(1)
+        server.close()
+        with pytest.raises(WorkerLost, match=r"broke") as lost:
+            await_answer(client)
+        assert client.address.endpoint in str(lost.value)
+
+
+@between_processes
+def test_what_came_before_the_end_is_still_read(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        client.send(Ask())
+        who, _ = server.receive()
+        server.send(who, Fault("last words"))
+        assert client.socket.poll(20_000)
+        server.close()
+        monitor = client.sockets[1]
+        assert monitor.poll(20_000)
+        assert await_answer(client)[0] == Fault("last words")
+        with pytest.raises(WorkerLost):
+            await_answer(client)
+
+
+@over_all
+def test_garbage_from_a_worker_is_a_wire_error(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        client.send(Ask())
+        who, _ = server.receive()
+        server.socket.send_multipart([who, b"garbage"])
+        with pytest.raises(WireError):
+            await_answer(client)
+
+
+@over_all
+def test_wait_returns_when_a_message_is_there(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        client.send(Ask())
+        server.send(server.receive()[0], Ping())
+        while (received := client.receive()) is None:
+            client.wait(20)
+        assert received[0] == Ping()
+
+
+@pytest.mark.parametrize("scheme", ("inproc", "tcp"))
+def test_two_servers_cannot_share_an_address(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server:
+        address = Address.parse(server.endpoint)
+        with pytest.raises(AddressError, match="cannot listen"):
+            ServerChannel(address, IDENTITY, [IDENTITY.public])
+
+
+@pytest.mark.parametrize("text", ["ipc:///no/such/folder/socket", "ipc:///tmp/" + "long" * 40])
+def test_a_place_where_nobody_can_listen_is_an_address_error(text: str) -> None:
+    with pytest.raises(AddressError, match="cannot listen"):
+        ServerChannel(Address.parse(text), None, [])
+
+
+def test_a_port_of_zero_becomes_a_number(tmp_path: Path) -> None:
+    with listen("tcp", tmp_path) as server:
+        assert int(server.endpoint.rsplit(":", 1)[1]) > 0
+
+
+def test_zeromq_holds_nothing_back() -> None:
+    """Frames beyond any high-water mark wait; they are never dropped."""
+    with ClientChannel(Address.parse("inproc://high-water"), None) as client:
+        assert client.socket.get(zmq.SNDHWM) == client.socket.get(zmq.RCVHWM) == 0
+        for number in range(5_000):
+            client.send(Release([number]))
+        with ServerChannel(Address.parse("inproc://high-water"), None, []) as server:
+            last = [server.receive()[1][0] for _ in range(5_000)][-1]
+            assert decode(last, FromTier1) == Release([4_999])
+
+
+def test_a_restarted_worker_takes_its_ipc_path_over(tmp_path: Path) -> None:
+    """A worker that was killed leaves its socket behind; the next one listens there all the same"""
+    with listen("ipc", tmp_path) as server:
+        address = Address.parse(server.endpoint)
+    socket_file = Path(address.endpoint.removeprefix("ipc://"))
+    socket_file.touch()
+    with ServerChannel(address, None, []) as server, ClientChannel(address) as client:
+        server.socket.rcvtimeo = 20_000
+        client.send(Ask())
+        assert server.receive()[1][0] == encode(Ask())
+
+
+@between_processes
+def test_closing_twice_does_no_harm(scheme: str, tmp_path: Path) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        server.close()
+        client.close()
+
+
+def test_sending_to_a_server_that_is_gone_never_blocks(tmp_path: Path) -> None:
+    with link("inproc", tmp_path) as (server, client):
+        client.send(Ask())
+        server.receive()
+        server.close()
+        with pytest.raises(WorkerLost):
+            for _ in range(2000):
+                client.send(Ask())
+                client.socket.poll(10)

@@ -1,0 +1,203 @@
+"""The closed union: what goes in comes out, and nothing else ever gets in."""
+
+import contextlib
+import math
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from glinthawk.core.errors import WireError
+from glinthawk.core.spec import AttentionLayer
+from glinthawk.wire.messages import (
+    VERSION,
+    Ask,
+    Attend,
+    Attended,
+    Begin,
+    FromTier1,
+    FromWorker,
+    Open,
+    Ping,
+    Release,
+    Spans,
+    Store,
+    decode,
+    encode,
+)
+
+QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+INTS = st.integers(-(2**63), 2**63 - 1)
+FLOATS = st.floats(allow_nan=False)
+LAYERS = st.builds(
+    AttentionLayer,
+    num_heads=INTS,
+    num_kv_heads=INTS,
+    head_dim=INTS,
+    value_dim=INTS,
+    scaling=FLOATS,
+    window=st.none() | INTS,
+    softcap=st.none() | FLOATS,
+    sinks=st.none() | st.lists(FLOATS).map(tuple),
+)
+COLUMN = st.lists(INTS, max_size=5)
+#: What a field of each type may hold.
+VALUES: dict[Any, st.SearchStrategy[Any]] = {
+    int: INTS,
+    float: FLOATS,
+    str: st.text(),
+    bool: st.booleans(),
+    list[int]: COLUMN,
+    list[AttentionLayer]: st.lists(LAYERS, max_size=3),
+    Spans: st.builds(Spans, COLUMN, COLUMN, COLUMN),
+}
+MEMBERS = [(kind, side) for side in (FromTier1, FromWorker) for kind in get_args(side)]
+
+
+def _any(kind: Any) -> st.SearchStrategy[Any]:
+    fields = msgspec.structs.fields(kind)
+    return st.builds(kind, **{field.name: VALUES[field.type] for field in fields})
+
+
+ANY_MESSAGE = st.one_of([_any(kind).map(lambda m, s=side: (m, s)) for kind, side in MEMBERS])
+
+
+@pytest.mark.parametrize(("kind", "side"), MEMBERS)
+@QUIET
+@given(data=st.data())
+def test_every_message_comes_back_as_it_was(kind: Any, side: Any, data: st.DataObject) -> None:
+    message = data.draw(_any(kind))
+    back = decode(encode(message), side)
+    assert type(back) is kind
+    assert back == message
+
+
+@QUIET
+@given(ANY_MESSAGE)
+def test_every_truncated_header_is_a_wire_error(pair: tuple[Any, Any]) -> None:
+    message, side = pair
+    header = encode(message)
+    for end in range(len(header)):
+        with pytest.raises(WireError, match=f"wire version {VERSION}"):
+            decode(header[:end], side)
+
+
+@QUIET
+@given(ANY_MESSAGE)
+def test_what_follows_a_message_in_its_header_is_a_wire_error(pair: tuple[Any, Any]) -> None:
+    message, side = pair
+    with pytest.raises(WireError):
+        decode(encode(message) + b"\0", side)
+
+
+@QUIET
+@given(st.binary(max_size=200), st.sampled_from([FromTier1, FromWorker]))
+@example(b"\x91\xa1\xff", FromTier1)
+def test_random_bytes_are_a_wire_error_or_a_message(header: bytes, side: Any) -> None:
+    try:
+        message = decode(header, side)
+    except WireError:
+        return
+    assert isinstance(message, get_args(side))
+
+
+@QUIET
+@given(ANY_MESSAGE, st.integers(0, 500), st.integers(1, 255))
+@example((Ask(), FromTier1), 2, 128)
+def test_a_changed_byte_is_a_wire_error_or_a_message(
+    pair: tuple[Any, Any], where: int, bits: int
+) -> None:
+    message, side = pair
+    header = bytearray(encode(message))
+    header[where % len(header)] ^= bits
+    try:
+        changed = decode(bytes(header), side)
+    except WireError:
+        return
+    assert isinstance(changed, get_args(side))
+
+
+@QUIET
+@given(st.binary(max_size=30))
+@example(b"float\xff2")
+def test_text_that_is_not_utf_8_is_a_wire_error(name: bytes) -> None:
+    packed = msgspec.msgpack.encode(Open(VERSION, [], "?" * len(name), "float32"))
+    header = packed.replace(b"?" * len(name), name, 1) if name else packed
+    with contextlib.suppress(WireError):
+        assert isinstance(decode(header, FromTier1), Open)
+
+
+def test_a_header_nested_a_hundred_thousand_deep_is_a_wire_error() -> None:
+    with pytest.raises(WireError):
+        decode(b"\x92\xa3ask" + b"\x91" * 100_000 + b"\x00", FromTier1)
+
+
+@pytest.mark.parametrize(("kind", "side"), MEMBERS)
+def test_a_message_of_the_other_side_is_a_wire_error(kind: Any, side: Any) -> None:
+    sample = {int: 1, float: 1.0, str: "", bool: True, Spans: Spans([], [], [])}
+    message = kind(*[sample.get(field.type, []) for field in msgspec.structs.fields(kind)])
+    other = FromWorker if side is FromTier1 else FromTier1
+    with pytest.raises(WireError):
+        decode(encode(message), other)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        ["attend"],
+        ["attend", 1],
+        ["attend", 1, 2.5],
+        ["attend", 1, "2"],
+        ["attend", 1, None],
+        ["release", {"sequences": [1]}],
+        ["release", [1, "2"]],
+        ["begin", 1, [[1], [2]], [[], [], []]],
+        ["system", "ls"],
+        [1, 2, 3],
+        {"type": "attend", "step": 1, "layer": 2},
+        None,
+    ],
+)
+def test_fields_of_a_wrong_kind_are_a_wire_error(fields: object) -> None:
+    with pytest.raises(WireError):
+        decode(msgspec.msgpack.encode(fields), FromTier1)
+
+
+def test_tags_are_the_messages_names() -> None:
+    assert encode(Attend(1, 2)) == msgspec.msgpack.encode(["attend", 1, 2])
+    assert encode(Ask()) == msgspec.msgpack.encode(["ask"])
+    assert len({kind.__struct_config__.tag for kind, _ in MEMBERS}) == len(MEMBERS)
+
+
+def test_the_two_sides_share_no_message() -> None:
+    assert not set(get_args(FromTier1)) & set(get_args(FromWorker))
+
+
+@pytest.mark.parametrize("kind", [Attend, Attended, Store])
+def test_a_layers_header_is_a_few_bytes(kind: Any) -> None:
+    assert len(encode(kind(2**31, 127))) <= 16
+
+
+def test_a_row_of_a_step_is_a_few_bytes() -> None:
+    """Sequence number, position and length of 1000 rows, once a step."""
+    rows = Spans(list(range(10**6, 10**6 + 1000)), [4095] * 1000, [1] * 1000)
+    assert len(encode(Begin(1, rows, Spans([], [], [])))) < 10_000
+
+
+def test_a_memoryview_is_read_like_bytes() -> None:
+    header = memoryview(bytearray(encode(Release([1, 2]))))
+    assert decode(header, FromTier1) == Release([1, 2])
+
+
+def test_infinite_numbers_survive() -> None:
+    layer = AttentionLayer(1, 1, 1, 1, math.inf)
+    assert decode(encode(Open(1, [layer], "", "")), FromTier1) == Open(1, [layer], "", "")
+
+
+def test_messages_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Release([1]).sequences = []  # type: ignore[misc]
+    assert Ping() == Ping()
