@@ -32,6 +32,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VOCAB, LENGTH, ROWS = 4096, 1024, 2  # tokens known, tokens a row, rows a step
+SAVE_EVERY = 200  # steps: a run that is stopped early leaves a model too
 STDLIB = Path(sysconfig.get_path("stdlib"))
 NOT_PROSE = {"site-packages", "pydoc_data", "encodings", "turtledemo", "lib2to3", "data"}
 NOT_FOR_CHAT = re.compile(r"(test|idlelib|distutils|turtle|ctypes|unittest\.test)\b|(.*\.)?_")
@@ -316,8 +317,8 @@ def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
 
 def train(
     model: LlamaForCausalLM, packed: Iterator[list[int]], steps: int, *, compiled: bool
-) -> None:
-    """Train the model in place."""
+) -> Iterator[int]:
+    """Train the model in place; yields the number of steps done after each step."""
     optimizers = make_optimizers(model)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     peaks = [group["lr"] for group in groups]
@@ -336,6 +337,7 @@ def train(
             optimizer.zero_grad()
         mean = loss.item() if step == 0 else 0.98 * mean + 0.02 * loss.item()
         sys.stderr.write(f"\rstep {step + 1}/{steps}  loss {mean:.3f} ")
+        yield step + 1
     sys.stderr.write("\n")
 
 
@@ -347,8 +349,10 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     model.generation_config.save_pretrained(out)
     state = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}
     weights = {key: value.bfloat16().contiguous() for key, value in state.items()}
-    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    (out / "model.safetensors").chmod(0o644)
+    partial = out / "model.safetensors.partial"
+    save_file(weights, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
+    partial.replace(out / "model.safetensors")
 
 
 def arguments() -> argparse.Namespace:
@@ -369,8 +373,9 @@ def main() -> None:
     tokenizer = make_tokenizer(facts)
     model = make_model(tokenizer)
     packed = rows(facts, tokenizer, random.Random(args.seed))
-    train(model, packed, args.steps, compiled=args.compile)
-    save(model, tokenizer, args.out)
+    for done in train(model, packed, args.steps, compiled=args.compile):
+        if done % SAVE_EVERY == 0 or done == args.steps:
+            save(model, tokenizer, args.out)
 
 
 if __name__ == "__main__":

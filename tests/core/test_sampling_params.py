@@ -83,6 +83,11 @@ def test_a_value_of_a_wrong_kind_is_an_error_that_names_the_field(name: str, val
         SamplingParams(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["stop", "stop_token_ids", "logit_bias"])
+def test_none_means_nothing_as_in_vllm(name: str) -> None:
+    assert not getattr(SamplingParams(**{name: None}), name)
+
+
 def test_every_field_with_a_range_is_tested() -> None:
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
     assert fields - {name for name, _ in GOOD} == {"ignore_eos"}

@@ -90,6 +90,7 @@ REFUSED: dict[str, Mask] = {
     "sees nothing": lambda q, k: (k < 0) & (q < 0),
     "every second key": lambda q, k: (k <= q) & ((q - k) % 2 == 0),
     "one key missing": lambda q, k: (k <= q) & (k != q - 3),
+    "one key missing far back": lambda q, k: (k <= q) & (k != q - 1000),
     "window with sinks": lambda q, k: (k <= q) & ((k > q - 8) | (k < 4)),
     "window that grows with the position": lambda q, k: (k <= q) & (k > q // 2),
     "window that forgets the start later": lambda q, k: (k <= q) & ((q < 50) | (k > q - 8)),

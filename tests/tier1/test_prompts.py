@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier1.prompts import attend_prompt
+from glinthawk.tier1.prompts import attend_prompt, attend_prompts
 
 PLAIN = AttentionLayer(4, 2, 8, 8, 0.3)
 LAYERS = {
@@ -84,3 +86,30 @@ def test_later_tokens_never_change_earlier_ones(kind: str) -> None:
     whole = attend_prompt(*inputs, layer)[:100]
     part = attend_prompt(*(tensor[:100] for tensor in inputs), layer)
     torch.testing.assert_close(whole, part, atol=3e-6, rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(["plain", "one KV head", "wide values", "window of 12", "all together"]),
+    st.lists(st.integers(1, 40), min_size=1, max_size=7),
+)
+@example("window of 12", [11, 13, 12])
+def test_prompts_together_equal_each_alone(kind: str, lengths: list[int]) -> None:
+    """Some are padded to a common length, some are longer than the window, all in any order."""
+    layer = LAYERS[kind]
+    q, k, v = _inputs(layer, sum(lengths))
+    together = attend_prompts(q, k, v, lengths, layer).split(lengths)
+    for output, *alone in zip(together, *(t.split(lengths) for t in (q, k, v)), strict=True):
+        expected, _ = attend_sequence(*alone, layer)
+        torch.testing.assert_close(output, expected, atol=3e-6, rtol=1e-5)
+
+
+def test_a_prompt_of_no_numbers_spoils_no_other() -> None:
+    q, k, v = _inputs(PLAIN, 31)
+    expected = attend_prompts(q, k, v, [10, 11, 10], PLAIN)
+    for tensor in (q, k, v):
+        tensor[10:21] = float("nan")
+    output = attend_prompts(q, k, v, [10, 11, 10], PLAIN)
+    others = torch.cat([torch.arange(10), torch.arange(21, 31)])
+    assert torch.equal(output[others], expected[others])
+    assert output[10:21].isnan().all()

@@ -141,11 +141,11 @@ def test_a_cache_holds_as_many_pages_as_fit() -> None:
     layer = AttentionLayer(8, 2, 16, 8, 1.0)
     page_bytes = PAGE_TOKENS * 2 * 2 * (16 + 8) * 3
     layers = (layer,) * 3
-    assert KVCache(layers, 7 * page_bytes, "bfloat16").pages.num_pages == 7
-    assert KVCache(layers, 8 * page_bytes - 1, "bfloat16").pages.num_pages == 7
+    assert KVCache(layers, 7 * page_bytes, "bfloat16", backend="torch").pages.num_pages == 7
+    assert KVCache(layers, 8 * page_bytes - 1, "bfloat16", backend="torch").pages.num_pages == 7
     assert KVCache(layers, 8 * page_bytes, "float32").pages.num_pages == 4
     with pytest.raises(WorkerRefused, match="not one page"):
-        KVCache(layers, page_bytes - 1, "bfloat16")
+        KVCache(layers, page_bytes - 1, "bfloat16", backend="torch")
 
 
 def test_the_peak_is_remembered_after_release() -> None:

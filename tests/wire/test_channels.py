@@ -1,6 +1,8 @@
 """Channels: the same behaviour over inproc, ipc and tcp."""
 
+import gc
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -235,3 +237,22 @@ def test_sending_to_a_server_that_is_gone_never_blocks(tmp_path: Path) -> None:
             for _ in range(2000):
                 client.send(Ask())
                 client.socket.poll(10)
+
+
+@pytest.mark.xfail(strict=True, reason="zmq.ZMQError comes out, and the socket stays open")
+@pytest.mark.parametrize("text", ["ipc:///tmp/" + "long" * 40, "tcp://no such host:9"])
+def test_a_place_that_cannot_be_reached_at_all_is_an_address_error(text: str) -> None:
+    assert _failure_to_connect(text) is AddressError
+
+
+def _failure_to_connect(text: str) -> type[Exception] | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a socket that stays open
+        try:
+            ClientChannel(Address.parse(text), IDENTITY).close()
+        except (zmq.ZMQError, AddressError) as error:
+            kind = type(error)
+            del error
+            gc.collect()
+            return kind
+    return None

@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from glinthawk.cli.bench import bench
 from glinthawk.cli.keygen import keygen
 from glinthawk.cli.run import run
 from glinthawk.cli.worker import worker
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(worker)
 app.command()(keygen)
+app.add_typer(bench, name="bench")
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glinthawk.core.config import Device, Dtype, EngineConfig, LoadFormat
+from glinthawk.core.config import Device, Dtype, EngineConfig, KvDtype, LoadFormat
 
 __all__ = ["run"]
 
@@ -35,7 +35,7 @@ def run(
         _DEFAULT.worker_kv
     ),
     kv_dtype: Annotated[
-        Dtype, typer.Option(help="Type of the KV cache; auto: as --dtype.")
+        KvDtype, typer.Option(help="Type of the KV cache; auto: as --dtype.")
     ] = _DEFAULT.kv_dtype,
     dtype: Annotated[
         Dtype, typer.Option(help="Type of weights; auto: as the model says.")

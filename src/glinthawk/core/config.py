@@ -6,17 +6,18 @@ from typing import Literal, get_args
 from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 
-__all__ = ["PAGE_TOKENS", "Auto", "Device", "Dtype", "EngineConfig", "LoadFormat"]
+__all__ = ["PAGE_TOKENS", "Auto", "Device", "Dtype", "EngineConfig", "KvDtype", "LoadFormat"]
 
 #: Tokens of one KV page. 16 would waste less memory, 64 would copy less; see docs/architecture.md.
 PAGE_TOKENS = 32
 
 Auto = Literal["auto"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+KvDtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 LoadFormat = Literal["auto", "dummy"]
 
-_CHOICES = {"kv_dtype": Dtype, "dtype": Dtype, "device": Device, "load_format": LoadFormat}
+_CHOICES = {"kv_dtype": KvDtype, "dtype": Dtype, "device": Device, "load_format": LoadFormat}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class EngineConfig:
     #: KV cache on Tier 1 itself; None is 2 GiB without workers and 0 beside workers.
     tier1_kv: int | str | None = None
     worker_kv: int | str = "4GiB"
-    kv_dtype: Dtype = "auto"
+    kv_dtype: KvDtype = "auto"
     dtype: Dtype = "auto"
     device: Device = "auto"
     load_format: LoadFormat = "auto"

@@ -57,9 +57,12 @@ class SamplingParams:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        # Spelled as in vLLM and OpenAI: a lone string is a list of one, None a list of none.
         if isinstance(self.stop, str):
-            # The one spelling convenience of the OpenAI API: a lone string is a list of one.
             object.__setattr__(self, "stop", (self.stop,))
+        for name, empty in (("stop", ()), ("stop_token_ids", ()), ("logit_bias", {})):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, empty)
         self._check_kinds()
         for name, holds, rule in self._rules():
             if not holds:

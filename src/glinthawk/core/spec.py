@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
-__all__ = ["DTYPE_BYTES", "AttentionLayer", "ModelSpec"]
+__all__ = ["DTYPE_BYTES", "KV_DTYPES", "AttentionLayer", "ModelSpec"]
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+#: How keys and values may be kept; int8 has a scale of its own for each token and KV head.
+KV_DTYPES = (*DTYPE_BYTES, "int8")
+_INT8_SCALE_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class ModelSpec:
 
     def kv_bytes_per_token(self, kv_dtype: str) -> int:
         """KV cache bytes of one token over all layers."""
+        if kv_dtype == "int8":
+            return sum(
+                layer.kv_elements + _INT8_SCALE_BYTES * layer.num_kv_heads for layer in self.layers
+            )
         return DTYPE_BYTES[kv_dtype] * sum(layer.kv_elements for layer in self.layers)
 
     @property

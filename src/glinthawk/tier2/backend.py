@@ -1,4 +1,4 @@
-"""The seam between KV pages and the arithmetic over them: two calls."""
+"""The seam between KV pages and the arithmetic over them: a few calls."""
 
 from typing import Protocol
 
@@ -27,4 +27,15 @@ class Backend(Protocol):
         queries (T, H, D) -> output (T, H, Dv) in the queries' dtype and log-sum-exp (T, H) float32.
         The tokens' own keys must have been appended before.
         """
+        ...
+
+    def append_attend(
+        self,
+        layer: int,
+        table: SpanTable,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``append``, then ``attend``: a decode parcel in one call."""
         ...

@@ -4,17 +4,19 @@ import torch
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WorkerRefused
-from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
+from glinthawk.core.spec import AttentionLayer
 from glinthawk.core.units import format_size
-from glinthawk.tier2.backend import Backend
+from glinthawk.tier2.backends import BackendChoice
 from glinthawk.tier2.pages import PageTable, SpanTable
-from glinthawk.tier2.reference import TorchBackend
 
 __all__ = ["KVCache"]
 
 
 class KVCache:
-    """The KV of many sequences over all layers of one model, in ``num_bytes`` of memory."""
+    """The KV of many sequences over all layers of one model, in ``num_bytes`` of memory.
+
+    ``threads`` attend, 0 for all cores.
+    """
 
     def __init__(
         self,
@@ -22,9 +24,11 @@ class KVCache:
         num_bytes: int,
         kv_dtype: str,
         device: torch.device | str = "cpu",
+        threads: int = 0,
+        backend: str = "auto",
     ) -> None:
-        token_bytes = DTYPE_BYTES[kv_dtype] * sum(layer.kv_elements for layer in layers)
-        self.page_bytes = PAGE_TOKENS * token_bytes
+        choice = BackendChoice(layers, kv_dtype, torch.device(device), threads, backend)
+        self.page_bytes = choice.page_bytes
         num_pages = num_bytes // self.page_bytes
         if num_pages < 1:
             raise WorkerRefused(
@@ -32,9 +36,7 @@ class KVCache:
                 f"({format_size(self.page_bytes)}); give at least that"
             )
         self.pages = PageTable(num_pages, PAGE_TOKENS)
-        self._backend: Backend = TorchBackend(
-            layers, num_pages, PAGE_TOKENS, getattr(torch, kv_dtype), device
-        )
+        self._backend = choice.make(num_pages)
 
     @property
     def peak_bytes(self) -> int:
@@ -52,8 +54,7 @@ class KVCache:
         self, layer: int, table: SpanTable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
         """Keep the new tokens' keys and values, then attend: queries (T, H, D) -> (T, H, Dv)."""
-        self._backend.append(layer, table, k, v)
-        return self._backend.attend(layer, table, q)[0]
+        return self._backend.append_attend(layer, table, q, k, v)[0]
 
     def release(self, sequences: list[int]) -> None:
         """Forget ``sequences``."""

@@ -52,6 +52,17 @@ class TorchBackend:
             row += length
         return torch.cat(outputs).to(queries.dtype), torch.cat(lses)
 
+    def append_attend(
+        self,
+        layer: int,
+        table: SpanTable,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.append(layer, table, keys, values)
+        return self.attend(layer, table, queries)
+
     def _gather(self, layer: int, table: SpanTable, span: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of one span's whole sequence, (S, K, D) and (S, K, Dv)."""
         first, last = int(table.offsets[span]), int(table.offsets[span + 1])

@@ -7,7 +7,7 @@ from math import inf, isfinite
 import torch
 
 from glinthawk.core.errors import WireError
-from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
+from glinthawk.core.spec import DTYPE_BYTES, KV_DTYPES, AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.pages import SpanTable
 from glinthawk.wire.messages import Attend, Begin, Open, Spans, Store
@@ -34,7 +34,9 @@ class Session:
         _check_layers(request)
         self._layers = tuple(request.layers)
         self._dtype: torch.dtype = getattr(torch, request.wire_dtype)
-        self.cache = KVCache(self._layers, kv_bytes, request.kv_dtype)
+        self.cache = KVCache(
+            self._layers, kv_bytes, request.kv_dtype, threads=torch.get_num_threads()
+        )
         self._steps: dict[int, _Step] = {}
 
     def begin(self, message: Begin) -> None:
@@ -146,8 +148,8 @@ def _columns(spans: Spans) -> tuple[list[int], list[int], list[int]]:
 
 
 def _check_layers(request: Open) -> None:
-    if request.wire_dtype not in DTYPE_BYTES or request.kv_dtype not in DTYPE_BYTES:
-        raise WireError(f"dtypes are {', '.join(DTYPE_BYTES)}")
+    if request.wire_dtype not in DTYPE_BYTES or request.kv_dtype not in KV_DTYPES:
+        raise WireError(f"dtypes are {', '.join(DTYPE_BYTES)}, for KV also int8")
     if not request.layers:
         raise WireError("a model has at least one attention layer")
     for layer in request.layers:

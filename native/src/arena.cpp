@@ -1,0 +1,35 @@
+#include "arena.hpp"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <new>
+
+#include "cpu.hpp"
+
+namespace glinthawk {
+
+namespace {
+constexpr std::size_t kHugePage = std::size_t(2) << 20;
+}
+
+Arena::Arena(std::size_t bytes) : size_((bytes + kHugePage - 1) / kHugePage * kHugePage) {
+    mapping_bytes_ = size_ + kHugePage;  // room to align
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+#ifdef MAP_NORESERVE
+    flags |= MAP_NORESERVE;
+#endif
+    void* mapping = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (mapping == MAP_FAILED) throw std::bad_alloc();
+    mapping_ = static_cast<std::byte*>(mapping);
+    const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
+    data_ = mapping_ + (kHugePage - address % kHugePage) % kHugePage;
+#ifdef MADV_HUGEPAGE
+    madvise(data_, size_, MADV_HUGEPAGE);  // a wish: without it everything still works
+#endif
+    interleave_over_nodes(data_, size_);
+}
+
+Arena::~Arena() { munmap(mapping_, mapping_bytes_); }
+
+}  // namespace glinthawk

@@ -1,0 +1,24 @@
+// Attention of a step's new tokens over their sequences, on all threads.
+#pragma once
+
+#include <string>
+
+#include "cpu.hpp"
+#include "plan.hpp"
+#include "pool.hpp"
+#include "store.hpp"
+
+namespace glinthawk {
+
+struct Request {
+    int layer;
+    const Plan& plan;
+    const void* queries;  // (T, H, D)
+    DType dtype;          // of queries and outputs
+    void* outputs;        // (T, H, Dv)
+    float* log_sum_exp;   // (T, H)
+};
+
+void attend(const Store& store, const Kernels& kernels, const Request& request, Pool& pool);
+
+}  // namespace glinthawk

@@ -1,0 +1,12 @@
+// AMX with bfloat16 and int8: Sapphire Rapids and later.
+#include "vec_avx512.hpp"
+// (the vector comes first)
+#include "tiles_hardware.hpp"
+// (then the tiles)
+#include "amx_kernels.hpp"
+
+namespace glinthawk {
+
+const Kernels* amx_kernels(DType kv) { return tile_kernels<HardwareTiles>(kv); }
+
+}  // namespace glinthawk

@@ -1,0 +1,99 @@
+// Scores and weighted sums of a tile for formats whose sums are floats.
+#pragma once
+
+#include "lines.hpp"
+#include "softmax.hpp"
+
+namespace glinthawk {
+namespace {
+
+inline void prefetch(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
+
+constexpr int at_most(int x, int limit) { return x < limit ? x : limit; }
+
+template <class Lines>
+struct Dense {
+    static constexpr int kTileRows = glinthawk::kTileRows;
+    static constexpr int kFold = dtype_fold(Lines::kDType);
+    static constexpr int kLineBytes = 16 * kFold * dtype_bytes(Lines::kDType);
+    static constexpr int kCoefficients = kFold * Lines::kBytes;
+    static constexpr bool kScaled = Lines::kDType == DType::int8;
+
+    static void rest() {}
+
+    template <int R>
+    static void score(const Geometry& geometry, const Tile& tile, float (*scores)[kMaxBlock]) {
+        const std::byte* key = tile.block;
+        for (int s = 0; s < tile.strips; ++s, key += geometry.strip_bytes) {
+            Vec sum[R];
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) sum[r] = zero();
+            add_lines<R, kQueryStride>(key, tile.ahead, geometry.strip_bytes / kLineBytes,
+                                       tile.queries, Lines::key, sum);
+            const Vec scale = kScaled ? key_scales(geometry, tile, s) : set1(1);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r)
+                store(scores[r] + 16 * s, kScaled ? mul(sum[r], scale) : sum[r]);
+        }
+    }
+
+    template <int R>
+    static void weigh(const Geometry& geometry, const Tile& tile,
+                      const float (*weights)[kMaxBlock], const float* rescale) {
+        alignas(64) std::byte packed[R][kMaxBlock * Lines::kBytes];
+        for (int r = 0; r < R; ++r) {
+            for (int s = 0; s < tile.strips; ++s) {
+                Vec w = load(weights[r] + 16 * s);
+                if constexpr (kScaled) w = mul(w, value_scales(geometry, tile, s));
+                Lines::pack(packed[r] + 16 * s * Lines::kBytes, w);
+            }
+        }
+        const std::byte* value = tile.block + geometry.key_bytes;
+        for (int d = 0; d < geometry.padded_value_dim; d += 16, value += geometry.column_bytes)
+            weigh_column<R>(tile, value, d, packed, rescale);
+    }
+
+private:
+    // Adds lines, each dotted with the coefficients of every row. They are taken as they lie in memory,
+    // for the sake of the hardware prefetchers.
+    template <int R, int Stride>
+    static inline __attribute__((always_inline)) void add_lines(
+        const std::byte* p, std::ptrdiff_t ahead, int num_lines, const std::byte* coefficients,
+        auto read, Vec (&sum)[R]) {
+        for (int i = 0; i < num_lines; ++i) {
+            const typename Lines::Line line = read(p);
+            prefetch(p + ahead);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r)
+                sum[r] = Lines::dot(sum[r], coefficients + r * Stride, line);
+            p += kLineBytes;
+            coefficients += kCoefficients;
+        }
+    }
+
+    template <int R>
+    static void weigh_column(const Tile& tile, const std::byte* value, int d,
+                             const std::byte (*packed)[kMaxBlock * Lines::kBytes],
+                             const float* rescale) {
+        constexpr int stride = kMaxBlock * Lines::kBytes;
+        Vec sum[R];
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) sum[r] = load(tile.rows[r] + d);
+        if (rescale) {
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) sum[r] = mul(sum[r], set1(rescale[r]));
+        }
+        // int8 values are never "no number": their scales see to tokens that hold nothing.
+        const int lines = (tile.valid + (kScaled ? kFold - 1 : 0)) / kFold;
+        add_lines<R, stride>(value, tile.ahead, lines, packed[0], Lines::value, sum);
+        if constexpr (kFold == 2)
+            if (tile.valid % 2)
+                add_lines<R, stride>(value + lines * kLineBytes, tile.ahead, 1,
+                                     packed[0] + lines * kCoefficients, Lines::first_only, sum);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) store(tile.rows[r] + d, sum[r]);
+    }
+};
+
+}  // namespace
+}  // namespace glinthawk

@@ -1,0 +1,101 @@
+// vpdpbusd (VNNI): 16 sums of four byte products in one instruction. Both bytes of a coefficient take a
+// pass over the lines; the second pass finds them in the first-level cache.
+#pragma once
+
+#include "dense.hpp"
+#include "int8_rows.hpp"
+
+namespace glinthawk {
+namespace {
+
+struct Int8Dot {
+    static constexpr int kTileRows = glinthawk::kTileRows;
+    static constexpr auto pack_query = pack_int8_query;
+    static void rest() {}
+
+    template <int R>
+    static void score(const Geometry& geometry, const Tile& tile, float (*scores)[kMaxBlock]) {
+        const Int8Query& query = int8_query(tile, 0);
+        const int lines = geometry.strip_bytes / 64;
+        const std::byte* key = tile.block;
+        for (int s = 0; s < tile.strips; ++s, key += geometry.strip_bytes) {
+            __m512i sum[R] = {};
+            add_lines<R, kQueryStride, true>(key, tile.ahead, lines, query.high, sum);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) sum[r] = _mm512_slli_epi32(sum[r], 7);
+            add_lines<R, kQueryStride, true>(key, kAgain, lines, query.low, sum);
+            const Vec scale = key_scales(geometry, tile, s);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) {
+                const Int8Query& row = int8_query(tile, r);
+                const __m512i dot = _mm512_sub_epi32(sum[r], _mm512_set1_epi32(row.bias));
+                store(scores[r] + 16 * s,
+                      mul(mul(_mm512_cvtepi32_ps(dot), set1(row.scale)), scale));
+            }
+        }
+    }
+
+    template <int R>
+    static void weigh(const Geometry& geometry, const Tile& tile,
+                      const float (*weights)[kMaxBlock], const float* rescale) {
+        Int8Weights packed[R];
+        float unit[R];
+        for (int r = 0; r < R; ++r)
+            unit[r] = pack_int8_weights(packed[r], geometry, tile, weights[r]);
+        constexpr int stride = sizeof(Int8Weights);
+        const int lines = (tile.valid + 3) / 4;
+        const std::byte* value = tile.block + geometry.key_bytes;
+        for (int d = 0; d < geometry.padded_value_dim; d += 16, value += geometry.column_bytes) {
+            __m512i sum[R] = {};
+            add_lines<R, stride, false>(value, tile.ahead, lines, packed->high, sum);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) sum[r] = _mm512_slli_epi32(sum[r], 8);
+            add_lines<R, stride, false>(value, kAgain, lines, packed->low, sum);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) {
+                Vec before = load(tile.rows[r] + d);
+                if (rescale) before = mul(before, set1(rescale[r]));
+                store(tile.rows[r] + d, fma(_mm512_cvtepi32_ps(sum[r]), set1(unit[r]), before));
+            }
+        }
+    }
+
+private:
+    static constexpr std::ptrdiff_t kAgain = 0;  // lines are in the first-level cache already
+
+    static __m512i spread4(const void* p) {
+        int quad;
+        std::memcpy(&quad, p, 4);
+        return _mm512_set1_epi32(quad);
+    }
+
+    // _mm512_dpbusd_epi32, for which GCC 12 moves the sum to another register and back.
+    static inline __attribute__((always_inline)) void add_products(__m512i& sum, __m512i unsigned_bytes,
+                                                                   __m512i signed_bytes) {
+        asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "v"(signed_bytes));
+    }
+
+    // Keys are the unsigned operand, values the signed one.
+    template <int R, int Stride, bool Keys>
+    static inline __attribute__((always_inline)) void add_lines(const std::byte* p,
+                                                                std::ptrdiff_t ahead, int num_lines,
+                                                                const void* coefficients,
+                                                                __m512i (&sum)[R]) {
+        const auto* c = static_cast<const std::byte*>(coefficients);
+        for (int i = 0; i < num_lines; ++i, p += 64, c += 4) {
+            const __m512i line = load_bits(p);
+            if (ahead != kAgain) prefetch(p + ahead);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) {
+                const __m512i quad = spread4(c + r * Stride);
+                if constexpr (Keys)
+                    add_products(sum[r], line, quad);
+                else
+                    add_products(sum[r], quad, line);
+            }
+        }
+    }
+};
+
+}  // namespace
+}  // namespace glinthawk

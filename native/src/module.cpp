@@ -1,0 +1,166 @@
+// What Python sees: thin, and private to glinthawk.tier2.native, which checks tensors. Addresses are
+// plain numbers. Every call that takes long releases the GIL.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+
+#include "attention.hpp"
+#include "roof.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace glinthawk {
+
+namespace {
+
+DType dtype_named(const std::string& name) {
+    if (name == "float32") return DType::float32;
+    if (name == "bfloat16") return DType::bfloat16;
+    if (name == "float16") return DType::float16;
+    if (name == "int8") return DType::int8;
+    throw std::invalid_argument("there is no dtype " + name);
+}
+
+template <class T>
+T* pointer(std::uintptr_t address) {
+    return reinterpret_cast<T*>(address);
+}
+
+int thread_count(int asked) { return asked > 0 ? asked : int(allowed_cpus().size()); }
+
+struct LayerArgument {
+    LayerShape shape;
+    std::vector<float> sinks;
+};
+
+LayerArgument make_layer(int num_heads, int num_kv_heads, int head_dim, int value_dim,
+                         float scaling, int window, float softcap, std::vector<float> sinks) {
+    if (num_kv_heads < 1) throw std::invalid_argument("a layer has at least one KV head");
+    if (!sinks.empty() && int(sinks.size()) != num_heads)
+        throw std::invalid_argument("sinks are one number a query head");
+    return {{num_heads, num_kv_heads, head_dim, value_dim, scaling, window, softcap, nullptr},
+            std::move(sinks)};
+}
+
+std::vector<LayerShape> shapes_of(const std::vector<LayerArgument>& layers) {
+    std::vector<LayerShape> shapes;
+    for (const LayerArgument& layer : layers) {
+        shapes.push_back(layer.shape);
+        if (!layer.sinks.empty()) shapes.back().sinks = layer.sinks.data();
+    }
+    return shapes;
+}
+
+// Pages, kernels and threads of one backend. One call at a time; others wait.
+class Engine {
+public:
+    Engine(const std::vector<LayerArgument>& layers, int num_pages, int page_tokens,
+           const std::string& kv, int threads, const std::string& isa)
+        : choice_(choose_kernels(isa, dtype_named(kv))),
+          store_(shapes_of(layers), num_pages, page_tokens, dtype_named(kv)),
+          num_layers_(int(layers.size())),
+          pool_(thread_count(threads)) {}
+
+    void append(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
+                const std::string& dtype) {
+        check(layer, plan);
+        const std::lock_guard lock(mutex_);
+        store_.append(layer, plan, pointer<void>(keys), pointer<void>(values), dtype_named(dtype),
+                      pool_);
+    }
+
+    void attend(int layer, const Plan& plan, std::uintptr_t queries, const std::string& dtype,
+                std::uintptr_t outputs, std::uintptr_t log_sum_exp) {
+        check(layer, plan);
+        const std::lock_guard lock(mutex_);
+        glinthawk::attend(store_, *choice_.kernels,
+                          {layer, plan, pointer<void>(queries), dtype_named(dtype),
+                           pointer<void>(outputs), pointer<float>(log_sum_exp)},
+                          pool_);
+    }
+
+    void append_attend(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
+                       std::uintptr_t queries, const std::string& dtype, std::uintptr_t outputs,
+                       std::uintptr_t log_sum_exp) {
+        append(layer, plan, keys, values, dtype);
+        attend(layer, plan, queries, dtype, outputs, log_sum_exp);
+    }
+
+    void copy_page(int from, int to) {
+        const std::lock_guard lock(mutex_);
+        store_.copy_page(from, to);
+    }
+
+    std::string isa() const { return choice_.name; }
+    int threads() const { return pool_.size(); }
+    std::size_t page_bytes() const { return store_.page_bytes(); }
+
+private:
+    void check(int layer, const Plan& plan) const {
+        if (layer < 0 || layer >= num_layers_) throw std::invalid_argument("no such layer");
+        if (plan.page_limit() != store_.num_pages() ||
+            plan.page_tokens() != store_.page_tokens())
+            throw std::invalid_argument("this plan was made for other pages");
+    }
+
+    IsaChoice choice_;
+    Store store_;
+    int num_layers_;
+    Pool pool_;
+    std::mutex mutex_;
+};
+
+Plan* make_plan(std::uintptr_t starts, std::uintptr_t lengths, std::size_t num_spans,
+                std::uintptr_t pages, std::size_t num_pages, std::uintptr_t offsets,
+                std::size_t num_rows, int page_limit, int page_tokens) {
+    return new Plan({pointer<int>(starts), pointer<int>(lengths), num_spans, pointer<int>(pages),
+                     num_pages, pointer<int>(offsets)},
+                    num_rows, page_limit, page_tokens);
+}
+
+// Owns its pool: members in order of need.
+struct OwnedRoof {
+    Pool pool;
+    Roof roof;
+    OwnedRoof(std::size_t bytes, int threads)
+        : pool(thread_count(threads)),
+          roof(bytes, *choose_kernels("auto", DType::float32).kernels, pool) {}
+};
+
+}  // namespace
+
+}  // namespace glinthawk
+
+NB_MODULE(_native, m) {
+    using namespace glinthawk;
+    using release = nb::call_guard<nb::gil_scoped_release>;
+
+    m.def("supported_isas", &supported_isas);
+    nb::class_<LayerArgument>(m, "Layer");
+    m.def("make_layer", &make_layer, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "value_dim"_a,
+          "scaling"_a, "window"_a, "softcap"_a, "sinks"_a);
+    nb::class_<Plan>(m, "Plan");
+    m.def("make_plan", &make_plan, "starts"_a, "lengths"_a, "num_spans"_a, "pages"_a,
+          "num_pages"_a, "offsets"_a, "num_rows"_a, "page_limit"_a, "page_tokens"_a,
+          nb::rv_policy::take_ownership);
+    nb::class_<Engine>(m, "Engine")
+        .def(nb::init<const std::vector<LayerArgument>&, int, int, const std::string&, int,
+                      const std::string&>(),
+             "layers"_a, "num_pages"_a, "page_tokens"_a, "kv_dtype"_a, "threads"_a, "isa"_a)
+        .def("append", &Engine::append, release())
+        .def("attend", &Engine::attend, release())
+        .def("append_attend", &Engine::append_attend, release())
+        .def("copy_page", &Engine::copy_page, release())
+        .def_prop_ro("isa", &Engine::isa)
+        .def_prop_ro("threads", &Engine::threads)
+        .def_prop_ro("page_bytes", &Engine::page_bytes);
+    nb::class_<OwnedRoof>(m, "Roof")
+        .def(nb::init<std::size_t, int>(), "bytes"_a, "threads"_a)
+        .def("measure", [](OwnedRoof& self) { return self.roof.measure(); }, release());
+}

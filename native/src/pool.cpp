@@ -1,0 +1,71 @@
+#include "pool.hpp"
+
+#include "cpu.hpp"
+
+namespace glinthawk {
+
+namespace {
+
+constexpr int kSpins = 20'000;  // about 100 microseconds: the gap between two layers' parcels
+
+void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Returns once value is no longer old.
+template <class T>
+void await_change(const std::atomic<T>& value, T old) {
+    for (int i = 0; i < kSpins; ++i) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        relax();
+    }
+    value.wait(old, std::memory_order_acquire);
+}
+
+}  // namespace
+
+Pool::Pool(int num_threads)
+    : num_threads_(num_threads),
+      cpus_(allowed_cpus()),
+      pinned_(num_threads > 1 && num_threads == int(cpus_.size())) {
+    for (int thread = 1; thread < num_threads_; ++thread)
+        workers_.emplace_back([this, thread] { serve(thread); });
+}
+
+Pool::~Pool() {
+    closing_ = true;
+    call_.fetch_add(1, std::memory_order_release);
+    call_.notify_all();
+    for (auto& worker : workers_) worker.join();
+}
+
+void Pool::run(const std::function<void(int)>& work) {
+    if (num_threads_ == 1) return work(0);
+    work_ = &work;
+    running_.store(num_threads_ - 1, std::memory_order_relaxed);
+    call_.fetch_add(1, std::memory_order_release);
+    call_.notify_all();
+    const std::vector<int> before = pinned_ ? allowed_cpus() : std::vector<int>{};
+    if (pinned_) pin_to(cpus_[0]);
+    work(0);
+    for (int left; (left = running_.load(std::memory_order_acquire)) != 0;)
+        await_change(running_, left);
+    if (pinned_) pin_to(before);
+}
+
+void Pool::serve(int thread) {
+    if (pinned_) pin_to(cpus_[thread]);
+    for (unsigned seen = 0;;) {
+        await_change(call_, seen);
+        seen = call_.load(std::memory_order_acquire);
+        if (closing_) return;
+        (*work_)(thread);
+        if (running_.fetch_sub(1, std::memory_order_acq_rel) == 1) running_.notify_all();
+    }
+}
+
+}  // namespace glinthawk

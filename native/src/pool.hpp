@@ -1,0 +1,37 @@
+// Threads that wait for the next call: for a short while by looking, then asleep.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace glinthawk {
+
+class Pool {
+public:
+    // The caller of run is one of num_threads. With as many threads as allowed CPUs each keeps to one.
+    explicit Pool(int num_threads);
+    ~Pool();
+    Pool(const Pool&) = delete;
+    Pool& operator=(const Pool&) = delete;
+
+    int size() const { return num_threads_; }
+
+    // work(thread) on every thread; returns when all are done. One caller at a time. work must not throw.
+    void run(const std::function<void(int)>& work);
+
+private:
+    void serve(int thread);
+
+    const int num_threads_;
+    std::vector<int> cpus_;
+    bool pinned_;
+    const std::function<void(int)>* work_ = nullptr;
+    std::atomic<unsigned> call_{0};    // counts runs; workers wait for it to change
+    std::atomic<int> running_{0};      // workers not done yet
+    std::atomic<bool> closing_{false};
+    std::vector<std::thread> workers_;
+};
+
+}  // namespace glinthawk

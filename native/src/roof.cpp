@@ -1,0 +1,34 @@
+#include "roof.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+namespace glinthawk {
+
+Roof::Roof(std::size_t bytes, const Kernels& kernels, Pool& pool)
+    : arena_(bytes), kernels_(kernels), pool_(pool) {
+    std::memset(arena_.data(), 1, arena_.size());
+}
+
+double Roof::measure() {
+    return std::max({read(0), read(2 << 10), read(16 << 10)});
+}
+
+double Roof::read(std::size_t ahead) {
+    constexpr std::size_t kPart = std::size_t(1) << 20;
+    std::atomic<std::size_t> next{0};
+    std::atomic<float> sink{0};
+    const auto begun = std::chrono::steady_clock::now();
+    pool_.run([&](int) {
+        float sum = 0;
+        for (std::size_t at; (at = next.fetch_add(kPart)) + kPart <= arena_.size();)
+            sum += kernels_.read(arena_.data() + at, kPart, ahead);
+        sink.store(sum);
+    });
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begun;
+    return double(arena_.size()) / seconds.count();
+}
+
+}  // namespace glinthawk

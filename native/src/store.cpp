@@ -1,0 +1,111 @@
+#include "store.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "write.hpp"
+
+namespace glinthawk {
+
+Layer::Layer(const LayerShape& given, DType kv, int num_pages, int page_tokens)
+    : shape(given),
+      layout(kv, given.head_dim, given.value_dim, page_tokens),
+      page_bytes(std::size_t(page_tokens / layout.tokens) * layout.bytes()),
+      head_bytes(page_bytes * num_pages),
+      memory(nullptr) {
+    if (given.sinks) sinks.assign(given.sinks, given.sinks + given.num_heads);
+}
+
+namespace {
+
+constexpr std::size_t kMostBytes = std::size_t(1) << 47;  // of a process's addresses
+
+void check(const LayerShape& layer) {
+    const auto fits = [](int size) { return 8 <= size && size <= kMaxDim && size % 8 == 0; };
+    if (!fits(layer.head_dim) || !fits(layer.value_dim))
+        throw std::invalid_argument("head sizes must be multiples of 8 from 8 to 256");
+    if (layer.num_kv_heads < 1 || layer.num_heads % layer.num_kv_heads != 0 ||
+        layer.group() < 1 || layer.group() > kMaxQueriesPerHead)
+        throw std::invalid_argument("a KV head must serve from 1 to 64 query heads");
+    if (!(layer.scaling > 0)) throw std::invalid_argument("scaling is above 0");
+    if (layer.window < 0) throw std::invalid_argument("a window is at least one token");
+}
+
+}  // namespace
+
+Store::Store(const std::vector<LayerShape>& layers, int num_pages, int page_tokens, DType kv)
+    : num_pages_(num_pages), page_tokens_(page_tokens), dtype_(kv) {
+    if (num_pages < 1) throw std::invalid_argument("a store has at least one page");
+    if (page_tokens < kLanes || page_tokens % kLanes != 0)
+        throw std::invalid_argument("page_tokens must be a multiple of 16");
+    for (const LayerShape& shape : layers) {
+        check(shape);
+        layers_.emplace_back(shape, kv, num_pages, page_tokens);
+    }
+    for (Layer& layer : layers_)
+        if (!layer.sinks.empty()) layer.shape.sinks = layer.sinks.data();
+    if (layers_.empty()) throw std::invalid_argument("a store has at least one layer");
+    std::size_t bytes;
+    if (__builtin_mul_overflow(page_bytes(), std::size_t(num_pages), &bytes) || bytes > kMostBytes)
+        throw std::bad_alloc();
+    arena_ = std::make_unique<Arena>(bytes);
+    std::byte* at = arena_->data();
+    for (Layer& layer : layers_) {
+        layer.memory = at;
+        at += layer.head_bytes * layer.shape.num_kv_heads;
+    }
+}
+
+std::size_t Store::page_bytes() const {
+    std::size_t sum = 0;
+    for (const Layer& layer : layers_) sum += layer.page_bytes * layer.shape.num_kv_heads;
+    return sum;
+}
+
+void Store::copy_page(int from, int to) {
+    if (from < 0 || from >= num_pages_ || to < 0 || to >= num_pages_)
+        throw std::invalid_argument("there is no such page");
+    if (from == to) return;
+    for (const Layer& layer : layers_) {
+        for (int head = 0; head < layer.shape.num_kv_heads; ++head) {
+            std::byte* pages = layer.memory + head * layer.head_bytes;
+            std::memcpy(pages + to * layer.page_bytes, pages + from * layer.page_bytes,
+                        layer.page_bytes);
+        }
+    }
+}
+
+void Store::append(int index, const Plan& plan, const void* keys, const void* values,
+                   DType dtype, Pool& pool) {
+    const Layer& layer = layers_.at(index);
+    const int heads = layer.shape.num_kv_heads;
+    const Writer write = choose_writer(dtype, dtype_);
+    const std::size_t element = dtype_bytes(dtype);
+    const std::size_t key_bytes = layer.layout.head_dim * element;
+    const std::size_t value_bytes = layer.layout.value_dim * element;
+    const auto& pieces = plan.pieces();
+    std::atomic<std::size_t> next{0};
+    constexpr std::size_t kAtOnce = 4;
+    pool.run([&](int) {
+        for (std::size_t at; (at = next.fetch_add(kAtOnce)) < pieces.size();) {
+            for (std::size_t i = at; i < std::min(at + kAtOnce, pieces.size()); ++i) {
+                const Piece& piece = pieces[i];
+                const int* pages = plan.spans()[piece.span].pages;
+                for (int head = 0; head < heads; ++head) {
+                    std::byte* to = block(layer, pages, piece.position, head);
+                    for (int t = 0; t < piece.tokens; ++t) {
+                        const std::size_t row = std::size_t(piece.row + t) * heads + head;
+                        write(to, layer.layout, (piece.position + t) % layer.layout.tokens,
+                              static_cast<const std::byte*>(keys) + row * key_bytes,
+                              static_cast<const std::byte*>(values) + row * value_bytes);
+                    }
+                }
+            }
+        }
+    });
+}
+
+}  // namespace glinthawk

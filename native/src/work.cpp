@@ -1,0 +1,62 @@
+#include "work.hpp"
+
+namespace glinthawk {
+
+namespace {
+
+constexpr std::size_t kPartialBytes = std::size_t(8) << 20;
+
+Geometry geometry_of(const Layer& layer) {
+    constexpr float log2e = 1.4426950408889634f;
+    const LayerShape& shape = layer.shape;
+    return {shape.head_dim,
+            layer.layout.padded,
+            layer.layout.tokens,
+            layer.layout.strip_bytes(),
+            layer.layout.column_bytes(),
+            layer.layout.key_bytes(),
+            layer.layout.scale_offset(),
+            shape.scaling,
+            shape.softcap ? log2e : shape.scaling * log2e,
+            shape.softcap};
+}
+
+}  // namespace
+
+Attention::Attention(const Store& the_store, const Kernels& the_kernels,
+                     const Request& the_request, const Schedule& the_schedule)
+    : store(the_store),
+      kernels(the_kernels),
+      request(the_request),
+      schedule(the_schedule),
+      layer(the_store.layer(the_request.layer)),
+      geometry(geometry_of(layer)),
+      row_floats(layer.layout.padded + kRowTail),
+      pending(schedule.slices.size() * heads()) {
+    for (int i = 0; i < int(schedule.slices.size()); ++i) {
+        const Slice& slice = schedule.slices[i];
+        for (int head = 0; head < heads(); ++head)
+            chunks_left(i, head).store(slice.end_chunk - slice.first_chunk,
+                                       std::memory_order_relaxed);
+    }
+}
+
+std::vector<Pass> cut_passes(const Attention& attention) {
+    const auto& components = attention.schedule.components;
+    std::vector<Pass> passes(1);
+    for (int c = 0; c < int(components.size()); ++c) {
+        const std::size_t floats = components[c].partial_rows * attention.row_floats;
+        for (int head = 0; head < attention.heads(); ++head) {
+            if ((passes.back().partial_floats + floats) * sizeof(float) > kPartialBytes &&
+                passes.back().num_items)
+                passes.emplace_back();
+            Pass& pass = passes.back();
+            pass.units.push_back({c, head, pass.num_items, pass.partial_floats});
+            pass.num_items += components[c].num_items;
+            pass.partial_floats += floats;
+        }
+    }
+    return passes;
+}
+
+}  // namespace glinthawk

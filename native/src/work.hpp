@@ -1,0 +1,51 @@
+// What all threads of one call share, and the passes it is made in.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "attention.hpp"
+
+namespace glinthawk {
+
+struct Attention {
+    Attention(const Store& store, const Kernels& kernels, const Request& request,
+              const Schedule& schedule);
+
+    const Store& store;
+    const Kernels& kernels;
+    const Request& request;
+    const Schedule& schedule;
+    const Layer& layer;
+    const Geometry geometry;
+    const std::size_t row_floats;  // of a partial row
+    std::unique_ptr<float[]> partials;
+    std::vector<std::atomic<int>> pending;  // per (slice, KV head), chunks not done yet
+
+    int heads() const { return layer.shape.num_kv_heads; }
+    std::size_t rows(const Slice& slice) const {
+        return std::size_t(slice.tokens) * layer.shape.group();
+    }
+    std::atomic<int>& chunks_left(int slice, int head) {
+        return pending[std::size_t(slice) * heads() + head];
+    }
+};
+
+// One component under one KV head.
+struct Unit {
+    int component, head;
+    std::size_t first_item;     // within the pass
+    std::size_t first_partial;  // in floats
+};
+
+struct Pass {
+    std::vector<Unit> units;
+    std::size_t num_items = 0;
+    std::size_t partial_floats = 0;
+};
+
+// Cuts a call so that partial results stay in the caches between being written and merged.
+std::vector<Pass> cut_passes(const Attention& attention);
+
+}  // namespace glinthawk

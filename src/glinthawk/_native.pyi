@@ -1,0 +1,65 @@
+"""The C++ extension: see native/src/module.cpp. Addresses are those of contiguous tensors."""
+
+class Layer: ...
+class Plan: ...
+
+def supported_isas() -> list[str]: ...
+def make_layer(
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    value_dim: int,
+    scaling: float,
+    window: int,
+    softcap: float,
+    sinks: list[float],
+) -> Layer: ...
+def make_plan(
+    starts: int,
+    lengths: int,
+    num_spans: int,
+    pages: int,
+    num_pages: int,
+    offsets: int,
+    num_rows: int,
+    page_limit: int,
+    page_tokens: int,
+) -> Plan: ...
+
+class Engine:
+    def __init__(
+        self,
+        layers: list[Layer],
+        num_pages: int,
+        page_tokens: int,
+        kv_dtype: str,
+        threads: int,
+        isa: str,
+    ) -> None: ...
+    def append(self, layer: int, plan: Plan, keys: int, values: int, dtype: str, /) -> None: ...
+    def attend(
+        self, layer: int, plan: Plan, queries: int, dtype: str, outputs: int, lse: int, /
+    ) -> None: ...
+    def append_attend(
+        self,
+        layer: int,
+        plan: Plan,
+        keys: int,
+        values: int,
+        queries: int,
+        dtype: str,
+        outputs: int,
+        lse: int,
+        /,
+    ) -> None: ...
+    def copy_page(self, source: int, target: int, /) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def page_bytes(self) -> int: ...
+
+class Roof:
+    def __init__(self, bytes: int, threads: int) -> None: ...
+    def measure(self) -> float: ...

@@ -1,0 +1,223 @@
+"""Attention over KV pages at the speed of memory: the C++ kernels behind the Backend protocol."""
+
+import torch
+
+from glinthawk import _native
+from glinthawk.core.errors import WireError, WorkerRefused
+from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.pages import SpanTable
+
+__all__ = ["KV_DTYPES", "NativeBackend", "page_bytes", "supported_isas"]
+
+#: How keys and values may be kept. int8 has a scale for each token and KV head.
+KV_DTYPES = ("bfloat16", "float16", "float32", "int8")
+
+_DTYPE_NAMES = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+
+
+def supported_isas() -> list[str]:
+    """Instruction sets this machine can run, the best last."""
+    return _native.supported_isas()
+
+
+def page_bytes(layers: tuple[AttentionLayer, ...], page_tokens: int, kv_dtype: str) -> int:
+    """Bytes of one page over all layers: value sizes are filled up to 16, int8 has scales."""
+    element = {"float32": 4, "int8": 1}.get(kv_dtype, 2)
+    scales = 4 if kv_dtype == "int8" else 0
+    return page_tokens * sum(
+        layer.num_kv_heads * (element * (layer.head_dim + -(-layer.value_dim // 16) * 16) + scales)
+        for layer in layers
+    )
+
+
+class NativeBackend:
+    """Pages of all layers in one arena of huge pages, packed for vector instructions.
+
+    A sequence's output depends on nothing but the sequence: not on the number of threads, nor on
+    what else is in the batch. Calls are safe from several threads; they run one after another.
+    """
+
+    def __init__(
+        self,
+        layers: tuple[AttentionLayer, ...],
+        num_pages: int,
+        page_tokens: int,
+        kv_dtype: str,
+        threads: int = 0,
+        isa: str = "auto",
+    ) -> None:
+        if kv_dtype not in KV_DTYPES:
+            raise WorkerRefused(f"kv_dtype is one of {', '.join(KV_DTYPES)}, not {kv_dtype}")
+        self._layers = layers
+        self._num_pages = num_pages
+        self._page_tokens = page_tokens
+        try:
+            self._engine = _native.Engine(
+                [_native_layer(layer) for layer in layers],
+                num_pages,
+                page_tokens,
+                kv_dtype,
+                threads,
+                isa,
+            )
+        except (ValueError, TypeError, MemoryError) as error:
+            raise WorkerRefused(f"this KV cache cannot be made: {error}") from error
+        # A table serves every layer of a step, so its plan is kept until the next table comes.
+        self._planned: tuple[SpanTable, _native.Plan] | None = None
+
+    @property
+    def isa(self) -> str:
+        return self._engine.isa
+
+    @property
+    def threads(self) -> int:
+        return self._engine.threads
+
+    @property
+    def page_bytes(self) -> int:
+        return self._engine.page_bytes
+
+    def append(
+        self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        plan = self._plan(table)
+        keys, values = self._key_values(layer, table, keys, values)
+        self._engine.append(layer, plan, keys.data_ptr(), values.data_ptr(), _name(keys))
+
+    def attend(
+        self, layer: int, table: SpanTable, queries: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        plan = self._plan(table)
+        queries, output, lse = self._query_output(layer, table, queries)
+        self._engine.attend(
+            layer, plan, queries.data_ptr(), _name(queries), output.data_ptr(), lse.data_ptr()
+        )
+        return output, lse
+
+    def append_attend(
+        self,
+        layer: int,
+        table: SpanTable,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """append, then attend, in one native call."""
+        plan = self._plan(table)
+        keys, values = self._key_values(layer, table, keys, values)
+        queries, output, lse = self._query_output(layer, table, queries)
+        if queries.dtype != keys.dtype:
+            raise WireError("queries, keys and values of one call have one dtype")
+        self._engine.append_attend(
+            layer,
+            plan,
+            keys.data_ptr(),
+            values.data_ptr(),
+            queries.data_ptr(),
+            _name(queries),
+            output.data_ptr(),
+            lse.data_ptr(),
+        )
+        return output, lse
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copy a page's keys and values in all layers."""
+        try:
+            self._engine.copy_page(source, target)
+        except (ValueError, TypeError) as error:
+            raise WireError(f"page {source} cannot be copied to {target}: {error}") from error
+
+    def _plan(self, table: SpanTable) -> "_native.Plan":
+        if self._planned is not None and self._planned[0] is table:
+            return self._planned[1]
+        plan = _make_plan(table, self._num_pages, self._page_tokens)
+        self._planned = (table, plan)
+        return plan
+
+    def _layer(self, index: int) -> AttentionLayer:
+        if not 0 <= index < len(self._layers):
+            raise WireError(f"layer {index} is not one of the model's {len(self._layers)}")
+        return self._layers[index]
+
+    def _key_values(
+        self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        spec, rows = self._layer(layer), table.num_rows
+        if keys.dtype != values.dtype:
+            raise WireError("keys and values of one call have one dtype")
+        return (
+            _rows("keys", keys, (rows, spec.num_kv_heads, spec.head_dim)),
+            _rows("values", values, (rows, spec.num_kv_heads, spec.value_dim)),
+        )
+
+    def _query_output(
+        self, layer: int, table: SpanTable, queries: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Checked queries, and room for outputs and log-sum-exp."""
+        spec, rows = self._layer(layer), table.num_rows
+        queries = _rows("queries", queries, (rows, spec.num_heads, spec.head_dim))
+        output = torch.empty(rows, spec.num_heads, spec.value_dim, dtype=queries.dtype)
+        return queries, output, torch.empty(rows, spec.num_heads, dtype=torch.float32)
+
+
+def _native_layer(layer: AttentionLayer) -> "_native.Layer":
+    if layer.window is not None and layer.window < 1:
+        raise ValueError("a window is at least one token")
+    if layer.softcap is not None and not layer.softcap > 0:
+        raise ValueError("a softcap is above 0")
+    return _native.make_layer(
+        num_heads=layer.num_heads,
+        num_kv_heads=layer.num_kv_heads,
+        head_dim=layer.head_dim,
+        value_dim=layer.value_dim,
+        scaling=layer.scaling,
+        window=min(layer.window or 0, 2**31 - 1),
+        softcap=layer.softcap or 0.0,
+        sinks=list(layer.sinks or ()),
+    )
+
+
+def _make_plan(table: SpanTable, num_pages: int, page_tokens: int) -> "_native.Plan":
+    columns = [
+        _column(name, getattr(table, name)) for name in ("starts", "lengths", "pages", "offsets")
+    ]
+    starts, lengths, pages, offsets = columns
+    if len(starts) != len(lengths) or len(offsets) != len(starts) + 1:
+        raise WireError("a table needs as many starts as lengths, and one more offset")
+    try:
+        return _native.make_plan(
+            starts=starts.data_ptr(),
+            lengths=lengths.data_ptr(),
+            num_spans=len(starts),
+            pages=pages.data_ptr(),
+            num_pages=len(pages),
+            offsets=offsets.data_ptr(),
+            num_rows=table.num_rows,
+            page_limit=num_pages,
+            page_tokens=page_tokens,
+        )
+    except (ValueError, TypeError) as error:
+        raise WireError(f"a table does not fit this KV cache: {error}") from error
+
+
+def _column(name: str, column: torch.Tensor) -> torch.Tensor:
+    if column.dtype != torch.int32 or column.dim() != 1 or column.device.type != "cpu":
+        raise WireError(f"{name} of a table must be a list of int32 on the CPU")
+    return column.contiguous()
+
+
+def _rows(name: str, rows: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """``rows`` if it is what the kernels may read; copied only where it has gaps."""
+    if tuple(rows.shape) != shape:
+        raise WireError(f"{name} must have shape {shape}, not {tuple(rows.shape)}")
+    if rows.dtype not in _DTYPE_NAMES or rows.device.type != "cpu":
+        raise WireError(f"{name} must be float32, bfloat16 or float16 on the CPU")
+    return rows.contiguous()
+
+
+def _name(rows: torch.Tensor) -> str:
+    return _DTYPE_NAMES[rows.dtype]
