@@ -30,7 +30,7 @@ def _answer(client: ClientChannel) -> FromWorker:
 
 
 def test_a_worker_process_lives_as_long_as_its_pipe(tmp_path: Path) -> None:
-    folder = tmp_path / "private"
+    folder = tmp_path / "glinthawk-run-test"
     folder.mkdir()
     address = Address.parse(f"ipc://{folder}/worker.sock")
     command = [sys.executable, "-m", "glinthawk", "worker", "--lifeline", "--threads", "1"]

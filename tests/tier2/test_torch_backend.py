@@ -143,7 +143,7 @@ def test_a_cache_holds_as_many_pages_as_fit() -> None:
     layers = (layer,) * 3
     assert KVCache(layers, 7 * page_bytes, "bfloat16", backend="torch").pages.num_pages == 7
     assert KVCache(layers, 8 * page_bytes - 1, "bfloat16", backend="torch").pages.num_pages == 7
-    assert KVCache(layers, 8 * page_bytes, "float32").pages.num_pages == 4
+    assert KVCache(layers, 8 * page_bytes, "float32", backend="torch").pages.num_pages == 4
     with pytest.raises(WorkerRefused, match="not one page"):
         KVCache(layers, page_bytes - 1, "bfloat16", backend="torch")
 

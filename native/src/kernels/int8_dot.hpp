@@ -1,5 +1,5 @@
-// vpdpbusd (VNNI): 16 sums of four byte products in one instruction. Both bytes of a coefficient take a
-// pass over the lines; the second pass finds them in the first-level cache.
+// vpdpbusd (VNNI): 16 sums of four byte products in one instruction. Both bytes of a coefficient meet
+// each line and have sums of their own.
 #pragma once
 
 #include "dense.hpp"
@@ -19,16 +19,15 @@ struct Int8Dot {
         const int lines = geometry.strip_bytes / 64;
         const std::byte* key = tile.block;
         for (int s = 0; s < tile.strips; ++s, key += geometry.strip_bytes) {
-            __m512i sum[R] = {};
-            add_lines<R, kQueryStride, true>(key, tile.ahead, lines, query.high, sum);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; ++r) sum[r] = _mm512_slli_epi32(sum[r], 7);
-            add_lines<R, kQueryStride, true>(key, kAgain, lines, query.low, sum);
+            __m512i high[R] = {}, low[R] = {};
+            add_lines<R, kQueryStride, true>(key, tile.ahead, lines, query.high, query.low, high,
+                                             low);
             const Vec scale = key_scales(geometry, tile, s);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
                 const Int8Query& row = int8_query(tile, r);
-                const __m512i dot = _mm512_sub_epi32(sum[r], _mm512_set1_epi32(row.bias));
+                const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high[r], 7), low[r]);
+                const __m512i dot = _mm512_sub_epi32(sum, _mm512_set1_epi32(row.bias));
                 store(scores[r] + 16 * s,
                       mul(mul(_mm512_cvtepi32_ps(dot), set1(row.scale)), scale));
             }
@@ -46,23 +45,20 @@ struct Int8Dot {
         const int lines = (tile.valid + 3) / 4;
         const std::byte* value = tile.block + geometry.key_bytes;
         for (int d = 0; d < geometry.padded_value_dim; d += 16, value += geometry.column_bytes) {
-            __m512i sum[R] = {};
-            add_lines<R, stride, false>(value, tile.ahead, lines, packed->high, sum);
-#pragma GCC unroll 16
-            for (int r = 0; r < R; ++r) sum[r] = _mm512_slli_epi32(sum[r], 8);
-            add_lines<R, stride, false>(value, kAgain, lines, packed->low, sum);
+            __m512i high[R] = {}, low[R] = {};
+            add_lines<R, stride, false>(value, tile.ahead, lines, packed->high, packed->low, high,
+                                        low);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
                 Vec before = load(tile.rows[r] + d);
                 if (rescale) before = mul(before, set1(rescale[r]));
-                store(tile.rows[r] + d, fma(_mm512_cvtepi32_ps(sum[r]), set1(unit[r]), before));
+                const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high[r], 8), low[r]);
+                store(tile.rows[r] + d, fma(_mm512_cvtepi32_ps(sum), set1(unit[r]), before));
             }
         }
     }
 
 private:
-    static constexpr std::ptrdiff_t kAgain = 0;  // lines are in the first-level cache already
-
     static __m512i spread4(const void* p) {
         int quad;
         std::memcpy(&quad, p, 4);
@@ -77,21 +73,19 @@ private:
 
     // Keys are the unsigned operand, values the signed one.
     template <int R, int Stride, bool Keys>
-    static inline __attribute__((always_inline)) void add_lines(const std::byte* p,
-                                                                std::ptrdiff_t ahead, int num_lines,
-                                                                const void* coefficients,
-                                                                __m512i (&sum)[R]) {
-        const auto* c = static_cast<const std::byte*>(coefficients);
-        for (int i = 0; i < num_lines; ++i, p += 64, c += 4) {
+    static inline __attribute__((always_inline)) void add_lines(
+        const std::byte* p, std::ptrdiff_t ahead, int num_lines, const void* high_bytes,
+        const void* low_bytes, __m512i (&high)[R], __m512i (&low)[R]) {
+        const auto* h = static_cast<const std::byte*>(high_bytes);
+        const auto* l = static_cast<const std::byte*>(low_bytes);
+        for (int i = 0; i < num_lines; ++i, p += 64, h += 4, l += 4) {
             const __m512i line = load_bits(p);
-            if (ahead != kAgain) prefetch(p + ahead);
+            prefetch(p + ahead);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
-                const __m512i quad = spread4(c + r * Stride);
-                if constexpr (Keys)
-                    add_products(sum[r], line, quad);
-                else
-                    add_products(sum[r], quad, line);
+                const __m512i quads[] = {spread4(h + r * Stride), spread4(l + r * Stride)};
+                add_products(high[r], Keys ? line : quads[0], Keys ? quads[0] : line);
+                add_products(low[r], Keys ? line : quads[1], Keys ? quads[1] : line);
             }
         }
     }

@@ -1,4 +1,4 @@
-"""Tier-2 attention against the speed of memory: the read roof first, then what the kernels reach."""
+"""Tier-2 attention against the speed of memory: the read roof first, then what is reached."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from glinthawk.tier2.reference import attend_sequence
 
 __all__ = ["Plan", "Row", "run"]
 
-Write = Callable[[str], None]
+_Write = Callable[[str], None]
 
 _PAGE_TOKENS = 32
 _ROOF_BYTES = 1 << 30
@@ -62,7 +62,7 @@ class Row:
     sdpa_gbps: float
 
 
-def run(write: Write, *, quick: bool = False) -> None:
+def run(write: _Write, *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
     torch.manual_seed(0)
     plan = Plan.quick() if quick else Plan()
@@ -130,60 +130,68 @@ def _medians(rounds: int, *calls: Callable[[], object]) -> list[float]:
     return [statistics.median(column) for column in zip(*times[1:], strict=True)]
 
 
-def _table(plan: Plan, roofs: dict[int, "_native.Roof"], write: Write) -> list[Row]:
-    write("head_dim group context  kv_dtype  threads   GB/s   roof  ratio   sdpa")
+def _table(plan: Plan, roofs: dict[int, "_native.Roof"], write: _Write) -> list[Row]:
+    write("head_dim group context threads  kv_dtype    GB/s   roof  ratio   sdpa")
     rows = []
     for head_dim, group in plan.shapes:
         for context in plan.contexts:
-            for kv_dtype in plan.kv_dtypes:
-                for threads, roof in roofs.items():
-                    row = _measure(plan, head_dim, group, context, kv_dtype, threads, roof)
+            layer = _layer(head_dim, group, 8 if context * head_dim < 2**20 else 4)
+            for threads, roof in roofs.items():
+                sdpa = _sdpa_speed(plan, layer, context, threads)
+                for kv_dtype in plan.kv_dtypes:
+                    gbps, peak = _speeds(plan, layer, context, kv_dtype, threads, roof)
+                    row = Row(
+                        head_dim,
+                        group,
+                        context,
+                        kv_dtype,
+                        threads,
+                        gbps=round(gbps, 2),
+                        roof_gbps=round(peak, 2),
+                        ratio=round(gbps / peak, 3),
+                        sdpa_gbps=round(sdpa, 2),
+                    )
                     rows.append(row)
                     write(
-                        f"{head_dim:8} {group:5} {context:7}  {kv_dtype:9} {threads:7} "
-                        f"{row.gbps:6.1f} {row.roof_gbps:6.1f} {row.ratio:6.2f} "
-                        f"{row.sdpa_gbps:6.1f}"
+                        f"{head_dim:8} {group:5} {context:7} {threads:7}  {kv_dtype:9} "
+                        f"{gbps:6.1f} {peak:6.1f} {row.ratio:6.2f} {sdpa:6.1f}"
                     )
     return rows
 
 
-def _measure(
+def _batch(plan: Plan, layer: AttentionLayer, context: int, kv_dtype: str) -> int:
+    """Sequences of ``context`` tokens that fill the working set; at least 64."""
+    return max(64, math.ceil(plan.working_set / (context * _token_bytes(layer, kv_dtype))))
+
+
+def _speeds(
     plan: Plan,
-    head_dim: int,
-    group: int,
+    layer: AttentionLayer,
     context: int,
     kv_dtype: str,
     threads: int,
     roof: "_native.Roof",
-) -> Row:
-    layer = _layer(head_dim, group, 8 if context * head_dim < 2**20 else 4)
-    sequence_bytes = context * _token_bytes(layer, kv_dtype)
-    batch = max(64, math.ceil(plan.working_set / sequence_bytes))
+) -> tuple[float, float]:
+    """GB/s of the kernel, and of reading memory in turn with it."""
+    batch = _batch(plan, layer, context, kv_dtype)
     lengths = [context] * batch
     backend = _backend(layer, _num_pages(lengths), kv_dtype, threads)
     table, queries = _fill(backend, layer, lengths), _queries(layer, batch)
     peaks: list[float] = []
-    sdpa = _sdpa(layer, context, batch, threads)
-    seconds, _, sdpa_seconds = _medians(
+    seconds, _ = _medians(
         plan.rounds,
         lambda: backend.attend(0, table, queries),
         lambda: peaks.append(roof.measure() / 1e9),
-        sdpa,
     )
-    gbps, peak = batch * sequence_bytes / seconds / 1e9, statistics.median(peaks[1:])
-    # torch always reads bfloat16: its bytes are those.
-    sdpa_bytes = batch * context * _token_bytes(layer, "bfloat16")
-    return Row(
-        head_dim,
-        group,
-        context,
-        kv_dtype,
-        threads,
-        gbps=round(gbps, 2),
-        roof_gbps=round(peak, 2),
-        ratio=round(gbps / peak, 3),
-        sdpa_gbps=round(sdpa_bytes / sdpa_seconds / 1e9, 2),
-    )
+    num_bytes = batch * context * _token_bytes(layer, kv_dtype)
+    return num_bytes / seconds / 1e9, statistics.median(peaks[1:])
+
+
+def _sdpa_speed(plan: Plan, layer: AttentionLayer, context: int, threads: int) -> float:
+    """GB/s of torch's own attention on the same work in bfloat16."""
+    batch = _batch(plan, layer, context, "bfloat16")
+    (seconds,) = _medians(max(2, plan.rounds // 4), _sdpa(layer, context, batch, threads))
+    return batch * context * _token_bytes(layer, "bfloat16") / seconds / 1e9
 
 
 def _sdpa(
@@ -206,7 +214,7 @@ def _sdpa(
     return call
 
 
-def _ragged(plan: Plan, threads: int, write: Write) -> float:
+def _ragged(plan: Plan, threads: int, write: _Write) -> float:
     """Speed of 64 sequences of 16 to ``longest`` tokens over that of a uniform batch."""
     layer = _layer(128, 4, 8)
     step = (plan.longest / 16) ** (1 / 63)
@@ -220,10 +228,10 @@ def _ragged(plan: Plan, threads: int, write: Write) -> float:
     seconds = _medians(plan.rounds, *calls)
     speed = (sum(ragged) / seconds[0]) / (sum(uniform) / seconds[1])
     write(f"ragged batch (16 to {plan.longest} tokens): {speed:.2f} of a uniform one's speed")
-    return round(speed, 3)
+    return float(round(speed, 3))
 
 
-def _shared(plan: Plan, group: int, threads: int, write: Write) -> float:
+def _shared(plan: Plan, group: int, threads: int, write: _Write) -> float:
     """64 sequences behind one prefix of 2048 tokens: shared pages over private ones."""
     layer, prefix, count = _layer(128, group, 8), 2048, 64
     lengths = [prefix + _PAGE_TOKENS] * count
@@ -260,7 +268,7 @@ def _int8_gain(rows: list[Row]) -> dict[str, float]:
     return gains
 
 
-def _error(kv_dtype: str, write: Write) -> float:
+def _error(kv_dtype: str, write: _Write) -> float:
     """Relative norm of the output's error against float32, on random normal data."""
     layer, length = _layer(128, 8, 1), 2048
     backend = _backend(layer, _num_pages([length]), kv_dtype, 0)

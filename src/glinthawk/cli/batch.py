@@ -39,6 +39,9 @@ def answer_file(
     fingerprint = {"model": identify_model(config.model)}
     fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
     with Journal.open(source, output, fingerprint, restart=restart) as journal:
+        if journal.num_done == journal.survey.num_requests > 0:
+            console.print(f"every line has its result already: {output}")
+            return 1 if journal.num_failed else 0
         if journal.num_resumed:
             console.print(f"resuming: {journal.num_resumed} lines are answered already")
         try:
@@ -70,6 +73,7 @@ def _answer(
     config: EngineConfig, journal: Journal, run: Run, stats_json: Path | None, console: Console
 ) -> bool:
     """Run the job; whether it was stopped by a signal."""
+    failed_before = journal.num_failed
     source = resolve_model(config.model)
     text = Text.load(source)
     job = Job(
@@ -97,17 +101,17 @@ def _answer(
         after_step()
         was_stopped = stopped()
     journal.flush()
-    stats = _stats(job, run)
+    stats = _stats(job, run, failed_before)
     _report(stats, console)
     if stats_json is not None:
         stats_json.write_bytes(msgspec.json.format(msgspec.json.encode(stats)) + b"\n")
     return was_stopped
 
 
-def _stats(job: Job, run: Run) -> RunStats:
+def _stats(job: Job, run: Run, failed_before: int) -> RunStats:
     stats, progress = run.stats(), job.progress
     stats.requests = progress.answered - progress.resumed
-    stats.failed = progress.failed
+    stats.failed = progress.failed - failed_before
     stats.prompt_tokens = progress.prompt_tokens
     stats.completion_tokens = progress.completion_tokens
     stats.tokens_per_second = progress.completion_tokens / stats.seconds

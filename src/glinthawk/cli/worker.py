@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from glinthawk.core.config import PRIVATE_FOLDER
+
 __all__ = ["worker"]
 
 
@@ -50,9 +52,7 @@ def worker(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         if lifeline:
-            # The folder of the socket was made for this one run; its maker may be dead by then.
-            folder = Path(address.endpoint.removeprefix("ipc://")).parent
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(_remove_private_folder, address.endpoint)
         channel = stack.enter_context(ServerChannel(address, own, allowed))
         if not quiet:
             key = f"?key={own.public}" if own is not None else ""
@@ -60,3 +60,10 @@ def worker(
             typer.echo(f"KV cache {format_size(num_bytes)}, {torch.get_num_threads()} threads")
         with suppress(KeyboardInterrupt):
             serve(channel, num_bytes, lifeline=0 if lifeline else None)
+
+
+def _remove_private_folder(endpoint: str) -> None:
+    """The socket's folder, if it was made for one run: its maker may be dead by now."""
+    folder = Path(endpoint.removeprefix("ipc://")).parent
+    if folder.is_absolute() and folder.name.startswith(PRIVATE_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -6,10 +6,22 @@ from typing import Literal, get_args
 from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 
-__all__ = ["PAGE_TOKENS", "Auto", "Device", "Dtype", "EngineConfig", "KvDtype", "LoadFormat"]
+__all__ = [
+    "PAGE_TOKENS",
+    "PRIVATE_FOLDER",
+    "Auto",
+    "Device",
+    "Dtype",
+    "EngineConfig",
+    "KvDtype",
+    "LoadFormat",
+]
 
 #: Tokens of one KV page. 16 would waste less memory, 64 would copy less; see docs/architecture.md.
 PAGE_TOKENS = 32
+
+#: How the folders begin that a run makes for its workers' sockets.
+PRIVATE_FOLDER = "glinthawk-run-"
 
 Auto = Literal["auto"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]

@@ -23,11 +23,12 @@ class Request:
     seed: int
     max_tokens: int
     eos_token_ids: frozenset[int] = frozenset()
+    #: Token ids that end the answer: end-of-sequence and stop tokens.
+    stop_ids: frozenset[int] = field(init=False)
 
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """Token ids that end the answer."""
-        return self.eos_token_ids | frozenset(self.params.stop_token_ids)
+    def __post_init__(self) -> None:
+        stop_ids = self.eos_token_ids | frozenset(self.params.stop_token_ids)
+        object.__setattr__(self, "stop_ids", stop_ids)
 
 
 class Phase(Enum):

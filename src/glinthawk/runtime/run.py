@@ -83,10 +83,12 @@ def open_run(config: EngineConfig) -> Iterator[Run]:
         workers = stack.enter_context(
             LocalWorkers(num_local, config.worker_kv_bytes, worker_threads)
         )
+        reached = _reach(stack, config, addresses)
         loaded = load_model(config)
         kv_dtype = loaded.spec.dtype if config.kv_dtype == "auto" else config.kv_dtype
-        _self_check(loaded, kv_dtype)
-        homes = _open_homes(stack, config, loaded, kv_dtype, workers, addresses)
+        _self_check(loaded)
+        channels = [*reached, *(ClientChannel(address) for address in workers.addresses)]
+        homes = _open_homes(stack, config, loaded, kv_dtype, workers, channels)
         yield assemble(config, loaded, kv_dtype, homes)
 
 
@@ -97,10 +99,24 @@ def share_threads(num_local: int) -> tuple[int, int]:
     return max(1, cores - num_local * each), each
 
 
-def _self_check(loaded: LoadedModel, kv_dtype: str) -> None:
+def _reach(stack: ExitStack, config: EngineConfig, addresses: list[Address]) -> list[ClientChannel]:
+    """Connect to the workers given by address, before any time is spent on the model."""
+    channels = []
+    for address in addresses:
+        identity = None
+        if address.scheme == "tcp":
+            identity = Identity.load(Path(config.identity) if config.identity else None)
+        channels.append(stack.enter_context(ClientChannel(address, identity)))
+    for channel in channels:
+        channel.reach(_ANSWER_S)
+    return channels
+
+
+def _self_check(loaded: LoadedModel) -> None:
+    """In the model's own type: what a smaller KV type rounds away is the user's choice."""
     spec = loaded.spec
-    page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(kv_dtype)
-    cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, kv_dtype, loaded.model.device)
+    page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
+    cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, spec.dtype, loaded.model.device)
     check_cut(loaded.model, spec, LocalHome(0, cache))
 
 
@@ -110,28 +126,20 @@ def _open_homes(
     loaded: LoadedModel,
     kv_dtype: str,
     workers: LocalWorkers,
-    addresses: list[Address],
+    channels: list[ClientChannel],
 ) -> list[Home]:
     """Home 0 is Tier 1 itself, if it keeps any KV; workers count from 1."""
     homes: list[Home] = []
     if config.tier1_kv_bytes:
         cache = KVCache(loaded.spec.layers, config.tier1_kv_bytes, kv_dtype, loaded.model.device)
         homes.append(LocalHome(0, cache))
-    identity = _identity(config, addresses)
-    for number, address in enumerate([*workers.addresses, *addresses], start=1):
-        channel = ClientChannel(address, identity if address.scheme == "tcp" else None)
+    for number, channel in enumerate(channels, start=1):
         home = RemoteHome(number, channel, loaded.spec, loaded.model.device)
         stack.callback(home.close)
-        _open_session(home, loaded.spec, kv_dtype, workers, local=address in workers.addresses)
+        local = channel.address in workers.addresses
+        _open_session(home, loaded.spec, kv_dtype, workers, local=local)
         homes.append(home)
     return homes
-
-
-def _identity(config: EngineConfig, addresses: list[Address]) -> Identity | None:
-    """The key pair for tcp links, if there are any."""
-    if not any(address.scheme == "tcp" for address in addresses):
-        return None
-    return Identity.load(Path(config.identity) if config.identity else None)
 
 
 def _open_session(

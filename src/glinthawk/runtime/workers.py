@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from glinthawk.core.config import PRIVATE_FOLDER
 from glinthawk.core.errors import AddressError, WorkerLost
 from glinthawk.wire.address import Address
 
@@ -53,7 +54,7 @@ class LocalWorkers:
         with ExitStack() as undo:
             undo.callback(self.close)
             for index in range(self._count):
-                self._folder = self._folder or Path(tempfile.mkdtemp(prefix="glinthawk-"))
+                self._folder = self._folder or Path(tempfile.mkdtemp(prefix=PRIVATE_FOLDER))
                 self._processes.append(self._start(index))
             undo.pop_all()
         return self

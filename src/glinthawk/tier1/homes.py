@@ -257,9 +257,7 @@ class RemoteHome:
             elif not isinstance(received[0], Ping | Attended | Stored):
                 raise WireError(f"unexpected answer {received[0]}", home=self.id)
         raise WorkerLost(
-            f"no answer from {self.channel.address.endpoint} in {timeout_s:g} s: is the worker "
-            "running, and do both sides know each other's key (`glinthawk keygen`)?",
-            home=self.id,
+            f"no answer from {self.channel.address.endpoint} in {timeout_s:g} s", home=self.id
         )
 
     def _output(self, step: int, layer: int, frames: list[memoryview]) -> torch.Tensor:

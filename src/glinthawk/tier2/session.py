@@ -12,7 +12,7 @@ from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.pages import SpanTable
 from glinthawk.wire.messages import Attend, Begin, Open, Spans, Store
 
-__all__ = ["Session"]
+__all__ = ["Session", "check_layers"]
 
 _LARGEST_DIM = 65_536
 #: Elements of one token's q, k, v and o in one layer; the largest models have some 100,000.
@@ -31,7 +31,6 @@ class Session:
     """Checks every size before it touches memory: a bad message is a WireError and no more."""
 
     def __init__(self, request: Open, kv_bytes: int) -> None:
-        _check_layers(request)
         self._layers = tuple(request.layers)
         self._dtype: torch.dtype = getattr(torch, request.wire_dtype)
         self.cache = KVCache(
@@ -147,7 +146,8 @@ def _columns(spans: Spans) -> tuple[list[int], list[int], list[int]]:
     return columns
 
 
-def _check_layers(request: Open) -> None:
+def check_layers(request: Open) -> None:
+    """Raise WireError for layers over which nothing can be attended."""
     if request.wire_dtype not in DTYPE_BYTES or request.kv_dtype not in KV_DTYPES:
         raise WireError(f"dtypes are {', '.join(DTYPE_BYTES)}, for KV also int8")
     if not request.layers:

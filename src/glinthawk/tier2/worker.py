@@ -7,7 +7,7 @@ import torch
 
 from glinthawk.core.errors import GlinthawkError, WireError, WorkerRefused
 from glinthawk.core.units import format_size
-from glinthawk.tier2.session import Session
+from glinthawk.tier2.session import Session, check_layers
 from glinthawk.wire.messages import (
     VERSION,
     Abandon,
@@ -57,6 +57,8 @@ class Worker:
             return self._dispatch(client, message, frames[1:])  # type: ignore[arg-type]
         except GlinthawkError as error:
             return Fault(str(error), refused=isinstance(error, WorkerRefused)), ()
+        except (RuntimeError, MemoryError) as error:
+            return Fault(f"the arithmetic failed ({error}); send smaller parcels"), ()
         finally:
             self._busy_s += time.perf_counter() - begun
 
@@ -94,6 +96,7 @@ class Worker:
             )
         if self._owner not in (None, client) and self._is_present(self._owner):
             raise WorkerRefused("this worker serves another run; wait for it or start a second one")
+        check_layers(message)
         self._session = self._owner = None  # the old session's memory goes before the new one's
         try:
             self._session = Session(message, self._kv_bytes)

@@ -6,6 +6,7 @@ and raw frames; large frames are sent without a copy, so a sender must not write
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
@@ -16,7 +17,7 @@ from zmq.utils.monitor import recv_monitor_message
 from glinthawk.core.errors import AddressError, WorkerLost
 from glinthawk.wire.address import Address
 from glinthawk.wire.keys import Identity, to_z85
-from glinthawk.wire.messages import FromTier1, FromWorker, decode, encode
+from glinthawk.wire.messages import Ask, FromTier1, FromWorker, decode, encode
 
 __all__ = ["ClientChannel", "Frame", "ServerChannel"]
 
@@ -134,6 +135,9 @@ class ServerChannel(_Channel):
     def close(self) -> None:
         if self._authenticator is not None:
             self._authenticator.stop()
+        if self.address.scheme == "inproc" and not self.socket.closed:
+            with contextlib.suppress(zmq.ZMQError):  # else the name stays taken for a while
+                self.socket.unbind(self.address.endpoint)
         super().close()
 
 
@@ -149,7 +153,11 @@ class ClientChannel(_Channel):
             self.socket.curve_serverkey = to_z85(address.key or identity.public)
         if address.scheme != "inproc":
             self._monitor = self.socket.get_monitor_socket()
-        self.socket.connect(address.endpoint)
+        try:
+            self.socket.connect(address.endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise AddressError(f"cannot connect to {address.endpoint}: {error.strerror}") from error
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
@@ -177,6 +185,19 @@ class ClientChannel(_Channel):
             return message, frames[1:], sum(frame.nbytes for frame in frames)  # type: ignore[return-value]
         self._check_connection()
         return None
+
+    def reach(self, timeout_s: float) -> None:
+        """Return once the worker answers at all. Raises WorkerLost that says what to look at."""
+        self.send(Ask())  # without a session the answer is a Fault, which is an answer
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            if self.receive() is not None:
+                return
+            self.wait(left)
+        raise WorkerLost(
+            f"no answer from {self.address.endpoint} in {timeout_s:g} s: is the worker running, "
+            "and do both sides know each other's key (`glinthawk keygen`)?"
+        )
 
     def wait(self, timeout_s: float) -> None:
         """Return when there is something to receive, or after ``timeout_s``."""
