@@ -1,8 +1,8 @@
 // Where a key or value of a token lies. Everything is made of blocks: up to 64 tokens of one KV head.
 //
 //   keys    [tokens / 16][head_dim / F][16 tokens][F]         strips of 16 tokens
-//   values  [value_dim / 16, rounded up][tokens / F][16 dims][F]      columns of 16 dims
 //   scales  [tokens] of keys, [tokens] of values, as bfloat16 (int8 pages only)
+//   values  [value_dim / 16, rounded up][tokens / F][16 dims][F]      columns of 16 dims
 //
 // F is dtype_fold. A 64-byte line of keys holds F dims of 16 tokens, a line of values holds F tokens
 // of 16 dims, so both are consumed the same way: 16 sums, each of F products, without a horizontal
@@ -61,8 +61,9 @@ struct BlockLayout {
     int column_bytes() const { return kLanes * tokens * dtype_bytes(dtype); }
     int key_bytes() const { return tokens / kLanes * strip_bytes(); }
     int value_bytes() const { return padded / kLanes * column_bytes(); }
-    int scale_offset() const { return key_bytes() + value_bytes(); }
-    int bytes() const { return scale_offset() + (dtype == DType::int8 ? 4 * tokens : 0); }
+    int scale_bytes() const { return dtype == DType::int8 ? 4 * tokens : 0; }
+    int value_offset() const { return key_bytes() + scale_bytes(); }
+    int bytes() const { return value_offset() + value_bytes(); }
 
     // Element index of (token, dim) within the keys, or within the values, of a block.
     int key_index(int token, int dim) const {

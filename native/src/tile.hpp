@@ -24,8 +24,8 @@ struct Geometry {
     int block_tokens;
     int strip_bytes;   // keys of 16 tokens
     int column_bytes;  // 16 dims of a block's values
-    int key_bytes;     // from a block's start to its values
-    int scale_offset;  // from a block's start to its scales
+    int scale_offset;  // from a block's start to its scales, behind its keys
+    int value_offset;
     float scaling;     // of scores
     float scale;       // from scores, after softcap, to log2; above 0
     float softcap;     // 0: none

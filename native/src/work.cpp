@@ -15,7 +15,7 @@ Geometry geometry_of(const Layer& layer) {
             layer.layout.strip_bytes(),
             layer.layout.column_bytes(),
             layer.layout.key_bytes(),
-            layer.layout.scale_offset(),
+            layer.layout.value_offset(),
             shape.scaling,
             shape.softcap ? log2e : shape.scaling * log2e,
             shape.softcap};

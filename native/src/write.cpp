@@ -73,7 +73,7 @@ void write_floats(std::byte* block, const BlockLayout& layout, int token, const 
     To* keys = reinterpret_cast<To*>(block) + layout.key_index(token, 0);
     for (int d = 0; d < layout.head_dim; d += fold)
         for (int f = 0; f < fold; ++f) keys[d * kLanes + f] = convert<From, To>(key, d + f);
-    To* values = reinterpret_cast<To*>(block + layout.key_bytes()) + layout.value_index(token, 0);
+    To* values = reinterpret_cast<To*>(block + layout.value_offset()) + layout.value_index(token, 0);
     for (int d = 0; d < layout.padded; ++d) {
         To& slot = values[d / kLanes * layout.tokens * kLanes + d % kLanes * fold];
         slot = d < layout.value_dim ? convert<From, To>(value, d) : To{};
@@ -109,14 +109,14 @@ float inverse_of(Bfloat16 scale) {
 template <class From>
 void write_int8(std::byte* block, const BlockLayout& layout, int token, const std::byte* key,
                 const std::byte* value) {
-    auto* scales = reinterpret_cast<Bfloat16*>(block + layout.scale_offset()) + token;
+    auto* scales = reinterpret_cast<Bfloat16*>(block + layout.key_bytes()) + token;
     scales[0] = scale_of<From>(key, layout.head_dim);
     scales[layout.tokens] = scale_of<From>(value, layout.value_dim);
     float inverse = inverse_of(scales[0]);
     for (int d = 0; d < layout.head_dim; ++d)
         block[layout.key_index(token, d)] = std::byte(quantize<From>(key, d, inverse) + 128);
     inverse = inverse_of(scales[layout.tokens]);
-    std::byte* values = block + layout.key_bytes();
+    std::byte* values = block + layout.value_offset();
     for (int d = 0; d < layout.padded; ++d) {
         const int x = d < layout.value_dim ? quantize<From>(value, d, inverse) : 0;
         values[layout.value_index(token, d)] = std::byte(x);

@@ -84,7 +84,7 @@ struct TileBfloat16 {
             for (int s = 0; s < tile.strips; ++s)
                 store_bf16(packed[r] + 32 * s, load(weights[r] + 16 * s));
         const int lines = geometry.column_bytes / 64, step = lines < 16 ? lines : 16;
-        const std::byte* value = tile.block + geometry.key_bytes;
+        const std::byte* value = tile.block + geometry.value_offset;
         for (int d = 0; d < geometry.padded_value_dim; d += 16, value += geometry.column_bytes) {
             TileUnit<Tiles>::ask(value, tile.ahead, lines);
             const std::byte* column = value;
@@ -149,16 +149,16 @@ struct TileInt8 {
             }
             Tiles::template write<kSum>(high[0], sizeof high[0]);
             Tiles::template write<kSumLow>(low[0], sizeof low[0]);
-            const Vec scale = key_scales(geometry, tile, s);
             for (int r = 0; r < R; ++r) {
                 const Int8Query& row = int8_query(tile, r);
                 alignas(64) float sum[16];
                 for (int i = 0; i < 16; ++i)
                     sum[i] = float(int(unsigned(high[r][i]) * 128u + unsigned(low[r][i]) -
                                        unsigned(row.bias)));
-                store(scores[r] + 16 * s, mul(mul(load(sum), set1(row.scale)), scale));
+                store(scores[r] + 16 * s, mul(load(sum), set1(row.scale)));
             }
         }
+        scale_scores<R>(geometry, tile, scores);
     }
 
     template <int R>
@@ -169,7 +169,7 @@ struct TileInt8 {
         alignas(64) int high[R][16], low[R][16];
         for (int r = 0; r < R; ++r)
             unit[r] = pack_int8_weights(packed[r], geometry, tile, weights[r]);
-        const std::byte* value = tile.block + geometry.key_bytes;
+        const std::byte* value = tile.block + geometry.value_offset;
         for (int d = 0; d < geometry.padded_value_dim; d += 16, value += geometry.column_bytes) {
             TileUnit<Tiles>::ask(value, tile.ahead, geometry.column_bytes / 64);
             Tiles::template clear<kSum>();

@@ -22,16 +22,15 @@ struct Int8Dot {
             __m512i high[R] = {}, low[R] = {};
             add_lines<R, kQueryStride, true>(key, tile.ahead, lines, query.high, query.low, high,
                                              low);
-            const Vec scale = key_scales(geometry, tile, s);
 #pragma GCC unroll 16
             for (int r = 0; r < R; ++r) {
                 const Int8Query& row = int8_query(tile, r);
                 const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high[r], 7), low[r]);
                 const __m512i dot = _mm512_sub_epi32(sum, _mm512_set1_epi32(row.bias));
-                store(scores[r] + 16 * s,
-                      mul(mul(_mm512_cvtepi32_ps(dot), set1(row.scale)), scale));
+                store(scores[r] + 16 * s, mul(_mm512_cvtepi32_ps(dot), set1(row.scale)));
             }
         }
+        scale_scores<R>(geometry, tile, scores);
     }
 
     template <int R>
@@ -43,7 +42,7 @@ struct Int8Dot {
             unit[r] = pack_int8_weights(packed[r], geometry, tile, weights[r]);
         constexpr int stride = sizeof(Int8Weights);
         const int lines = (tile.valid + 3) / 4;
-        const std::byte* value = tile.block + geometry.key_bytes;
+        const std::byte* value = tile.block + geometry.value_offset;
         for (int d = 0; d < geometry.padded_value_dim; d += 16, value += geometry.column_bytes) {
             __m512i high[R] = {}, low[R] = {};
             add_lines<R, stride, false>(value, tile.ahead, lines, packed->high, packed->low, high,

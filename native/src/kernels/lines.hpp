@@ -66,8 +66,14 @@ struct Int8Lines : FloatCoefficients {
     }
 };
 
-inline Vec key_scales(const Geometry& geometry, const Tile& tile, int strip) {
-    return load_bf16(tile.block + geometry.scale_offset + 32 * strip);
+// Multiplies scores with the scales of their keys.
+template <int R, int N>
+void scale_scores(const Geometry& geometry, const Tile& tile, float (*scores)[N]) {
+    for (int s = 0; s < tile.strips; ++s) {
+        const Vec scale = load_bf16(tile.block + geometry.scale_offset + 32 * s);
+        for (int r = 0; r < R; ++r)
+            store(scores[r] + 16 * s, mul(load(scores[r] + 16 * s), scale));
+    }
 }
 // 0 for tokens that hold nothing yet: a weight of 0 times garbage may be no number.
 inline Vec value_scales(const Geometry& geometry, const Tile& tile, int strip) {

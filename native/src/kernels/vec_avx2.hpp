@@ -13,8 +13,8 @@ struct Vec {
     __m256 a, b;
 };
 
-inline constexpr int kSums = 4;  // accumulators a kernel may hold: half of the registers
 inline constexpr int kTileRows = 4;
+inline constexpr int kScoreSums = 1;  // there are no registers for more
 
 inline Vec zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 inline Vec set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }

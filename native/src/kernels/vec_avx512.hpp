@@ -11,8 +11,9 @@ namespace {
 
 using Vec = __m512;
 
-inline constexpr int kSums = 16;    // accumulators a kernel may hold: half of the registers
 inline constexpr int kTileRows = 8;
+// Sums a score is made of: one would wait for itself where there are few rows.
+inline constexpr int kScoreSums = 2;
 
 inline Vec zero() { return _mm512_setzero_ps(); }
 inline Vec set1(float x) { return _mm512_set1_ps(x); }

@@ -16,8 +16,8 @@ struct Vec {
     Float4 part[4];
 };
 
-inline constexpr int kSums = 4;
 inline constexpr int kTileRows = 4;
+inline constexpr int kScoreSums = 1;
 
 inline Float4 spread(float x) { return Float4{x, x, x, x}; }
 inline Int4 spread(std::int32_t x) { return Int4{x, x, x, x}; }
