@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from cluster import open_cluster
 from families import FAMILIES, REFUSED, make_model
-from glinthawk.core.config import EngineConfig
+from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
@@ -37,11 +37,13 @@ MATRIX = list(itertools.product((1, 3), (1, 4), (0, 3), ("inproc", "ipc", "tcp")
 class Case:
     """A model, prompts of unequal length, and what the model itself answers to them."""
 
-    def __init__(self, folder: Path, family: str) -> None:
+    def __init__(
+        self, folder: Path, family: str, prompts: list[tuple[int, ...]] | None = None
+    ) -> None:
         path = make_model(folder, family)
         with torch.inference_mode():
             self.loaded: LoadedModel = load_model(EngineConfig(model=str(path)))
-            self.prompts = self._prompts()
+            self.prompts = prompts or self._prompts()
             own = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
             self.answers = [self._own_answer(own, prompt) for prompt in self.prompts]
 
@@ -140,6 +142,34 @@ def test_other_families_work_too(tmp_path: Path, family: str) -> None:
     with open_cluster(case.loaded, tmp_path, workers=2, batches_in_flight=2) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
     assert answers == case.expected()
+
+
+def _prompts_with_prefixes() -> list[tuple[int, ...]]:
+    """Two prefixes, some pages long, each under several prompts; and one prompt without."""
+    generator = torch.Generator().manual_seed(2)
+
+    def tokens(length: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, 200, (length,), generator=generator).tolist())
+
+    long, short = tokens(3 * PAGE_TOKENS + 5), tokens(PAGE_TOKENS)
+    own = [tokens(length) for length in (1, 9, 30, 2, 17, 40)]
+    prompts = [long + own[0], long + own[1], long + own[2], long[: 2 * PAGE_TOKENS] + own[3]]
+    return [*prompts, short, short + own[4], short + own[1], short + own[1], own[5], long]
+
+
+@pytest.mark.parametrize("family", BACKBONE)
+@pytest.mark.parametrize("place", ["worker", "tier 1"])
+def test_shared_prefixes_change_no_answer(tmp_path: Path, family: str, place: str) -> None:
+    case = Case(tmp_path, family, _prompts_with_prefixes())
+    workers, tier1_pages = (1, 0) if place == "worker" else (0, 64)
+    with open_cluster(
+        case.loaded, tmp_path, workers=workers, tier1_pages=tier1_pages, batches_in_flight=2
+    ) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+        scheduler = run.engine.scheduler
+        scheduler.validate()
+    assert answers == case.expected()
+    assert scheduler.num_shared_tokens >= 6 * PAGE_TOKENS
 
 
 @pytest.mark.parametrize("family", sorted(REFUSED))

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from glinthawk.core.batch import Batch
+from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Phase, Request, Sequence
 from glinthawk.scheduler.commands import (
@@ -19,7 +19,7 @@ from glinthawk.scheduler.commands import (
     Submitted,
 )
 from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.room import Room, peak_tokens
+from glinthawk.scheduler.room import peak_tokens
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
 
 EOS = 7
@@ -40,9 +40,10 @@ class Storm(RuleBasedStateMachine):
         self, batch_size: int, in_flight: int, tokens: int, homes: list[int], optimistic: bool
     ) -> None:
         self.limits = BatchLimits(batch_size, in_flight, tokens)
-        self.scheduler = Scheduler(self.limits, _short_answers() if optimistic else None)
+        lengths = _short_answers() if optimistic else None
+        self.scheduler = Scheduler(self.limits, lengths, page_tokens=4)
         self.batches: list[Batch] = []
-        self.kv: dict[int, dict[int, int]] = {}  # home -> sequence -> tokens stored
+        self.kv: dict[int, dict[int, list[int]]] = {}  # home -> sequence -> tokens stored
         self.asked: dict[int, Sequence] = {}
         self.finished: list[int] = []
         self.num_homes = 0
@@ -54,6 +55,10 @@ class Storm(RuleBasedStateMachine):
         """Every home holds this many tokens, so that no request is impossible."""
         return 4 * 4
 
+    def prompt_of(self, length: int, kind: int) -> tuple[int, ...]:
+        """Prompts of one kind begin alike."""
+        return tuple(100 * kind + token for token in range(length))
+
     @rule(pages=st.integers(4, 12))
     @precondition(lambda self: len(self.kv) < 4)
     def add_home(self, pages: int) -> None:
@@ -62,19 +67,21 @@ class Storm(RuleBasedStateMachine):
         self.num_homes += 1
 
     @rule(
-        sizes=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), max_size=6),
+        sizes=st.lists(
+            st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2)), max_size=6
+        ),
         ends=st.booleans(),
     )
-    def submit(self, sizes: list[tuple[int, int]], ends: bool) -> None:
-        for prompt, wanted in sizes:
-            self.ask(prompt, wanted, ends)
+    def submit(self, sizes: list[tuple[int, int, int]], ends: bool) -> None:
+        for length, wanted, kind in sizes:
+            self.ask(self.prompt_of(length, kind), wanted, ends)
 
-    def ask(self, prompt: int, wanted: int, ends: bool) -> None:
+    def ask(self, prompt: tuple[int, ...], wanted: int, ends: bool) -> None:
         number = len(self.asked)
-        max_tokens = min(wanted, self.longest - prompt + 1)
+        max_tokens = min(wanted, self.longest - len(prompt) + 1)
         params = SamplingParams(max_tokens=max_tokens)
         eos = frozenset({EOS}) if ends else frozenset()
-        request = Request(number, tuple(range(prompt)), params, 0, max_tokens, eos)
+        request = Request(number, prompt, params, 0, max_tokens, eos)
         self.asked[number] = Sequence(request)
         self.carry_out(self.scheduler.handle(Submitted(self.asked[number])))
 
@@ -114,15 +121,31 @@ class Storm(RuleBasedStateMachine):
     def start(self, batch: Batch) -> None:
         assert batch.spans
         assert len(batch.spans) <= self.limits.batch_size
-        assert batch.num_tokens <= self.limits.batch_tokens or len(batch.prompts) == 1
-        assert all(span.length == 1 for span in batch.decodes)
+        news = [span for span in batch.spans if not span.is_decode]
+        assert batch.num_tokens <= self.limits.batch_tokens or len(news) == 1
+        assert all(span.start > 0 for span in batch.extends)
+        assert all(span.start == 0 for span in batch.prompts)
         for span in batch.spans:
-            stored = self.kv[span.home].get(span.sequence.id)
-            # A decode row continues what its home holds; a step that was aborted is stepped again.
-            assert stored in ({None} if not span.is_decode else {span.start, span.start + 1})
-            self.kv[span.home][span.sequence.id] = span.start + span.length
+            self.check_kv(span)
             assert span.start + span.length == span.sequence.length
+        for span in batch.spans:
+            self.kv[span.home][span.sequence.id] = span.sequence.tokens(0, span.sequence.length)
         self.batches.append(batch)
+
+    def check_kv(self, span: Span) -> None:
+        """What a span continues is there: written by an earlier step, and of the same tokens."""
+        stored = self.kv[span.home].get(span.sequence.id)
+        tokens = span.sequence.tokens(0, span.sequence.length)
+        if span.source is not None:
+            assert stored is None
+            stepping = {s.sequence.id for b in self.batches for s in b.spans if not s.is_decode}
+            assert span.source not in stepping
+            assert self.kv[span.home][span.source][: span.start] == tokens[: span.start]
+        elif span.start == 0:
+            assert stored is None
+        else:  # a step that was aborted is stepped again
+            assert stored is not None
+            assert stored[: span.start] == tokens[: span.start]
 
     @invariant()
     def books_agree(self) -> None:
@@ -146,7 +169,8 @@ class Storm(RuleBasedStateMachine):
             self.carry_out(self.scheduler.handle(Stepped(batch, (1,) * len(batch.spans))))
         assert sorted(self.finished) == sorted(self.asked)
         assert self.scheduler.is_idle
-        assert not any(self.kv.values())
+        kept = {home: room.kept.keys() for home, room in self.scheduler._rooms.items()}
+        assert {home: sequences.keys() for home, sequences in self.kv.items()} == kept
 
 
 def _short_answers() -> Lengths:
@@ -172,22 +196,10 @@ def test_peak_is_that_of_a_step_by_step_count(pairs: list[tuple[int, int]]) -> N
     assert peak_tokens(pairs, page_tokens=1) == counted
 
 
-@given(
-    st.integers(1, 20),
-    st.integers(1, 8),
-    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 40))),
-)
-def test_room_sums_hold(num_pages: int, page_tokens: int, asks: list[tuple[int, int]]) -> None:
-    room = Room(num_pages, page_tokens)
-    for sequence, tokens in asks:
-        if not room.grow(sequence, tokens) and sequence in room.pages:
-            room.release(sequence)
-        room.validate()
-
-
 def _sequence(number: int, prompt: int, max_tokens: int) -> Sequence:
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
-    return Sequence(Request(number, tuple(range(prompt)), params, 0, max_tokens, frozenset({EOS})))
+    tokens = (1000 + number, *range(1, prompt))  # no two begin alike
+    return Sequence(Request(number, tokens, params, 0, max_tokens, frozenset({EOS})))
 
 
 def _scheduler(*pages: int, batch_tokens: int = 100) -> Scheduler:
@@ -257,4 +269,97 @@ def test_what_waits_for_a_page_can_be_preempted_meanwhile() -> None:
     release, step = scheduler.schedule()
     assert release == Release(0, (young.spans[0].sequence.id,))
     assert step.batch.spans[0].sequence is old.spans[0].sequence
+    scheduler.validate()
+
+
+def _family(first: int, count: int, own: int = 4) -> list[Sequence]:
+    """Sequences with 8 tokens in common, two pages, and ``own`` of their own."""
+    params = SamplingParams(temperature=0, max_tokens=3)
+    common = tuple(range(8))
+    return [
+        Sequence(Request(n, (*common, *range(100 * n, 100 * n + own)), params, 0, 3))
+        for n in range(first, first + count)
+    ]
+
+
+def test_a_common_prefix_is_prefilled_and_held_once() -> None:
+    scheduler = _scheduler(20)
+    for sequence in _family(1, 4):
+        scheduler.handle(Submitted(sequence))
+    first = _only_batch(scheduler.schedule())
+    assert [(span.start, span.length) for span in first.spans] == [(0, 12)]
+    scheduler.handle(Stepped(first, (1,)))
+    second = _only_batch(scheduler.schedule())
+    shared = [span for span in second.extends if span.source is not None]
+    assert [(span.source, span.start, span.length) for span in shared] == [(1, 8, 4)] * 3
+    # Each has a page of its own, and the first one's next token begins another.
+    assert sum(len(room.pages.held) for room in scheduler._rooms.values()) == 4
+    assert scheduler._rooms[0].pages.num_used == 2 + 4 + 1
+    scheduler.handle(Stepped(second, (1,) * 4))
+    scheduler.validate()
+
+
+def test_a_prefix_outlives_the_sequence_it_was_computed_for() -> None:
+    scheduler = _scheduler(20)
+    first, second, third = _family(1, 3)
+    scheduler.handle(Submitted(first))
+    scheduler.handle(Stepped(_only_batch(scheduler.schedule()), (1,)))
+    scheduler.handle(Submitted(second))
+    batch = _only_batch(scheduler.schedule())
+    stopped = frozenset({first.id})
+    scheduler.handle(Stepped(batch, (1,) * len(batch.spans), stopped))
+    assert first.phase is Phase.FINISHED
+    scheduler.handle(Submitted(third))
+    batch = _only_batch(scheduler.schedule())
+    assert [span.source for span in batch.extends if span.length > 1] == [second.id]
+
+
+def test_a_short_prefix_is_computed_again() -> None:
+    """Attending 60 tokens at home to save 8 would cost more than it saves."""
+    scheduler = _scheduler(60)
+    for sequence in _family(1, 2, own=60):
+        scheduler.handle(Submitted(sequence))
+    batch = _only_batch(scheduler.schedule())
+    assert [span.start for span in batch.prompts] == [0]
+    scheduler.handle(Stepped(batch, (1,)))
+    batch = _only_batch(scheduler.schedule())
+    assert [span.source for span in batch.spans] == [None, None]
+
+
+def test_a_small_group_stays_together_and_a_large_one_is_spread() -> None:
+    scheduler = Scheduler(BatchLimits(64, 1, 4096))
+    for home in range(2):
+        scheduler.handle(HomeJoined(home, 400, page_tokens=4))
+    for sequence in _family(1, 30):
+        scheduler.handle(Submitted(sequence))
+    homes: dict[int, list[int]] = {}
+    for _ in range(6):
+        batch = _only_batch(scheduler.schedule())
+        for span in batch.spans:
+            if not span.is_decode:
+                homes.setdefault(span.home, []).append(span.sequence.id)
+        scheduler.handle(Stepped(batch, (1,) * len(batch.spans)))
+        if sum(map(len, homes.values())) == 30:
+            break
+    assert len(homes[0]) >= 4
+    assert abs(len(homes[0]) - len(homes[1])) < 10
+
+
+def test_a_prefix_is_kept_while_others_wait_for_it_and_given_up_when_pages_run_out() -> None:
+    scheduler = Scheduler(BatchLimits(1, 1, 100), page_tokens=4)
+    scheduler.handle(HomeJoined(0, 8, page_tokens=4))
+    first, second = _family(1, 2)
+    large = _sequence(9, 21, 2)
+    for sequence in (first, second, large):
+        scheduler.handle(Submitted(sequence))
+    batch = _only_batch(scheduler.schedule())
+    assert scheduler.handle(Stepped(batch, (1,), frozenset({first.id}))) == [Finish(first)]
+    batch = _only_batch(scheduler.schedule())
+    assert batch.spans[0].source == first.id
+    # Nobody else begins like it: the second leaves at once, the first when the room is needed.
+    done = scheduler.handle(Stepped(batch, (1,), frozenset({second.id})))
+    assert done == [Release(0, (second.id,)), Finish(second)]
+    release, step = scheduler.schedule()
+    assert release == Release(0, (first.id,))
+    assert isinstance(step, Step)
     scheduler.validate()

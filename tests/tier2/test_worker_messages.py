@@ -141,7 +141,7 @@ def _begin(*decodes: tuple[int, int, int]) -> Begin:
 #: What a Begin may not ask for; step 5 is fresh, step 4 runs, sequence 7 has 5 tokens.
 BAD_STEPS = {
     "a step that runs": Begin(4, _spans((7, 5, 1)), NONE),
-    "a decode row of two tokens": _begin((7, 5, 2)),
+    "a prompt that starts late": Begin(5, NONE, Spans([7], [5], [2])),
     "no length": Begin(5, Spans([7], [5], []), NONE),
     "no start": Begin(5, NONE, Spans([8], [], [1])),
     "no sequence": Begin(5, NONE, Spans([], [0], [1])),
@@ -242,7 +242,7 @@ def test_a_store_of_a_step_without_prompts_is_a_fault(talk: Talk) -> None:
     talk.say(Begin(1, _spans((7, 5, 1)), NONE))
     assert "no prompts" in talk.fault(Store(1, 0)).text
     talk.say(Begin(2, NONE, _spans((8, 0, 1))))
-    assert "no decode rows" in talk.fault(Attend(2, 0)).text
+    assert "no rows to attend" in talk.fault(Attend(2, 0)).text
 
 
 def test_decodes_that_are_done_are_not_attended_again(talk: Talk) -> None:

@@ -50,6 +50,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(),
     bool: st.booleans(),
     list[int]: COLUMN,
+    list[tuple[int, int, int]]: st.lists(st.tuples(INTS, INTS, INTS), max_size=3),
     list[AttentionLayer]: st.lists(LAYERS, max_size=3),
     Spans: st.builds(Spans, COLUMN, COLUMN, COLUMN),
 }

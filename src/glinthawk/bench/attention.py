@@ -270,10 +270,10 @@ def _int8_gain(rows: list[Row]) -> dict[str, float]:
 
 def _error(kv_dtype: str, write: _Write) -> float:
     """Relative norm of the output's error against float32, on random normal data."""
-    layer, length = _layer(128, 8, 1), 2048
+    layer, length = _layer(128, 8, 8), 2048
     backend = _backend(layer, _num_pages([length]), kv_dtype, 0)
     table = PageTable(_num_pages([length]), _PAGE_TOKENS).table([0], [0], [length])
-    keys, values = (torch.randn(length, 1, 128) for _ in range(2))
+    keys, values = (torch.randn(length, layer.num_kv_heads, 128) for _ in range(2))
     backend.append(0, table, keys, values)
     last = SpanTable(
         table.starts + length - 1, torch.ones_like(table.lengths), table.pages, table.offsets, 1

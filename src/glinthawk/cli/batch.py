@@ -125,6 +125,11 @@ def _report(stats: RunStats, console: Console) -> None:
         f"({stats.tokens_per_second:,.0f} tokens/s), KV peak {format_size(stats.kv_bytes_peak)}, "
         f"{stats.preemptions} pre-emptions"
     )
+    if stats.prompt_tokens_shared:
+        console.print(
+            f"common prefixes: {stats.prompt_tokens_shared} of {stats.prompt_tokens} prompt tokens "
+            "were not computed again"
+        )
     console.print(f"tier 1: busy {stats.tier1_busy:.0%}")
     for number, busy in enumerate(stats.tier2_busy, start=1):
         console.print(f"tier 2, worker {number}: busy {busy:.0%}")

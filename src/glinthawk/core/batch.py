@@ -11,35 +11,42 @@ __all__ = ["Batch", "Span"]
 class Span:
     """Tokens ``start`` to ``start + length`` of one sequence; the step samples what follows.
 
-    A *prompt* starts at 0 and holds every token so far. A *decode* row is the one newest token.
+    A *prompt* starts at 0 and holds every token so far: Tier 1 has all its keys at hand. What
+    starts later *extends* the KV at its home and is attended there: a *decode* row by the one
+    newest token, a prompt that begins with pages of ``source`` by all tokens behind those.
     """
 
     sequence: Sequence
     home: int
     start: int
     length: int
+    source: int | None = None
 
     @property
     def is_decode(self) -> bool:
-        return self.start > 0
+        return self.start > 0 and self.length == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one step in the order they are flattened: first decode rows, then prompts.
+    """Rows of one step in the order they are flattened: first those that extend, then prompts.
 
     >>> # two decode rows at positions 7 and 4 and a prompt of 3 tokens flatten to
     >>> # positions [7, 4, 0, 1, 2]; the step samples after rows 0, 1 and 4
     """
 
     id: int
-    decodes: tuple[Span, ...]
+    extends: tuple[Span, ...]
     prompts: tuple[Span, ...]
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        return self.decodes + self.prompts
+        return self.extends + self.prompts
+
+    @property
+    def num_extend_tokens(self) -> int:
+        return sum(span.length for span in self.extends)
 
     @property
     def num_tokens(self) -> int:
-        return len(self.decodes) + sum(span.length for span in self.prompts)
+        return sum(span.length for span in self.spans)

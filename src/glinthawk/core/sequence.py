@@ -65,6 +65,8 @@ class Sequence:
     phase: Phase = Phase.WAITING
     #: Which place holds its KV: 0 is Tier 1 itself, workers count from 1.
     home: int | None = None
+    #: Tokens at its start whose pages belonged to another sequence when it was admitted.
+    shared: int = 0
     #: Number of admissions so far in the run when this one was admitted; the largest is youngest.
     admitted: int = -1
     finish_reason: FinishReason | None = None

@@ -67,6 +67,7 @@ class Run:
             wire_prefill_bytes=sum(home.traffic.prefill_bytes for home in remote),
             kv_bytes_peak=sum(answer.kv_bytes_peak for answer in answers) + sum(local),
             preemptions=self.engine.scheduler.num_preemptions,
+            prompt_tokens_shared=self.engine.scheduler.num_shared_tokens,
         )
 
 

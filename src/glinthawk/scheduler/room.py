@@ -1,42 +1,106 @@
-"""KV room at one home: pages that are used now, and pages that will be."""
+"""KV room at one home: pages that are used now, pages that will be, and prefixes to share."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from typing import NamedTuple
 
-__all__ = ["Room", "peak_tokens"]
+from glinthawk.core.pages import Pages
+from glinthawk.core.sequence import Sequence
+from glinthawk.scheduler.lengths import Lengths
+from glinthawk.scheduler.prefixes import Prefixes
+
+__all__ = ["Room", "Start", "peak_tokens"]
+
+#: A prefix is shared where that saves at least this part of a prompt. The rest of the prompt is
+#: then attended at home, which for a short prefix would cost more than computing it again.
+_WORTH_SHARING = 0.2
+
+
+class Start(NamedTuple):
+    """How a sequence could begin at a home: with the first ``num_tokens`` of ``source``'s."""
+
+    source: int | None
+    num_tokens: int
+    #: Another sequence, which is being prefilled, will soon have more to share.
+    is_early: bool
 
 
 class Room:
-    """Counts a home's pages exactly as its worker does. ``free + used == num_pages``."""
+    """A home's pages, counted exactly as the home does, and who lives there."""
 
     def __init__(self, num_pages: int, page_tokens: int) -> None:
-        self.num_pages = num_pages
-        self.page_tokens = page_tokens
-        self.num_free = num_pages
-        self.pages: dict[int, int] = {}
+        self.pages = Pages(num_pages, page_tokens)
+        #: Admitted and not finished, in order of admission: the last is youngest.
+        self.living: dict[int, Sequence] = {}
+        #: Ended, but those that wait begin alike; given up, oldest first, when pages are needed.
+        self.kept: dict[int, Sequence] = {}
+        self._prefilled = Prefixes(page_tokens)
+        self._prefilling = Prefixes(page_tokens)
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that fit when nothing else is here."""
-        return self.num_pages * self.page_tokens
+    def start(self, sequence: Sequence) -> Start:
+        """What ``sequence`` finds here of its prompt."""
+        prompt = sequence.request.prompt
+        source, num_tokens = self._prefilled.find(prompt)
+        coming, more_tokens = self._prefilling.find(prompt)
+        worth = _WORTH_SHARING * sequence.length
+        is_early = coming is not None and more_tokens > num_tokens and more_tokens >= worth
+        if source is None or num_tokens < worth:
+            return Start(None, 0, is_early)
+        return Start(source.id, num_tokens, is_early)
 
-    def grow(self, sequence: int, num_tokens: int) -> bool:
-        """Give ``sequence`` pages for ``num_tokens``; False, and nothing given, if they run out."""
-        owned = self.pages.get(sequence, 0)
-        more = -(-num_tokens // self.page_tokens) - owned
-        if more > self.num_free:
-            return False
-        self.pages[sequence] = max(owned, owned + more)
-        self.num_free -= max(0, more)
-        return True
+    def fits(self, sequence: Sequence, start: Start) -> bool:
+        """Whether there are pages for what ``sequence`` has now."""
+        need = -(-(sequence.length - start.num_tokens) // self.pages.page_tokens)
+        return need <= self.pages.num_free
 
-    def release(self, sequence: int) -> None:
-        """Take all pages of ``sequence`` back."""
-        self.num_free += self.pages.pop(sequence)
+    def admit(self, sequence: Sequence, start: Start) -> None:
+        """Give ``sequence`` its pages."""
+        if start.source is not None:
+            self.pages.share(start.source, sequence.id, start.num_tokens)
+        fits = self.pages.grow(sequence.id, sequence.length)
+        assert fits
+        sequence.shared = start.num_tokens
+        self.living[sequence.id] = sequence
+        self._prefilling.add(sequence)
+
+    def stepped(self, sequence: Sequence) -> None:
+        """Its prompt, at the latest, has now been computed: others may share it."""
+        if sequence in self._prefilling:
+            self._prefilling.discard(sequence)
+            self._prefilled.add(sequence)
+
+    def keep(self, sequence: Sequence) -> None:
+        """It has ended; its pages stay for others that begin alike."""
+        self.kept[sequence.id] = self.living.pop(sequence.id)
+
+    def evict(self, spare: Container[int | None] = ()) -> int | None:
+        """Give up the oldest of those kept, but none of ``spare``; returns its number."""
+        oldest = next((number for number in self.kept if number not in spare), None)
+        if oldest is not None:
+            self._release(self.kept.pop(oldest))
+        return oldest
+
+    def forget(self, sequence: Sequence) -> None:
+        """Take its pages back, but for those that others share."""
+        del self.living[sequence.id]
+        self._release(sequence)
+        sequence.shared = 0
+
+    def _release(self, sequence: Sequence) -> None:
+        self.pages.release(sequence.id)
+        self._prefilling.discard(sequence)
+        self._prefilled.discard(sequence)
+
+    def peak_with(self, sequence: Sequence, start: Start, lengths: Lengths) -> int:
+        """Most tokens here at one time, if ``sequence`` comes too."""
+        expect, living = lengths.expect_remaining, self.living.values()
+        outlook = [(s.length - s.shared, expect(s)) for s in living]
+        outlook.append((sequence.length - start.num_tokens, expect(sequence)))
+        return peak_tokens(outlook, self.pages.page_tokens)
 
     def validate(self) -> None:
         """The sums hold."""
-        assert self.num_free + sum(self.pages.values()) == self.num_pages
-        assert self.num_free >= 0
+        self.pages.validate()
+        assert self.pages.held.keys() == self.living.keys() | self.kept.keys()
 
 
 def peak_tokens(sequences: Iterable[tuple[int, int]], page_tokens: int) -> int:

@@ -1,15 +1,17 @@
 """Continuous batching over several homes and several batches in flight.
 
 A sequence waits until a home has room for what it will become, is prefilled in one span, then takes
-one decode row a step until it ends. When a home runs out of pages, its youngest resting sequence is
-pre-empted: it waits again, at the front, with all tokens it has.
+one decode row a step until it ends. A prompt that begins with the same pages as another's at that
+home shares them and is prefilled from there. When a home runs out of pages, its youngest resting
+sequence is pre-empted: it waits again, at the front, with all tokens it has.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from glinthawk.core.batch import Batch, Span
+from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sequence import FinishReason, Phase, Sequence
 from glinthawk.scheduler.commands import (
     Abort,
@@ -24,10 +26,17 @@ from glinthawk.scheduler.commands import (
     Submitted,
 )
 from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.room import Room, peak_tokens
+from glinthawk.scheduler.room import Room, Start
 from glinthawk.scheduler.waiting import Waiting
 
 __all__ = ["BatchLimits", "Scheduler"]
+
+#: Sequences that are passed over because another one is just computing their prefix.
+_MOST_ASIDE = 64
+
+#: How much fuller a home may be than the emptiest one, because a sequence finds its prefix there:
+#: a tenth, and a few sequences, so that small groups stay together.
+_UNEVEN, _UNEVEN_SEQUENCES = 1.1, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +51,19 @@ class BatchLimits:
 class Scheduler:
     """``handle`` an event, or ``schedule``: both return commands to carry out in order."""
 
-    def __init__(self, limits: BatchLimits, lengths: Lengths | None = None) -> None:
+    def __init__(
+        self,
+        limits: BatchLimits,
+        lengths: Lengths | None = None,
+        page_tokens: int = PAGE_TOKENS,
+    ) -> None:
         self.limits = limits
         self.num_preemptions = 0
-        self.waiting = Waiting()
+        self.num_shared_tokens = 0
+        self.waiting = Waiting(page_tokens)
         self._ready: deque[Sequence] = deque()
         self._batches: dict[int, Batch] = {}
         self._rooms: dict[int, Room] = {}
-        #: Admitted and not finished, by home and id, in order of admission: the last is youngest.
-        self._living: dict[int, dict[int, Sequence]] = {}
         self._lengths = lengths or Lengths()
         self._num_admitted = 0
         self._num_batches = 0
@@ -58,7 +71,7 @@ class Scheduler:
     @property
     def num_living(self) -> int:
         """Sequences that hold KV."""
-        return sum(len(living) for living in self._living.values())
+        return sum(len(room.living) for room in self._rooms.values())
 
     @property
     def is_idle(self) -> bool:
@@ -76,7 +89,6 @@ class Scheduler:
                 return []
             case HomeJoined(home, num_pages, page_tokens):
                 self._rooms[home] = Room(num_pages, page_tokens)
-                self._living[home] = {}
                 return []
             case HomeLost(home):
                 return self._lose(home)
@@ -87,14 +99,14 @@ class Scheduler:
         """Fill the free batch slots."""
         commands: list[Command] = []
         while len(self._batches) < self.limits.batches_in_flight:
-            preempted: list[Command] = []
-            decodes = self._take_decodes(preempted)
-            commands += preempted
+            preemptions = self.num_preemptions
+            decodes = self._take_decodes(commands)
             # What was just pre-empted stays out for a step, unless nothing else can run.
-            prompts = [] if decodes and preempted else self._take_prompts(len(decodes))
+            has_room = not decodes or self.num_preemptions == preemptions
+            prompts = self._take_prompts(len(decodes), commands) if has_room else []
             if not decodes and not prompts:
                 break
-            commands.append(Step(self._new_batch(decodes, prompts)))
+            commands.append(Step(self._new_batch(decodes + prompts)))
         return commands
 
     def drop_waiting(self) -> list[Sequence]:
@@ -126,8 +138,11 @@ class Scheduler:
         """Room for one more token at home, if need be at the cost of the youngest at rest there."""
         home = sequence.home
         assert home is not None
-        while not self._rooms[home].grow(sequence.id, sequence.length):
-            resting = [s for s in self._living[home].values() if s.phase is Phase.READY]
+        room = self._rooms[home]
+        while not room.pages.grow(sequence.id, sequence.length):
+            if self._evict(home, commands):
+                continue
+            resting = [s for s in room.living.values() if s.phase is Phase.READY]
             youngest = max(resting, key=lambda s: s.admitted)
             if youngest is sequence and self._is_stepping(home):
                 return False
@@ -136,8 +151,15 @@ class Scheduler:
                 return False
         return True
 
+    def _evict(self, home: int, commands: list[Command], spare: Container[int | None] = ()) -> bool:
+        """Give up KV that was kept for its prefix; False if there is none."""
+        evicted = self._rooms[home].evict(spare)
+        if evicted is not None:
+            commands.append(Release(home, (evicted,)))
+        return evicted is not None
+
     def _is_stepping(self, home: int) -> bool:
-        return any(s.phase is Phase.STEPPING for s in self._living[home].values())
+        return any(s.phase is Phase.STEPPING for s in self._rooms[home].living.values())
 
     def _preempt(self, sequence: Sequence) -> Release:
         self.num_preemptions += 1
@@ -156,67 +178,102 @@ class Scheduler:
         """Take its pages back; returns the home that held them."""
         home = sequence.home
         assert home is not None
-        del self._living[home][sequence.id]
-        self._rooms[home].release(sequence.id)
+        self._rooms[home].forget(sequence)
         return home
 
-    def _take_prompts(self, num_decodes: int) -> list[Span]:
+    def _take_prompts(self, num_decodes: int, commands: list[Command]) -> list[Span]:
         """Admit waiting sequences while batch and homes have room; one prompt may be too long for
         the token budget, then it is the only one."""
         spans: list[Span] = []
+        aside: list[Sequence] = []
+        sources: set[int | None] = set()  # releases come before the step, so these must stay
         tokens = num_decodes
         while self.waiting and num_decodes + len(spans) < self.limits.batch_size:
             sequence = self.waiting.peek()
-            over = tokens + sequence.length > self.limits.batch_tokens
-            if over and (spans or (num_decodes and sequence.length <= self.limits.batch_tokens)):
+            placed = self._place(sequence, commands, sources)
+            if placed is None:
                 break
-            home = self._place(sequence)
-            if home is None:
+            home, start = placed
+            if start.is_early:
+                aside.append(self.waiting.pop())
+                if len(aside) < _MOST_ASIDE:
+                    continue
                 break
-            self._admit(self.waiting.pop(), home)
-            spans.append(self._span(sequence, 0, sequence.length))
-            tokens += sequence.length
+            length = sequence.length - start.num_tokens
+            if tokens + length > self.limits.batch_tokens and (
+                spans or (num_decodes and length <= self.limits.batch_tokens)
+            ):
+                break
+            spans.append(self._admit(self.waiting.pop(), home, start))
+            sources.add(start.source)
+            tokens += length
+        for sequence in aside:
+            self.waiting.push(sequence)
         return spans
 
-    def _place(self, sequence: Sequence) -> int | None:
-        """The home where ``sequence`` leaves the smallest share of its room in use, at the peak."""
-        shares = []
+    def _place(
+        self, sequence: Sequence, commands: list[Command], spare: Container[int | None]
+    ) -> tuple[int, Start] | None:
+        """A home with room for ``sequence``, and what it finds there of its prompt.
+
+        The home where it leaves the smallest share of the room in use, at the peak; or one that
+        has its prefix, if that is not much fuller.
+        """
+        places = []
         for home, room in self._rooms.items():
-            if room.num_free * room.page_tokens < sequence.length:
+            start = room.start(sequence)
+            while not room.fits(sequence, start) and self._evict(home, commands, spare):
+                start = room.start(sequence)
+            if not room.fits(sequence, start):
                 continue
-            share = self._peak_with(home, sequence) / room.num_tokens
+            share = room.peak_with(sequence, start, self._lengths) / room.pages.num_tokens
             # A home that is empty takes anything that fits at all.
-            if share <= 1 or not self._living[home]:
-                shares.append((share, home))
-        return min(shares)[1] if shares else None
+            if share <= 1 or not room.living:
+                places.append((share, home, start))
+        if not places:
+            return None
+        _, home, start = min(self._with_prefix(sequence, places) or places)
+        return home, start
 
-    def _peak_with(self, home: int, sequence: Sequence) -> int:
-        expect = self._lengths.expect_remaining
-        outlook = [(s.length, expect(s)) for s in self._living[home].values()]
-        outlook.append((sequence.length, expect(sequence)))
-        return peak_tokens(outlook, self._rooms[home].page_tokens)
+    def _with_prefix(
+        self, sequence: Sequence, places: list[tuple[float, int, Start]]
+    ) -> list[tuple[float, int, Start]]:
+        """Those of ``places`` that have, or will have, its prefix and are not too full for it."""
+        least = min(share for share, _, _ in places)
+        longest = sequence.length + sequence.remaining
 
-    def _admit(self, sequence: Sequence, home: int) -> None:
+        def is_even(share: float, home: int) -> bool:
+            few = _UNEVEN_SEQUENCES * longest / self._rooms[home].pages.num_tokens
+            return share <= _UNEVEN * least + few
+
+        return [
+            (share, home, start)
+            for share, home, start in places
+            if (start.source is not None or start.is_early) and is_even(share, home)
+        ]
+
+    def _admit(self, sequence: Sequence, home: int, start: Start) -> Span:
         sequence.home = home
         sequence.admitted = self._num_admitted
         self._num_admitted += 1
-        self._living[home][sequence.id] = sequence
-        fits = self._rooms[home].grow(sequence.id, sequence.length)
-        assert fits
+        self.num_shared_tokens += start.num_tokens
+        self._rooms[home].admit(sequence, start)
+        length = sequence.length - start.num_tokens
+        return self._span(sequence, start.num_tokens, length, start.source)
 
-    def _span(self, sequence: Sequence, start: int, length: int) -> Span:
+    def _span(self, sequence: Sequence, start: int, length: int, source: int | None = None) -> Span:
         assert sequence.home is not None
         sequence.phase = Phase.STEPPING
-        return Span(sequence, sequence.home, start, length)
+        return Span(sequence, sequence.home, start, length, source)
 
-    def _new_batch(self, decodes: list[Span], prompts: list[Span]) -> Batch:
+    def _new_batch(self, spans: list[Span]) -> Batch:
         def by_home(span: Span) -> int:
             return span.home
 
         batch = Batch(
             self._num_batches,
-            tuple(sorted(decodes, key=by_home)),
-            tuple(sorted(prompts, key=by_home)),
+            tuple(sorted((span for span in spans if span.start > 0), key=by_home)),
+            tuple(sorted((span for span in spans if span.start == 0), key=by_home)),
         )
         self._num_batches += 1
         self._batches[batch.id] = batch
@@ -229,6 +286,7 @@ class Scheduler:
         finished: list[Sequence] = []
         for span, token in zip(event.batch.spans, event.tokens, strict=True):
             sequence = span.sequence
+            self._rooms[span.home].stepped(sequence)
             sequence.output.append(token)
             sequence.finish_reason = _finish_reason(sequence, sequence.id in event.stopped)
             if sequence.finish_reason is None:
@@ -242,8 +300,12 @@ class Scheduler:
         freed: dict[int, list[int]] = {}
         for sequence in sequences:
             self._lengths.ended(sequence)
-            freed.setdefault(self._forget(sequence), []).append(sequence.id)
             sequence.phase = Phase.FINISHED
+            assert sequence.home is not None
+            if self.waiting.has_alike(sequence):
+                self._rooms[sequence.home].keep(sequence)
+            else:
+                freed.setdefault(self._forget(sequence), []).append(sequence.id)
         releases = [Release(home, tuple(ids)) for home, ids in freed.items()]
         return [*releases, *(Finish(sequence) for sequence in sequences)]
 
@@ -254,11 +316,11 @@ class Scheduler:
         for batch in aborted:
             commands.append(Abort(batch))
             commands += self._undo(batch, home)
-        for sequence in list(self._living[home].values()):
+        for sequence in list(self._rooms[home].living.values()):
             if sequence.phase is Phase.READY:
                 self._ready.remove(sequence)
             self._requeue(sequence)
-        del self._living[home], self._rooms[home]
+        del self._rooms[home]
         return commands
 
     def _undo(self, batch: Batch, lost: int) -> Iterable[Command]:
@@ -283,12 +345,11 @@ class Scheduler:
         waiting = [sequence.id for sequence in self.waiting]
         everywhere = stepping + ready + waiting
         assert len(everywhere) == len(set(everywhere))
-        living = {id for home in self._living.values() for id in home}
+        living = {id for room in self._rooms.values() for id in room.living}
         assert living == set(stepping + ready)
         assert len(self._batches) <= self.limits.batches_in_flight
-        for home, sequences in self._living.items():
-            assert self._rooms[home].pages.keys() == sequences.keys()
-            assert all(sequence.home == home for sequence in sequences.values())
+        for home, room in self._rooms.items():
+            assert all(sequence.home == home for sequence in room.living.values())
 
 
 def _finish_reason(sequence: Sequence, stopped: bool) -> FinishReason | None:

@@ -1,5 +1,7 @@
 """Requests without KV, in the order in which they will be admitted."""
 
+from collections import Counter
+from collections.abc import Iterator
 from heapq import heappop, heappush
 
 from glinthawk.core.sequence import Sequence
@@ -8,21 +10,28 @@ __all__ = ["Waiting"]
 
 
 class Waiting:
-    """Pre-empted sequences first, then the longest answers, so that a job's tail is short."""
+    """Pre-empted sequences first, then the longest answers, so that a job's tail is short; among
+    equals those together whose prompts begin with the same ``page_tokens`` tokens."""
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, int, Sequence]] = []
+    def __init__(self, page_tokens: int) -> None:
+        self._page_tokens = page_tokens
+        self._heap: list[tuple[int, int, int, int, Sequence]] = []
+        self._first_of: dict[tuple[int, ...], int] = {}
+        self._counts: Counter[tuple[int, ...]] = Counter()
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Sequence]:
         return (entry[-1] for entry in self._heap)
 
     def push(self, sequence: Sequence) -> None:
         """Add a sequence; one that was admitted before goes to the front."""
         rank = 0 if sequence.admitted >= 0 else 1
-        heappush(self._heap, (rank, -sequence.remaining, sequence.id, sequence))
+        page = self._first_page(sequence)
+        self._counts[page] += 1
+        first = self._first_of.setdefault(page, sequence.id)
+        heappush(self._heap, (rank, -sequence.remaining, first, sequence.id, sequence))
 
     def peek(self) -> Sequence:
         """The next to be admitted."""
@@ -30,8 +39,24 @@ class Waiting:
 
     def pop(self) -> Sequence:
         """Take the next to be admitted."""
-        return heappop(self._heap)[-1]
+        sequence = heappop(self._heap)[-1]
+        page = self._first_page(sequence)
+        self._counts[page] -= 1
+        if not self._counts[page]:
+            del self._counts[page], self._first_of[page]
+        return sequence
+
+    def has_alike(self, sequence: Sequence) -> bool:
+        """Whether a prompt that waits begins with the same page."""
+        return len(sequence.request.prompt) >= self._page_tokens and (
+            self._first_page(sequence) in self._counts
+        )
 
     def clear(self) -> None:
         """Drop all."""
         self._heap.clear()
+        self._counts.clear()
+        self._first_of.clear()
+
+    def _first_page(self, sequence: Sequence) -> tuple[int, ...]:
+        return sequence.request.prompt[: self._page_tokens]

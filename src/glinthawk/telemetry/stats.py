@@ -11,6 +11,8 @@ class RunStats(msgspec.Struct, kw_only=True):
     requests: int = 0
     failed: int = 0
     prompt_tokens: int = 0
+    #: Those whose KV another sequence had there already, counted at every admission.
+    prompt_tokens_shared: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
     tokens_per_second: float = 0.0

@@ -1,11 +1,11 @@
-"""Where decode attention happens, as Tier 1 sees it: a home keeps KV and answers attention.
+"""Where attention over KV happens, as Tier 1 sees it: a home keeps KV and answers attention.
 
 ``LocalHome`` is Tier 1's own memory; ``RemoteHome`` a worker behind a channel. Both take the rows
 of a step once and then one parcel a layer.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -37,7 +37,11 @@ from glinthawk.wire.messages import (
 
 __all__ = ["Cache", "Home", "LocalHome", "RemoteHome", "Reply", "Traffic"]
 
-#: (step, o) for an answered decode parcel, (step, None) for prompts that are stored.
+#: (source, sequence, number of tokens)
+_Fork = tuple[int, int, int]
+#: sequences, starts, lengths
+_Columns = tuple[list[int], list[int], list[int]]
+#: (step, o) for an answered parcel, (step, None) for prompts that are stored.
 Reply = tuple[int, torch.Tensor | None]
 
 
@@ -48,14 +52,14 @@ class Home(Protocol):
     num_pages: int
     page_tokens: int
 
-    def begin(self, step: int, decodes: Sequence[Span], prompts: Sequence[Span]) -> None:
+    def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
         """Announce a step's rows here."""
         ...
 
     def attend(
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor | None:
-        """Keep k, v of the decode rows and attend; None when the output comes as a Reply."""
+        """Keep k, v of the extends and attend; None when the output comes as a Reply."""
         ...
 
     def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
@@ -83,7 +87,7 @@ class Cache(Protocol):
     @property
     def peak_bytes(self) -> int: ...
 
-    def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> Any: ...
+    def begin(self, forks: Iterable[_Fork], *groups: _Columns) -> list[Any]: ...
 
     def store(self, layer: int, table: Any, k: torch.Tensor, v: torch.Tensor) -> None: ...
 
@@ -109,9 +113,8 @@ class LocalHome:
         """Most bytes of KV held at one time."""
         return self._cache.peak_bytes
 
-    def begin(self, step: int, decodes: Sequence[Span], prompts: Sequence[Span]) -> None:
-        both = [_columns(spans) for spans in (decodes, prompts)]
-        tables = [self._cache.table(*columns) if columns[0] else None for columns in both]
+    def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
+        tables = self._cache.begin(_forks(extends), _columns(extends), _columns(prompts))
         self._steps[step] = (tables[0], tables[1])
 
     def attend(
@@ -134,7 +137,10 @@ class LocalHome:
 
 
 class Traffic:
-    """Bytes that crossed one link, header frames included."""
+    """Bytes that crossed one link, header frames included.
+
+    Prompts behind a shared prefix are attended at home as decode rows are, and count with them.
+    """
 
     def __init__(self) -> None:
         self.decode_bytes_out = 0
@@ -154,7 +160,7 @@ class RemoteHome:
         self._layers = spec.layers
         self._device = device
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
-        self._decode_rows: dict[int, int] = {}
+        self._rows: dict[int, int] = {}
 
     def open(self, spec: ModelSpec, kv_dtype: str) -> None:
         """Ask for a session; ``await_open`` takes the answer."""
@@ -166,11 +172,11 @@ class RemoteHome:
         self.num_pages, self.page_tokens = message.num_pages, message.page_tokens
         self.threads = message.threads
 
-    def begin(self, step: int, decodes: Sequence[Span], prompts: Sequence[Span]) -> None:
-        message = Begin(step, Spans(*_columns(decodes)), Spans(*_columns(prompts)))
-        num_bytes = self._send(message)
-        self._decode_rows[step] = len(decodes)
-        if decodes:
+    def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
+        both = [Spans(*_columns(spans)) for spans in (extends, prompts)]
+        num_bytes = self._send(Begin(step, both[0], both[1], _forks(extends)))
+        self._rows[step] = sum(span.length for span in extends)
+        if extends:
             self.traffic.decode_bytes_out += num_bytes
         else:
             self.traffic.prefill_bytes += num_bytes
@@ -190,12 +196,12 @@ class RemoteHome:
         self._send(Release(sequences))
 
     def abandon(self, step: int) -> None:
-        self._decode_rows.pop(step, None)
+        self._rows.pop(step, None)
         self._send(Abandon(step))
 
     def finish(self, step: int) -> None:
         """The step is over; its late replies, if any, are dropped."""
-        self._decode_rows.pop(step, None)
+        self._rows.pop(step, None)
 
     def receive(self) -> list[Reply]:
         """Everything that has arrived. Raises WorkerLost when the worker is gone."""
@@ -205,11 +211,11 @@ class RemoteHome:
             match message:
                 case Attended(step, layer):
                     self.traffic.decode_bytes_back += num_bytes
-                    if step in self._decode_rows:
+                    if step in self._rows:
                         replies.append((step, self._output(step, layer, frames)))
                 case Stored(step):
                     self.traffic.prefill_bytes += num_bytes
-                    if step in self._decode_rows:
+                    if step in self._rows:
                         replies.append((step, None))
                 case Stats():
                     self.stats = message
@@ -262,14 +268,20 @@ class RemoteHome:
 
     def _output(self, step: int, layer: int, frames: list[memoryview]) -> torch.Tensor:
         spec = self._layers[layer]
-        shape = (self._decode_rows[step], spec.num_heads, spec.value_dim)
+        shape = (self._rows[step], spec.num_heads, spec.value_dim)
         expected = shape[0] * shape[1] * shape[2] * self._dtype.itemsize
         if len(frames) != 1 or frames[0].nbytes != expected:
             raise WireError(f"an answer of layer {layer} has the wrong size", home=self.id)
         return torch.frombuffer(frames[0], dtype=self._dtype).view(shape).to(self._device)
 
 
-def _columns(spans: Sequence[Span]) -> tuple[list[int], list[int], list[int]]:
+def _forks(spans: Sequence[Span]) -> list[_Fork]:
+    return [
+        (span.source, span.sequence.id, span.start) for span in spans if span.source is not None
+    ]
+
+
+def _columns(spans: Sequence[Span]) -> _Columns:
     return (
         [span.sequence.id for span in spans],
         [span.start for span in spans],

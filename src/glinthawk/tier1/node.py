@@ -1,6 +1,6 @@
 """A Tier-1 node: takes batches, runs each one's forward pass from attention to attention.
 
-While one batch's decode rows are attended at their homes, the node runs another batch, or computes
+While one batch's rows are attended at their homes, the node runs another batch, or computes
 the attention of prompts. One thread does all of it; only ``poll`` ever waits.
 """
 
@@ -33,7 +33,7 @@ class _Running:
     batch: Batch
     forward: Pass
     #: Rows of each home in the flattened batch: (home id, rows).
-    decodes: list[tuple[int, slice]]
+    extends: list[tuple[int, slice]]
     prompts: list[tuple[int, slice]]
     #: Homes whose answer for the current layer has not come.
     awaited: set[int] = field(default_factory=set)
@@ -81,14 +81,14 @@ class Node:
         running = _Running(
             batch,
             self._new_pass(batch),
-            _rows_by_home(batch.decodes, 0),
-            _rows_by_home(batch.prompts, len(batch.decodes)),
+            _rows_by_home(batch.extends, 0),
+            _rows_by_home(batch.prompts, batch.num_extend_tokens),
         )
         self._running[batch.id] = running
         for home_id in {span.home for span in batch.spans}:
             self._homes[home_id].begin(
                 batch.id,
-                [span for span in batch.decodes if span.home == home_id],
+                [span for span in batch.extends if span.home == home_id],
                 [span for span in batch.prompts if span.home == home_id],
             )
 
@@ -158,13 +158,13 @@ class Node:
         self.busy_s += time.perf_counter() - begun
 
     def _answer(self, running: _Running, call: Call) -> None:
-        """Send the decode rows away first, so that homes work while prompts are attended here."""
+        """Send the extends away first, so that homes work while prompts are attended here."""
         index, step = running.forward.depth, running.batch.id
         layer = self._layers[index]
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (call.queries, call.keys, call.values))
         output = q.new_empty(len(q), layer.num_heads, layer.value_dim)
         running.output = output
-        for home_id, rows in self._remote_first(running.decodes):
+        for home_id, rows in self._remote_first(running.extends):
             answer = self._homes[home_id].attend(step, index, q[rows], k[rows], v[rows])
             if answer is None:
                 running.awaited.add(home_id)
@@ -175,12 +175,12 @@ class Node:
             if index == 0 and not kept:
                 running.unstored.add(home_id)
         if running.batch.prompts:
-            rows = slice(len(running.batch.decodes), len(q))
+            rows = slice(running.batch.num_extend_tokens, len(q))
             lengths = [span.length for span in running.batch.prompts]
             output[rows] = attend_prompts(q[rows], k[rows], v[rows], lengths, layer)
 
-    def _remote_first(self, decodes: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
-        return sorted(decodes, key=lambda rows: not isinstance(self._homes[rows[0]], RemoteHome))
+    def _remote_first(self, extends: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
+        return sorted(extends, key=lambda rows: not isinstance(self._homes[rows[0]], RemoteHome))
 
     def _collect(self, wait: bool) -> None:
         """Take in what workers answered; with ``wait``, until at least one has."""
@@ -198,7 +198,7 @@ class Node:
         if output is None:
             running.unstored.discard(home_id)
             return
-        rows = next(rows for home, rows in running.decodes if home == home_id)
+        rows = next(rows for home, rows in running.extends if home == home_id)
         assert running.output is not None
         running.output[rows] = output
         running.awaited.discard(home_id)

@@ -39,3 +39,7 @@ class Backend(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """``append``, then ``attend``: a decode parcel in one call."""
         ...
+
+    def copy_page(self, source: int, target: int) -> None:
+        """Copy a page's keys and values in all layers."""
+        ...

@@ -1,15 +1,22 @@
 """A KV cache of a fixed size: pages for sequences, and a backend that computes over them."""
 
+from collections.abc import Iterable
+
 import torch
 
 from glinthawk.core.config import PAGE_TOKENS
-from glinthawk.core.errors import WorkerRefused
+from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.core.units import format_size
 from glinthawk.tier2.backends import BackendChoice
 from glinthawk.tier2.pages import PageTable, SpanTable
 
 __all__ = ["KVCache"]
+
+#: (source, sequence, number of tokens)
+_Fork = tuple[int, int, int]
+#: sequences, starts, lengths
+_Columns = tuple[list[int], list[int], list[int]]
 
 
 class KVCache:
@@ -42,9 +49,28 @@ class KVCache:
     def peak_bytes(self) -> int:
         return self.pages.peak_used * self.page_bytes
 
-    def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> SpanTable:
-        """Reserve room for a step's spans; see PageTable.table."""
-        return self.pages.table(sequences, starts, lengths)
+    def begin(self, forks: Iterable[_Fork], *groups: _Columns) -> list[SpanTable | None]:
+        """Pages for a step; a table for each group of spans, None for an empty one.
+
+        Every fork (source, sequence, n) first lets a new sequence begin with the first n tokens of
+        another. Raises WireError, and changes nothing, if any of it cannot be.
+        """
+        begun: list[int] = []
+        try:
+            for source, sequence, num_tokens in forks:
+                self.pages.share(source, sequence, num_tokens)
+                begun.append(sequence)
+            sequences, starts, lengths = (
+                [number for column in columns for number in column]
+                for columns in zip(*groups, strict=True)
+            )
+            copies = self.pages.reserve(sequences, starts, lengths)
+        except WireError:
+            self.pages.release(begun)
+            raise
+        for source, target in copies:
+            self._backend.copy_page(source, target)
+        return [self.pages.table(*columns) if columns[0] else None for columns in groups]
 
     def store(self, layer: int, table: SpanTable, k: torch.Tensor, v: torch.Tensor) -> None:
         """Keep keys (T, K, D) and values (T, K, Dv) of new tokens."""

@@ -1,4 +1,4 @@
-"""Which pages of KV belong to which sequence. Knows numbers, never tensors of keys or values."""
+"""Which pages hold the KV of which sequence. Knows numbers, never tensors of keys or values."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from glinthawk.core.errors import WireError
+from glinthawk.core.pages import Pages
 
 __all__ = ["PageTable", "SpanTable"]
 
@@ -30,63 +31,89 @@ class SpanTable:
 
 
 class PageTable:
-    """Hands pages to sequences. ``free + used == num_pages`` at all times."""
+    """Pages, and how many tokens of each sequence have been written to them."""
 
     def __init__(self, num_pages: int, page_tokens: int) -> None:
         self.num_pages = num_pages
         self.page_tokens = page_tokens
         self.peak_used = 0
-        self._free = list(range(num_pages - 1, -1, -1))
-        self._pages: dict[int, list[int]] = {}
+        self._pages = Pages(num_pages, page_tokens)
         #: Tokens that each sequence has had room for so far; the next span begins there or before.
         self._tokens: dict[int, int] = {}
 
     @property
     def num_used(self) -> int:
-        return self.num_pages - len(self._free)
+        return self._pages.num_used
 
     def release(self, sequences: Iterable[int]) -> None:
         """Take back all pages of ``sequences``; unknown ones hold none."""
         for sequence in sequences:
-            self._free.extend(self._pages.pop(sequence, ()))
+            self._pages.release(sequence)
             self._tokens.pop(sequence, None)
 
-    def reserve(self, sequences: list[int], starts: list[int], lengths: list[int]) -> None:
-        """Give every span the pages it needs.
+    def share(self, source: int, sequence: int, num_tokens: int) -> None:
+        """Begin ``sequence`` with the first ``num_tokens`` tokens of ``source``, without a copy.
+
+        Raises WireError when ``source`` has fewer, or ``sequence`` has begun already.
+        """
+        if not 0 < num_tokens <= self._tokens.get(source, 0):
+            raise WireError(
+                f"sequence {source} has no {num_tokens} tokens to share; prefill them instead"
+            )
+        if sequence in self._tokens:
+            raise WireError(f"sequence {sequence} has KV already and cannot begin with another's")
+        self._pages.share(source, sequence, num_tokens)
+        self._tokens[sequence] = num_tokens
+
+    def rewind(self, sequences: list[int], starts: list[int]) -> None:
+        """What sequences hold from ``starts`` on was never written, or not in all layers."""
+        for sequence, start in zip(sequences, starts, strict=True):
+            if sequence in self._tokens:
+                self._tokens[sequence] = min(self._tokens[sequence], start)
+
+    def reserve(
+        self, sequences: list[int], starts: list[int], lengths: list[int]
+    ) -> list[tuple[int, int]]:
+        """Give every span the pages it needs for itself; returns (page, page to copy it to) for
+        those that are shared so far.
 
         Raises WireError, and gives nothing, when the pages run out or a span leaves a gap.
         """
-        needs = [self._missing(*span) for span in zip(sequences, starts, lengths, strict=True)]
-        if sum(needs) > len(self._free):
+        spans = list(zip(sequences, starts, lengths, strict=True))
+        need = sum(self._missing(*span) for span in spans)
+        if need > self._pages.num_free:
             raise WireError(
-                f"the KV cache needs {sum(needs)} more pages and has {len(self._free)} free; "
+                f"the KV cache needs {need} more pages and has {self._pages.num_free} free; "
                 "the scheduler must pre-empt first"
             )
-        for sequence, start, length, need in zip(sequences, starts, lengths, needs, strict=True):
-            owned = self._pages.setdefault(sequence, [])
-            owned.extend(self._free.pop() for _ in range(need))
-            self._tokens[sequence] = max(self._tokens.get(sequence, 0), start + length)
+        copies = []
+        for sequence, start, length in spans:
+            end = start + length
+            self._pages.grow(sequence, end)
+            copies += self._pages.unshare(sequence, start, end)
+            self._tokens[sequence] = max(self._tokens.get(sequence, 0), end)
         self.peak_used = max(self.peak_used, self.num_used)
+        return copies
 
     def _missing(self, sequence: int, start: int, length: int) -> int:
-        """Pages to add so that ``sequence`` holds ``start + length`` tokens."""
-        owned = len(self._pages.get(sequence, ()))
+        """Free pages that this span takes: new ones, and own ones for those that are shared."""
         if start > self._tokens.get(sequence, 0):
             raise WireError(
                 f"sequence {sequence} has no KV before position {start}; prefill it again"
             )
-        return max(0, self._num_pages(start + length) - owned)
-
-    def _num_pages(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.page_tokens)
+        end = start + length
+        return self._pages.missing(sequence, end) + self._pages.num_shared(sequence, start, end)
 
     def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> SpanTable:
-        """Where the pages of spans are, reserved if they were not; raises as ``reserve``."""
-        self.reserve(sequences, starts, lengths)
+        """Where the pages of spans are, reserved if they were not; raises as ``reserve``. Whoever
+        shares pages reserves before, and copies."""
+        copies = self.reserve(sequences, starts, lengths)
+        assert not copies
         pages: list[int] = []
         offsets = [0]
         for sequence, start, length in zip(sequences, starts, lengths, strict=True):
-            pages.extend(self._pages[sequence][: self._num_pages(start + length)])
+            count = -(-(start + length) // self.page_tokens)
+            pages.extend(self._pages.held[sequence][:count])
             offsets.append(len(pages))
         return SpanTable(
             starts=torch.tensor(starts, dtype=torch.int32),

@@ -63,6 +63,10 @@ class TorchBackend:
         self.append(layer, table, keys, values)
         return self.attend(layer, table, queries)
 
+    def copy_page(self, source: int, target: int) -> None:
+        for pool in (*self._keys, *self._values):
+            pool[target] = pool[source]
+
     def _gather(self, layer: int, table: SpanTable, span: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of one span's whole sequence, (S, K, D) and (S, K, Dv)."""
         first, last = int(table.offsets[span]), int(table.offsets[span + 1])

@@ -23,8 +23,10 @@ _LARGEST_ROW = 1 << 24
 class _Step:
     """Tables of a step, each kept until its last layer is done."""
 
-    decodes: SpanTable | None
+    extends: SpanTable | None
     prompts: SpanTable | None
+    #: Where its sequences stood before it: (sequences, starts).
+    before: tuple[list[int], list[int]]
 
 
 class Session:
@@ -42,24 +44,23 @@ class Session:
         """Reserve pages for a step's rows."""
         if message.step in self._steps:
             raise WireError(f"step {message.step} has begun already")
-        if any(length != 1 for length in message.decodes.lengths):
-            raise WireError("a decode row is one token long")
-        both = [_columns(spans) for spans in (message.decodes, message.prompts)]
-        sequences, starts, lengths = (first + second for first, second in zip(*both, strict=True))
+        extends, prompts = (_columns(spans) for spans in (message.extends, message.prompts))
+        sequences = extends[0] + prompts[0]
         if len(set(sequences)) != len(sequences):
             raise WireError("a sequence appears twice in one step")
-        # All or nothing, before either table is made.
-        self.cache.pages.reserve(sequences, starts, lengths)
-        tables = [self.cache.table(*columns) if columns[0] else None for columns in both]
+        if any(prompts[1]):
+            raise WireError("a prompt starts at position 0")
+        tables = self.cache.begin(message.forks, extends, prompts)
         if any(tables):
-            self._steps[message.step] = _Step(*tables)
+            before = (sequences, extends[1] + prompts[1])
+            self._steps[message.step] = _Step(tables[0], tables[1], before)
 
     def attend(self, message: Attend, frames: Sequence[memoryview]) -> torch.Tensor:
-        """Attention output (T, H, Dv) of the step's decode rows in one layer."""
+        """Attention output (T, H, Dv) of the step's extends in one layer."""
         layer = self._layer(message.layer)
-        table = self._step(message.step).decodes
+        table = self._step(message.step).extends
         if table is None:
-            raise WireError(f"step {message.step} has no decode rows here, or they are done")
+            raise WireError(f"step {message.step} has no rows to attend here, or they are done")
         rows, kv_heads = table.num_rows, layer.num_kv_heads
         queries, keys, values = self._tensors(
             frames,
@@ -69,7 +70,7 @@ class Session:
         )
         output = self.cache.attend(message.layer, table, queries, keys, values)
         if self._is_last(message.layer):
-            self._steps[message.step].decodes = None
+            self._steps[message.step].extends = None
             self._forget_if_done(message.step)
         return output
 
@@ -95,7 +96,9 @@ class Session:
         self.cache.release(sequences)
 
     def abandon(self, step: int) -> None:
-        self._steps.pop(step, None)
+        """What the step wrote is not in all layers, so nobody may attend over it."""
+        if step in self._steps:
+            self.cache.pages.rewind(*self._steps.pop(step).before)
 
     def _layer(self, index: int) -> AttentionLayer:
         if not 0 <= index < len(self._layers):
@@ -112,7 +115,7 @@ class Session:
             raise WireError(f"step {step} has not begun") from None
 
     def _forget_if_done(self, step: int) -> None:
-        if self._steps[step].decodes is None and self._steps[step].prompts is None:
+        if self._steps[step].extends is None and self._steps[step].prompts is None:
             del self._steps[step]
 
     def _tensors(

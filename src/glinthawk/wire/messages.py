@@ -1,10 +1,10 @@
 """The wire is one closed union: every message between Tier 1 and a Tier-2 worker.
 
 Tier 1 opens a session with the model's attention layers. Each step begins with the rows that the
-worker holds (``Begin``); then every layer sends one ``Attend`` parcel (frames q, k, v of the decode
-rows; the answer ``Attended`` carries o) and, when the step has prompts, one ``Store`` parcel
-(frames k, v; the last layer's is acknowledged by ``Stored``). So the rows travel once a step and a
-layer's parcel is nothing but a few bytes and its tensors.
+worker holds (``Begin``); then every layer sends one ``Attend`` parcel (frames q, k, v of the rows
+that are attended there; the answer ``Attended`` carries o) and, when the step has prompts, one
+``Store`` parcel (frames k, v; the last layer's is acknowledged by ``Stored``). So the rows travel
+once a step and a layer's parcel is nothing but a few bytes and its tensors.
 
 Frames are raw little-endian elements, row-major: q (T, H, D), k (T, K, D), v (T, K, Dv),
 o (T, H, Dv), in the session's ``wire_dtype``.
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
-VERSION = 1
+VERSION = 2
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=str.lower, omit_defaults=True):
@@ -65,15 +65,21 @@ class Open(Message, frozen=True):
 
 
 class Begin(Message, frozen=True):
-    """The rows of one step, in the order in which every layer's frames hold them."""
+    """The rows of one step, in the order in which every layer's frames hold them.
+
+    ``extends`` continue what the worker holds, mostly by one token, and are attended there;
+    ``prompts`` are only kept. A fork (source, sequence, n) lets a new sequence begin with the first
+    n tokens of another.
+    """
 
     step: int
-    decodes: Spans
+    extends: Spans
     prompts: Spans
+    forks: list[tuple[int, int, int]] = []
 
 
 class Attend(Message, frozen=True):
-    """Keep k, v of the step's decode rows in one layer and attend. Frames q, k, v."""
+    """Keep k, v of the step's extends in one layer and attend. Frames q, k, v."""
 
     step: int
     layer: int
@@ -115,7 +121,7 @@ class Opened(Message, frozen=True):
 
 
 class Attended(Message, frozen=True):
-    """Attention output of the step's decode rows in one layer. Frame o."""
+    """Attention output of the step's extends in one layer. Frame o."""
 
     step: int
     layer: int
