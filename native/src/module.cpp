@@ -1,5 +1,5 @@
-// What Python sees: thin, and private to glinthawk.tier2.native, which checks tensors. Addresses are
-// plain numbers. Every call that takes long releases the GIL.
+// What Python sees: thin, and private to glinthawk.tier2.native and glinthawk.tier1.norms, which check
+// tensors. Addresses are plain numbers. Every call that takes long releases the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
@@ -124,6 +124,18 @@ Plan* make_plan(std::uintptr_t starts, std::uintptr_t lengths, std::size_t num_s
                     num_rows, page_limit, page_tokens);
 }
 
+// Norms of rows that lie one after the other; sizes are multiples of 16.
+void rms_norm(std::uintptr_t out, std::uintptr_t rows, std::uintptr_t weight, std::size_t num_rows,
+              int size, float epsilon, const std::string& dtype) {
+    if (size < 16 || size % 16) throw std::invalid_argument("a row is a multiple of 16 long");
+    static const Kernels& kernels = *choose_kernels("auto", DType::float32).kernels;
+    const DType type = dtype_named(dtype);
+    const std::size_t stride = std::size_t(size) * dtype_bytes(type);
+    for (std::size_t at = 0; at < num_rows * stride; at += stride)
+        kernels.norm(pointer<std::byte>(out) + at, pointer<std::byte>(rows) + at,
+                     pointer<float>(weight), size, epsilon, type);
+}
+
 // Owns its pool: members in order of need.
 struct OwnedRoof {
     Pool pool;
@@ -142,6 +154,7 @@ NB_MODULE(_native, m) {
     using release = nb::call_guard<nb::gil_scoped_release>;
 
     m.def("supported_isas", &supported_isas);
+    m.def("rms_norm", &rms_norm, release());
     nb::class_<LayerArgument>(m, "Layer");
     m.def("make_layer", &make_layer, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "value_dim"_a,
           "scaling"_a, "window"_a, "softcap"_a, "sinks"_a);

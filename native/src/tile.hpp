@@ -66,6 +66,9 @@ struct Kernels {
     void (*attend)(const Geometry& geometry, const Tile& tile, int num_rows);
     void (*merge)(const Merge& merge);
     void (*rest)();  // a thread calls it when it has no more tiles
+    // Root-mean-square norm of a row whose size is a multiple of 16.
+    void (*norm)(std::byte* out, const std::byte* row, const float* weight, int size, float epsilon,
+                 DType dtype);
     // Reads memory as fast as it can, asking for lines `ahead` bytes before they are needed (0: not);
     // returns a number nobody needs. For the roof.
     float (*read)(const std::byte* memory, std::size_t bytes, std::size_t ahead);

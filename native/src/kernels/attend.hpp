@@ -2,6 +2,7 @@
 #pragma once
 
 #include "dense.hpp"
+#include "norm.hpp"
 #include "rows.hpp"
 
 namespace glinthawk {
@@ -47,7 +48,7 @@ inline float read(const std::byte* memory, std::size_t bytes, std::size_t ahead)
 template <class Codec>
 const Kernels* kernels() {
     static constexpr Kernels table{Codec::kTileRows, Codec::pack_query, clear_row, attend<Codec>,
-                                   merge_row,        Codec::rest,       read};
+                                   merge_row,        Codec::rest,       norm_row,   read};
     return &table;
 }
 

@@ -3,13 +3,13 @@
 import json
 import math
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 
 from glinthawk import _native
+from glinthawk.bench.timing import medians
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.native import NativeBackend
 from glinthawk.tier2.pages import PageTable, SpanTable
@@ -118,18 +118,6 @@ def _queries(layer: AttentionLayer, count: int) -> torch.Tensor:
     return torch.randn(count, layer.num_heads, layer.head_dim).bfloat16()
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
-
-
-def _medians(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Median seconds of each call; one round runs each once, after a round that does not count."""
-    times = [[_seconds(call) for call in calls] for _ in range(rounds + 1)]
-    return [statistics.median(column) for column in zip(*times[1:], strict=True)]
-
-
 def _table(plan: Plan, roofs: dict[int, "_native.Roof"], write: _Write) -> list[Row]:
     write("head_dim group context threads  kv_dtype    GB/s   roof  ratio   sdpa")
     rows = []
@@ -178,7 +166,7 @@ def _speeds(
     backend = _backend(layer, _num_pages(lengths), kv_dtype, threads)
     table, queries = _fill(backend, layer, lengths), _queries(layer, batch)
     peaks: list[float] = []
-    seconds, _ = _medians(
+    seconds, _ = medians(
         plan.rounds,
         lambda: backend.attend(0, table, queries),
         lambda: peaks.append(roof.measure() / 1e9),
@@ -190,7 +178,7 @@ def _speeds(
 def _sdpa_speed(plan: Plan, layer: AttentionLayer, context: int, threads: int) -> float:
     """GB/s of torch's own attention on the same work in bfloat16."""
     batch = _batch(plan, layer, context, "bfloat16")
-    (seconds,) = _medians(max(2, plan.rounds // 4), _sdpa(layer, context, batch, threads))
+    (seconds,) = medians(max(2, plan.rounds // 4), _sdpa(layer, context, batch, threads))
     return batch * context * _token_bytes(layer, "bfloat16") / seconds / 1e9
 
 
@@ -225,7 +213,7 @@ def _ragged(plan: Plan, threads: int, write: _Write) -> float:
         backend = _backend(layer, _num_pages(lengths), "bfloat16", threads)
         table, queries = _fill(backend, layer, lengths), _queries(layer, 64)
         calls.append(lambda b=backend, t=table, q=queries: b.attend(0, t, q))
-    seconds = _medians(plan.rounds, *calls)
+    seconds = medians(plan.rounds, *calls)
     speed = (sum(ragged) / seconds[0]) / (sum(uniform) / seconds[1])
     write(f"ragged batch (16 to {plan.longest} tokens): {speed:.2f} of a uniform one's speed")
     return float(round(speed, 3))
@@ -245,7 +233,7 @@ def _shared(plan: Plan, group: int, threads: int, write: _Write) -> float:
     # A table in use is kept by its identity; two in turn would be planned again every time.
     other = _backend(layer, _num_pages(lengths), "bfloat16", threads)
     _fill(other, layer, lengths)
-    with_shared, with_private = _medians(
+    with_shared, with_private = medians(
         plan.rounds,
         lambda: other.attend(0, shared, queries),
         lambda: backend.attend(0, private, queries),

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["attention", "bench"]
+__all__ = ["attention", "bench", "dense"]
+
+_Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 
 bench = typer.Typer(
     help="Measure this machine: the ceiling first, then what is reached, then one JSON line.",
@@ -12,16 +14,17 @@ bench = typer.Typer(
 )
 
 
-@bench.callback()
-def _group() -> None:
-    """A group of commands, though there is one."""
+@bench.command()
+def attention(quick: _Quick = False) -> None:
+    """Tier-2 attention against the speed of memory."""
+    from glinthawk.bench.attention import run
+
+    run(typer.echo, quick=quick)
 
 
 @bench.command()
-def attention(
-    quick: Annotated[bool, typer.Option("--quick", help="A look in a minute.")] = False,
-) -> None:
-    """Tier-2 attention against the speed of memory."""
-    from glinthawk.bench.attention import run
+def dense(quick: _Quick = False) -> None:
+    """Tier 1's dense step against its linear layers alone."""
+    from glinthawk.bench.dense import run
 
     run(typer.echo, quick=quick)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from glinthawk.core.config import Device, Dtype, EngineConfig, KvDtype, LoadFormat
+from glinthawk.core.config import Dense, Device, Dtype, EngineConfig, KvDtype, LoadFormat
 
 __all__ = ["run"]
 
@@ -46,6 +46,10 @@ def run(
     load_format: Annotated[
         LoadFormat, typer.Option(help="dummy: random weights from config.json alone.")
     ] = _DEFAULT.load_format,
+    dense: Annotated[
+        Dense,
+        typer.Option(help="auto: linear layers are packed for this CPU; plain: left as they are."),
+    ] = _DEFAULT.dense,
     batch_size: Annotated[
         str, typer.Option(help="Most sequences that step together, or auto.")
     ] = str(_DEFAULT.batch_size),
@@ -86,6 +90,7 @@ def run(
         dtype=dtype,
         device=device,
         load_format=load_format,
+        dense=dense,
         batch_size=_count("--batch-size", batch_size),
         batches_in_flight=_count("--batches-in-flight", batches_in_flight),
         batch_tokens=batch_tokens,

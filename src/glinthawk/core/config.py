@@ -10,6 +10,7 @@ __all__ = [
     "PAGE_TOKENS",
     "PRIVATE_FOLDER",
     "Auto",
+    "Dense",
     "Device",
     "Dtype",
     "EngineConfig",
@@ -28,8 +29,15 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 KvDtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 LoadFormat = Literal["auto", "dummy"]
+Dense = Literal["auto", "plain"]
 
-_CHOICES = {"kv_dtype": KvDtype, "dtype": Dtype, "device": Device, "load_format": LoadFormat}
+_CHOICES = {
+    "kv_dtype": KvDtype,
+    "dtype": Dtype,
+    "device": Device,
+    "load_format": LoadFormat,
+    "dense": Dense,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +54,8 @@ class EngineConfig:
     dtype: Dtype = "auto"
     device: Device = "auto"
     load_format: LoadFormat = "auto"
+    #: ``auto`` packs linear layers for this CPU; ``plain`` leaves the model as it was made.
+    dense: Dense = "auto"
     #: Most sequences that take one step together.
     batch_size: int | Auto = "auto"
     batches_in_flight: int | Auto = "auto"

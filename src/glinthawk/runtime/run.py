@@ -118,7 +118,7 @@ def _self_check(loaded: LoadedModel) -> None:
     spec = loaded.spec
     page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
     cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, spec.dtype, loaded.model.device)
-    check_cut(loaded.model, spec, LocalHome(0, cache))
+    check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth)
 
 
 def _open_homes(

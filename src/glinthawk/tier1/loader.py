@@ -11,7 +11,9 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.source import resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
+from glinthawk.tier1.check import Truth, own_answers
 from glinthawk.tier1.discovery import Discovery, discover
+from glinthawk.tier1.packing import pack_model
 
 __all__ = ["LoadedModel", "load_model"]
 
@@ -25,6 +27,8 @@ class LoadedModel:
 
     model: PreTrainedModel
     spec: ModelSpec
+    #: What it said before anything in it was replaced.
+    truth: Truth
 
 
 @torch.inference_mode()
@@ -41,7 +45,11 @@ def load_model(config: EngineConfig) -> LoadedModel:
         found = discover(model)
     except UnsupportedModel as error:
         raise _refusal(config.model, model, error) from error
-    return LoadedModel(model, _describe(config, model, found))
+    spec = _describe(config, model, found)
+    truth = own_answers(model, spec)
+    if config.dense == "auto":
+        pack_model(model)
+    return LoadedModel(model, spec, truth)
 
 
 def _pick_device(wish: str) -> torch.device:

@@ -1,0 +1,57 @@
+"""The models that are measured: real shapes, random weights, made on the spot."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from glinthawk.core.config import Dense, EngineConfig
+from glinthawk.tier1.loader import LoadedModel, load_model
+
+__all__ = ["SHAPES", "load_shape", "write_shape"]
+
+_LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "max_position_embeddings": 131_072,
+    "dtype": "bfloat16",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+#: M is small; L is Llama-3.2-1B.
+SHAPES: dict[str, dict[str, Any]] = {
+    "M": {
+        **_LLAMA,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 4,
+        "intermediate_size": 2048,
+        "vocab_size": 32_000,
+    },
+    "L": {
+        **_LLAMA,
+        "hidden_size": 2048,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+        "intermediate_size": 8192,
+        "vocab_size": 128_256,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def write_shape(folder: Path, name: str) -> Path:
+    """A folder with nothing but the ``config.json`` of a shape."""
+    (folder / "config.json").write_text(json.dumps(SHAPES[name]))
+    return folder
+
+
+def load_shape(name: str, dense: Dense = "auto") -> LoadedModel:
+    """A shape with random weights; the same at every call."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_shape(Path(folder), name)
+        return load_model(EngineConfig(model=str(path), load_format="dummy", dense=dense))
