@@ -191,6 +191,46 @@ def test_ties_at_the_edge_fall_to_lower_ids() -> None:
     assert {choose(_sequence(seed=s, top_k=3), torch.zeros(VOCAB)) for s in range(99)} == {0, 1, 2}
 
 
+@QUIET
+@given(
+    size=st.integers(1000, 20_000),
+    sharpness=st.sampled_from([0.01, 1.0, 4.0]),
+    top_k=st.sampled_from([0, 1, 50, 1500]),
+    top_p=st.sampled_from([1.0, 0.99, 0.9, 0.3]),
+    min_p=st.sampled_from([0.0, 0.001, 0.2]),
+    seed=st.integers(0, 1000),
+)
+def test_large_vocabularies_are_truncated_as_if_all_were_sorted(
+    size: int, sharpness: float, top_k: int, top_p: float, min_p: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # In bfloat16 there are ties everywhere.
+    logits = (sharpness * torch.randn(size, generator=generator)).bfloat16().float()
+    rules = {"temperature": 1.0, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    sequence = _sequence(seed=seed, **rules)
+    probabilities = torch.softmax(logits.double(), dim=-1)
+    ordered, order = probabilities.sort(descending=True, stable=True)
+    keep = torch.ones(size, dtype=torch.bool)
+    if top_k:
+        keep[top_k:] = False
+    if top_p < 1:
+        kept = ordered * keep
+        keep &= kept.cumsum(0) - kept < top_p * kept.sum()
+    keep &= ordered >= min_p * ordered[0]
+    keep[0] = True
+    allowed = torch.zeros(size, dtype=torch.double)
+    allowed[order[keep]] = ordered[keep]
+    heights = allowed.cumsum(0) / allowed.sum()
+    expected = int(torch.searchsorted(heights, uniform(seed, sequence.length), right=True))
+    found = choose(sequence, logits)
+    # Sums in another order may move an edge by a rounding error, to the next token that is kept.
+    neighbours = allowed.nonzero().flatten().tolist()
+    assert abs(neighbours.index(found) - neighbours.index(expected)) <= 1
+    if found != expected:
+        edge = heights[min(found, expected)]
+        assert abs(float(edge) - uniform(seed, sequence.length)) < 1e-9
+
+
 def test_impossible_tokens_are_never_drawn() -> None:
     logits = torch.full((VOCAB,), float("-inf"))
     logits[[2, 5]] = 0.0

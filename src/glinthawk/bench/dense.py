@@ -8,7 +8,7 @@ import torch
 
 from glinthawk.bench.models import load_shape
 from glinthawk.bench.timing import medians
-from glinthawk.tier1.cut import Call, Pass
+from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.packing import PackedLinear
 
@@ -80,7 +80,7 @@ def _measure(plan: Plan, name: str, write: _Write) -> list[Row]:
             torch.set_num_threads(threads)
             linears = _Linears(packed, tokens)
             step, alone, unpacked = medians(
-                plan.rounds, _stepper(packed, tokens), linears, _stepper(plain, tokens)
+                plan.rounds, _step(packed, tokens), linears, _step(plain, tokens)
             )
             row = Row(
                 name,
@@ -100,24 +100,8 @@ def _measure(plan: Plan, name: str, write: _Write) -> list[Row]:
     return rows
 
 
-def _stepper(loaded: LoadedModel, tokens: int) -> Callable[[], torch.Tensor]:
-    """A pass of ``tokens`` decode rows in which attention costs nothing."""
-    spec = loaded.spec
-    ids = torch.randint(spec.vocab_size, (tokens,))
-    positions, keep = torch.arange(tokens), torch.arange(tokens)
-    outputs = [
-        torch.zeros(tokens, layer.num_heads, layer.value_dim, dtype=loaded.model.dtype)
-        for layer in spec.layers
-    ]
-
-    def step() -> torch.Tensor:
-        forward = Pass(loaded.model, ids, positions, keep)
-        result = forward.resume(None)
-        while isinstance(result, Call):
-            result = forward.resume(outputs[forward.depth])
-        return result
-
-    return step
+def _step(loaded: LoadedModel, tokens: int) -> DensePass:
+    return DensePass(loaded.model, loaded.spec.layers, tokens)
 
 
 class _Linears:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["attention", "bench", "dense"]
+__all__ = ["attention", "bench", "dense", "tiers"]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 
@@ -26,5 +26,13 @@ def attention(quick: _Quick = False) -> None:
 def dense(quick: _Quick = False) -> None:
     """Tier 1's dense step against its linear layers alone."""
     from glinthawk.bench.dense import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def tiers(quick: _Quick = False) -> None:
+    """Two tiers against one where KV memory is scarce."""
+    from glinthawk.bench.tiers import run
 
     run(typer.echo, quick=quick)

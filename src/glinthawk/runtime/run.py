@@ -14,8 +14,8 @@ from glinthawk.core.errors import WorkerLost
 from glinthawk.core.limits import Limits
 from glinthawk.core.spec import ModelSpec
 from glinthawk.runtime.engine import Engine
+from glinthawk.runtime.tuning import Tuning, tune
 from glinthawk.runtime.workers import LocalWorkers, parse_tier2
-from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.tier1.check import check_cut
 from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
@@ -33,9 +33,6 @@ _START_S = 120.0
 _ANSWER_S = 15.0
 #: How often a starting worker's process is looked at.
 _LOOK_S = 0.2
-_AUTO_BATCH_SIZE = 256
-#: A second batch computes on Tier 1 while the first one's attention is away.
-_AUTO_BATCHES_IN_FLIGHT = 2
 #: Pages that the self-check's three short sequences fit in.
 _CHECK_PAGES = 8
 
@@ -48,6 +45,7 @@ class Run:
     spec: ModelSpec
     limits: Limits
     kv_dtype: str
+    tuning: Tuning
     node: Node
     homes: tuple[Home, ...]
     began: float
@@ -162,20 +160,14 @@ def assemble(
     config: EngineConfig, loaded: LoadedModel, kv_dtype: str, homes: Sequence[Home]
 ) -> Run:
     """A run over homes that are open."""
-    has_workers = any(isinstance(home, RemoteHome) for home in homes)
-    auto_in_flight = _AUTO_BATCHES_IN_FLIGHT if has_workers else 1
-    batch_limits = BatchLimits(
-        batch_size=_AUTO_BATCH_SIZE if config.batch_size == "auto" else config.batch_size,
-        batches_in_flight=(
-            auto_in_flight if config.batches_in_flight == "auto" else config.batches_in_flight
-        ),
-        batch_tokens=config.batch_tokens,
-    )
+    tuning = tune(config, loaded, homes)
     node = Node(loaded.model, loaded.spec.layers, homes, sample_batch)
     limits = Limits(
         max_model_len=loaded.spec.max_model_len,
         kv_tokens=max(home.num_pages * home.page_tokens for home in homes),
         vocab_size=loaded.spec.vocab_size,
     )
-    engine = Engine(node, homes, batch_limits)
-    return Run(engine, loaded.spec, limits, kv_dtype, node, tuple(homes), time.perf_counter())
+    engine = Engine(node, homes, tuning.limits)
+    return Run(
+        engine, loaded.spec, limits, kv_dtype, tuning, node, tuple(homes), time.perf_counter()
+    )

@@ -16,6 +16,10 @@ from glinthawk.core.sequence import Sequence, TokenLogprobs
 __all__ = ["Sampled", "choose", "sample_batch", "shape_logits", "uniform"]
 
 
+#: Tokens that nearly always hold what top-p keeps; and more of them for flat distributions.
+_LIKELIEST = (1024, 16_384)
+
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """The next token of one span."""
@@ -34,7 +38,8 @@ def uniform(seed: int, position: int) -> float:
 def sample_batch(batch: Batch, logits: torch.Tensor) -> list[Sampled]:
     """The next token after every span of ``batch``; logits (R, V), a row a span."""
     sequences = [span.sequence for span in batch.spans]
-    greedy = logits.argmax(dim=-1).tolist()
+    # The index of ``max`` is that of ``argmax``, found four times as fast in bfloat16 on CPUs.
+    greedy = logits.max(dim=-1).indices.tolist()
     return [
         _sample_row(sequence, logits[row], greedy[row]) for row, sequence in enumerate(sequences)
     ]
@@ -59,11 +64,13 @@ def choose(sequence: Sequence, logits: torch.Tensor) -> int:
     if params.greedy:
         return int(logits.argmax())
     probabilities = torch.softmax(logits.double() / params.temperature, dim=-1)
-    probabilities = _truncate(probabilities, params.top_k, params.top_p, params.min_p)
+    probabilities, ids = _truncate(probabilities, params.top_k, params.top_p, params.min_p)
     heights = probabilities.cumsum(0)
     target = uniform(sequence.request.seed, sequence.length) * heights[-1]
-    token = int(torch.searchsorted(heights, target, right=True))
-    return min(token, int(probabilities.nonzero()[-1]))
+    place = int(torch.searchsorted(heights, target, right=True))
+    if place == len(heights):  # the product was rounded up to the whole height
+        place = int(probabilities.nonzero()[-1])
+    return place if ids is None else int(ids[place])
 
 
 def shape_logits(sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
@@ -87,24 +94,41 @@ def shape_logits(sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _truncate(probabilities: torch.Tensor, top_k: int, top_p: float, min_p: float) -> torch.Tensor:
-    """Zero what top-k, then top-p, then min-p leave out; ties at an edge fall to lower ids."""
+def _truncate(
+    probabilities: torch.Tensor, top_k: int, top_p: float, min_p: float
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What top-k, then top-p, then min-p leave: probabilities and their token ids, in order of the
+    ids (None: all of them). Ties at an edge fall to lower ids."""
     if top_k <= 0 and top_p >= 1 and min_p <= 0:
-        return probabilities
-    ordered, order = probabilities.sort(descending=True, stable=True)
-    keep = torch.ones_like(ordered, dtype=torch.bool)
+        return probabilities, None
+    ordered, order = _order(probabilities, top_k, top_p, min_p)
     if top_k > 0:
-        keep[top_k:] = False
+        ordered, order = ordered[:top_k], order[:top_k]
+    keep = torch.ones_like(ordered, dtype=torch.bool)
     if top_p < 1:
-        kept = ordered * keep
-        before = kept.cumsum(0) - kept
-        keep &= before < top_p * kept.sum()
+        # Without top-k, ``ordered`` may leave out a tail that counts all the same.
+        total = ordered.sum() if top_k > 0 else probabilities.sum()
+        keep = ordered.cumsum(0) - ordered < top_p * total
     if min_p > 0:
         keep &= ordered >= min_p * ordered[0]
     keep[0] = True
-    result = torch.zeros_like(probabilities)
-    result[order[keep]] = ordered[keep]
-    return result
+    ids = order[keep].sort().values
+    return probabilities[ids], ids
+
+
+def _order(
+    probabilities: torch.Tensor, top_k: int, top_p: float, min_p: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities from the largest down with their ids: all of them, or, where those are known to
+    hold everything that will be kept, only the largest. Sorting a whole vocabulary takes longer
+    than a small model's step."""
+    for count in (max(top_k, few) for few in _LIKELIEST if max(top_k, few) < len(probabilities)):
+        least = probabilities.topk(count).values[-1]
+        ids = (probabilities >= least).nonzero().flatten()
+        ordered, order = probabilities[ids].sort(descending=True, stable=True)
+        if top_k > 0 or ordered.sum() >= top_p * probabilities.sum() or least < min_p * ordered[0]:
+            return ordered, ids[order]
+    return probabilities.sort(descending=True, stable=True)
 
 
 def _logprobs(logits: torch.Tensor, token: int, num_top: int) -> TokenLogprobs:

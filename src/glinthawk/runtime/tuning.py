@@ -1,0 +1,104 @@
+"""How large batches are and how many are under way, from two seconds of measuring at start."""
+
+import math
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.tier1.dense import DensePass
+from glinthawk.tier1.homes import Home, RemoteHome
+from glinthawk.tier1.loader import LoadedModel
+
+__all__ = ["Tuning", "batches_to_hide", "tune"]
+
+_BUDGET_S = 2.0
+_ANSWER_S = 15.0
+_FIRST_ROWS, _MOST_ROWS = 16, 1024
+#: The batch where steps are so slow that time ran out before larger ones stopped to pay.
+_UNMEASURED_ROWS = 256
+#: Steps run for one figure; the first does not count.
+_STEPS = 3
+#: A batch twice as large must be faster by this much, in tokens a second, to be worth its memory.
+_WORTH = 1.08
+_LINK_TRIES = 5
+_MOST_IN_FLIGHT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was found and what follows from it."""
+
+    limits: BatchLimits
+    #: Seconds of one layer of one batch on Tier 1; 0 if nothing was measured.
+    layer_s: float = 0.0
+    #: Seconds to the slowest worker and back.
+    link_s: float = 0.0
+
+
+def tune(config: EngineConfig, loaded: LoadedModel, homes: Sequence[Home]) -> Tuning:
+    """Limits of the scheduler: what the user said, and measured numbers for what is ``auto``."""
+    remote = [home for home in homes if isinstance(home, RemoteHome)]
+    layer_s = link_s = 0.0
+    size, in_flight = config.batch_size, config.batches_in_flight
+    if size == "auto" or (in_flight == "auto" and remote):
+        rows = _MOST_ROWS if size == "auto" else size
+        size, step_s = _grow_batch(loaded, rows, config.batch_tokens, is_fixed=size != "auto")
+        layer_s = step_s / len(loaded.spec.layers)
+    if in_flight == "auto":
+        link_s = max((_round_trip(home) for home in remote), default=0.0)
+        in_flight = batches_to_hide(link_s, layer_s) if remote else 1
+    return Tuning(BatchLimits(size, in_flight, config.batch_tokens), layer_s, link_s)
+
+
+def batches_to_hide(link_s: float, layer_s: float) -> int:
+    """Batches that keep Tier 1 busy: ceil(1 + (t_attention + t_link) / t_layer).
+
+    Attention is taken to be as fast as Tier 1 at most, for if it is slower nothing hides it.
+
+    >>> batches_to_hide(0.0001, 0.005), batches_to_hide(0.020, 0.005)  # one host, a slow link
+    (2, 6)
+    """
+    attention = 0.9
+    share = link_s / layer_s if layer_s else 0.0
+    return min(max(2, math.ceil(1 + attention + share)), _MOST_IN_FLIGHT)
+
+
+def _grow_batch(
+    loaded: LoadedModel, most: int, batch_tokens: int, is_fixed: bool
+) -> tuple[int, float]:
+    """Double the batch while that pays; its size and the seconds of its step.
+
+    What time does not allow to measure is taken to grow with the rows.
+    """
+    deadline = time.monotonic() + _BUDGET_S
+    most = min(most, batch_tokens)
+    rows = min(_FIRST_ROWS, most)
+    best = _step_seconds(loaded, rows)
+    while 2 * rows <= most:
+        if time.monotonic() + 2 * _STEPS * best > deadline:
+            final = most if is_fixed else max(rows, min(_UNMEASURED_ROWS, most))
+            return final, best * final / rows
+        seconds = _step_seconds(loaded, 2 * rows)
+        if 2 * best < _WORTH * seconds and not is_fixed:
+            break
+        rows, best = 2 * rows, seconds
+    return (most, best * most / rows) if is_fixed else (rows, best)
+
+
+def _step_seconds(loaded: LoadedModel, rows: int) -> float:
+    step = DensePass(loaded.model, loaded.spec.layers, rows)
+    step.seconds()  # memory is taken and code is warm
+    return min(step.seconds() for _ in range(_STEPS - 1))
+
+
+def _round_trip(home: RemoteHome) -> float:
+    """Median seconds from a question to its answer."""
+    times = []
+    for _ in range(_LINK_TRIES):
+        begun = time.perf_counter()
+        home.ask(_ANSWER_S)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)

@@ -1,0 +1,45 @@
+"""Tier 1's own part of a step, measured: a pass in which attention costs nothing."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier1.cut import Call, Pass
+
+__all__ = ["DensePass"]
+
+
+class DensePass:
+    """A decode step of ``num_rows`` rows through all layers, with the logits of every row."""
+
+    def __init__(
+        self, model: PreTrainedModel, layers: Sequence[AttentionLayer], num_rows: int
+    ) -> None:
+        self._model = model
+        self._ids = torch.arange(num_rows, device=model.device) % model.config.vocab_size
+        self._outputs = [
+            torch.zeros(
+                num_rows, layer.num_heads, layer.value_dim, dtype=model.dtype, device=model.device
+            )
+            for layer in layers
+        ]
+
+    @torch.inference_mode()
+    def __call__(self) -> torch.Tensor:
+        positions = torch.arange(len(self._ids), device=self._ids.device)
+        forward = Pass(self._model, self._ids, positions, positions)
+        result = forward.resume(None)
+        while isinstance(result, Call):
+            result = forward.resume(self._outputs[forward.depth])
+        return result
+
+    def seconds(self) -> float:
+        """Wall time of one step, the device's work included."""
+        begun = time.perf_counter()
+        self()
+        if self._model.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun

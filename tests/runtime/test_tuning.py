@@ -1,0 +1,36 @@
+"""What is auto is measured; what the user said stays."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from families import make_model
+from glinthawk.core.config import EngineConfig
+from glinthawk.runtime.tuning import batches_to_hide, tune
+from glinthawk.tier1.loader import load_model
+
+
+@given(st.floats(0, 10, allow_nan=False), st.floats(1e-6, 10), st.floats(0, 10, allow_nan=False))
+def test_a_slower_link_never_asks_for_fewer_batches(
+    link_s: float, layer_s: float, more: float
+) -> None:
+    count = batches_to_hide(link_s, layer_s)
+    assert 2 <= count <= batches_to_hide(link_s + more, layer_s) <= 16
+    if count < 16:  # while one batch is away, the others keep Tier 1 busy
+        assert (count - 1) * layer_s >= link_s
+
+
+@pytest.mark.parametrize("batch_size", ["auto", 7, 64])
+@pytest.mark.parametrize("in_flight", ["auto", 3])
+def test_what_is_said_is_kept(tmp_path: Path, batch_size: int | str, in_flight: int | str) -> None:
+    path = str(make_model(tmp_path, "llama"))
+    config = EngineConfig(
+        model=path, batch_size=batch_size, batches_in_flight=in_flight, batch_tokens=128
+    )
+    limits = tune(config, load_model(config), []).limits
+    assert limits.batch_tokens == 128
+    assert 1 <= limits.batch_size <= 128
+    assert batch_size in ("auto", limits.batch_size)
+    assert limits.batches_in_flight == (1 if in_flight == "auto" else 3)
