@@ -2,6 +2,7 @@
 
 import json
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ STATS = {
     *("requests", "failed", "prompt_tokens", "completion_tokens", "seconds", "tokens_per_second"),
     *("tier1_busy", "tier2_busy", "wire_decode_bytes_out", "wire_decode_bytes_back"),
     *("wire_prefill_bytes", "kv_bytes_peak", "preemptions", "prompt_tokens_shared"),
+    *("kv_full_share", "input_share", "limit"),
 }
 
 
@@ -21,10 +23,24 @@ def count_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def check_trace(events: list[dict]) -> None:
+    """Both tiers are there, and a lane of Tier 1 does one thing at a time."""
+    processes = {e["pid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
+    assert set(processes.values()) == {"tier 1", "worker 1", "worker 2"}
+    intervals = [e for e in events if e["ph"] == "X"]
+    assert {e["pid"] for e in intervals} == processes.keys()
+    tier1 = sorted((e for e in intervals if processes[e["pid"]] == "tier 1"), key=lambda e: e["ts"])
+    for before, after in pairwise(tier1):
+        assert before["ts"] + before["dur"] <= after["ts"] + 1
+
+
 def test_two_tiers_answer_every_example_as_one_tier_does(tmp_path: Path) -> None:
     two, one, stats = tmp_path / "two.jsonl", tmp_path / "one.jsonl", tmp_path / "stats.json"
-    done = glinthawk(*run_arguments(EXAMPLES, two, "--stats-json", stats))
+    trace = tmp_path / "trace.json"
+    done = glinthawk(*run_arguments(EXAMPLES, two, "--stats-json", stats, "--trace", trace))
     assert done.returncode == 0, done.stderr
+    assert "limit: " in done.stderr
+    check_trace(json.loads(trace.read_text()))
     assert str(two) in done.stderr
     assert "worker 2: busy" in done.stderr
     assert glinthawk("run", "-m", "demo", "-i", EXAMPLES, "-o", one).returncode == 0

@@ -233,7 +233,7 @@ def test_no_frames_at_all_are_a_fault(talk: Talk) -> None:
 
 
 def test_a_worker_does_not_take_its_own_answers(talk: Talk) -> None:
-    answer = talk.say_raw(encode(Attended(1, 1)))
+    answer = talk.say_raw(encode(Attended(1, 1, 5)))
     assert answer is not None
     assert isinstance(answer[0], Fault)
 

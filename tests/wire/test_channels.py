@@ -39,9 +39,9 @@ def test_a_message_and_its_answer_arrive(scheme: str, tmp_path: Path) -> None:
         who, frames = server.receive()
         assert decode(frames[0], FromTier1) == Attend(3, 4)
         assert [bytes(frame) for frame in frames[1:]] == [b"query", b"key", b"value"]
-        assert server.send(who, Attended(3, 4), [b"output"])
+        assert server.send(who, Attended(3, 4, 5), [b"output"])
         message, answer, _ = await_answer(client)
-        assert message == Attended(3, 4)
+        assert message == Attended(3, 4, 5)
         assert [bytes(frame) for frame in answer] == [b"output"]
 
 
@@ -61,7 +61,7 @@ def test_large_and_empty_frames_arrive_intact(scheme: str, tmp_path: Path) -> No
         client.send(Attend(0, 0), [memoryview(frame) for frame in sent])
         who, frames = server.receive()
         assert [bytes(frame) for frame in frames[1:]] == sent
-        server.send(who, Attended(0, 0), frames[1:])
+        server.send(who, Attended(0, 0, 5), frames[1:])
         assert [bytes(frame) for frame in await_answer(client)[1]] == sent
 
 
@@ -72,8 +72,8 @@ def test_the_bytes_counted_are_those_of_the_frames(scheme: str, tmp_path: Path) 
         sent = client.send(Attend(7, 1), [b"12345", words])
         who, frames = server.receive()
         assert sent == sum(frame.nbytes for frame in frames) == len(encode(Attend(7, 1))) + 4005
-        server.send(who, Attended(7, 1), [bytes(333)])
-        assert await_answer(client)[2] == len(encode(Attended(7, 1))) + 333
+        server.send(who, Attended(7, 1, 5), [bytes(333)])
+        assert await_answer(client)[2] == len(encode(Attended(7, 1, 5))) + 333
 
 
 @over_all

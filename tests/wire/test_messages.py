@@ -177,9 +177,11 @@ def test_the_two_sides_share_no_message() -> None:
     assert not set(get_args(FromTier1)) & set(get_args(FromWorker))
 
 
-@pytest.mark.parametrize("kind", [Attend, Attended, Store])
-def test_a_layers_header_is_a_few_bytes(kind: Any) -> None:
-    assert len(encode(kind(2**31, 127))) <= 16
+@pytest.mark.parametrize(
+    "message", [Attend(2**31, 127), Store(2**31, 127), Attended(2**31, 127, 999_999)]
+)
+def test_a_layers_header_is_a_few_bytes(message: Any) -> None:
+    assert len(encode(message)) <= 24
 
 
 def test_a_row_of_a_step_is_a_few_bytes() -> None:

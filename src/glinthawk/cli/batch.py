@@ -1,12 +1,13 @@
 """A batch file from its first line to the exit status."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.errors import GlinthawkError
+from glinthawk.core.errors import GlinthawkError, UsageError
 from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.core.units import format_size
 from glinthawk.jobs.job import Job
@@ -14,8 +15,10 @@ from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
 from glinthawk.runtime.interrupt import drain_on_interrupt
 from glinthawk.runtime.run import Run, open_run
+from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
+from glinthawk.telemetry.trace import Trace
 
 __all__ = ["answer_file"]
 
@@ -29,6 +32,7 @@ def answer_file(
     output: Path,
     *,
     stats_json: Path | None,
+    trace_file: Path | None,
     restart: bool,
     quiet: bool,
 ) -> int:
@@ -45,7 +49,7 @@ def answer_file(
         if journal.num_resumed:
             console.print(f"resuming: {journal.num_resumed} lines are answered already")
         try:
-            with open_run(config) as run:
+            with _open_trace(trace_file) as trace, open_run(config, trace) as run:
                 stopped = _answer(config, journal, run, stats_json, console)
         except GlinthawkError:
             journal.flush()
@@ -59,6 +63,15 @@ def answer_file(
             return 130
         console.print(f"{done} results, {journal.num_failed} of them errors: {output}")
         return 1 if journal.num_failed else 0
+
+
+def _open_trace(path: Path | None) -> AbstractContextManager[Trace | None]:
+    if path is None:
+        return nullcontext()
+    try:
+        return Trace(path)
+    except OSError as error:
+        raise UsageError(f"--trace: cannot write {path}: {error.strerror}") from error
 
 
 def _hush_libraries() -> None:
@@ -115,6 +128,7 @@ def _stats(job: Job, run: Run, failed_before: int) -> RunStats:
     stats.prompt_tokens = progress.prompt_tokens
     stats.completion_tokens = progress.completion_tokens
     stats.tokens_per_second = progress.completion_tokens / stats.seconds
+    stats.limit = name_limit(stats)
     return stats
 
 
@@ -139,3 +153,4 @@ def _report(stats: RunStats, console: Console) -> None:
             f"{format_size(stats.wire_decode_bytes_back)} back; "
             f"prompts {format_size(stats.wire_prefill_bytes)}"
         )
+    console.print(f"limit: {stats.limit}")

@@ -71,6 +71,10 @@ def run(
     stats_json: Annotated[
         Path | None, typer.Option(help="Write the numbers of this run here.")
     ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="Write what ran when here, as a Chrome trace (ui.perfetto.dev)."),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; the old output is moved aside.")
     ] = False,
@@ -101,7 +105,15 @@ def run(
     from glinthawk.cli.batch import answer_file
 
     raise typer.Exit(
-        answer_file(config, input, output, stats_json=stats_json, restart=restart, quiet=quiet)
+        answer_file(
+            config,
+            input,
+            output,
+            stats_json=stats_json,
+            trace_file=trace,
+            restart=restart,
+            quiet=quiet,
+        )
     )
 
 

@@ -1,6 +1,7 @@
 """The engine carries the scheduler's commands out on a node. Knows token ids, never text."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 from glinthawk.core.batch import Batch
@@ -45,6 +46,7 @@ class Engine:
         self.scheduler = Scheduler(limits)
         self._ahead = max(_MIN_AHEAD, 2 * limits.batch_size * limits.batches_in_flight)
         self._draining = False
+        self.input_s = 0.0
         for home in homes:
             self.scheduler.handle(HomeJoined(home.id, home.num_pages, home.page_tokens))
 
@@ -79,6 +81,13 @@ class Engine:
 
     def _feed(self, source: Iterator[Request]) -> bool:
         """Read ahead; whether there may be more."""
+        begun = time.perf_counter()
+        try:
+            return self._read_ahead(source)
+        finally:
+            self.input_s += time.perf_counter() - begun
+
+    def _read_ahead(self, source: Iterator[Request]) -> bool:
         while not self._draining and len(self.scheduler.waiting) < self._ahead:
             request = next(source, None)
             if request is None:

@@ -17,6 +17,7 @@ from glinthawk.runtime.engine import Engine
 from glinthawk.runtime.tuning import Tuning, tune
 from glinthawk.runtime.workers import LocalWorkers, parse_tier2
 from glinthawk.telemetry.stats import RunStats
+from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.check import check_cut
 from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
 from glinthawk.tier1.loader import LoadedModel, load_model
@@ -54,7 +55,8 @@ class Run:
         """What each tier did so far."""
         elapsed = time.perf_counter() - self.began
         remote = [home for home in self.homes if isinstance(home, RemoteHome)]
-        answers = [home.ask(_ANSWER_S) for home in remote if home.id in self.engine.scheduler.homes]
+        scheduler = self.engine.scheduler
+        answers = [home.ask(_ANSWER_S) for home in remote if home.id in scheduler.homes]
         local = [home.peak_bytes for home in self.homes if isinstance(home, LocalHome)]
         return RunStats(
             seconds=elapsed,
@@ -64,13 +66,15 @@ class Run:
             wire_decode_bytes_back=sum(home.traffic.decode_bytes_back for home in remote),
             wire_prefill_bytes=sum(home.traffic.prefill_bytes for home in remote),
             kv_bytes_peak=sum(answer.kv_bytes_peak for answer in answers) + sum(local),
-            preemptions=self.engine.scheduler.num_preemptions,
-            prompt_tokens_shared=self.engine.scheduler.num_shared_tokens,
+            preemptions=scheduler.num_preemptions,
+            prompt_tokens_shared=scheduler.num_shared_tokens,
+            kv_full_share=scheduler.num_cramped / max(1, scheduler.num_batches),
+            input_share=self.engine.input_s / elapsed,
         )
 
 
 @contextmanager
-def open_run(config: EngineConfig) -> Iterator[Run]:
+def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
     """Start workers, load and check the model, open a session at every home.
 
     Raises UsageError or WorkerError; then nothing is left behind.
@@ -88,7 +92,7 @@ def open_run(config: EngineConfig) -> Iterator[Run]:
         _self_check(loaded)
         channels = [*reached, *(ClientChannel(address) for address in workers.addresses)]
         homes = _open_homes(stack, config, loaded, kv_dtype, workers, channels)
-        yield assemble(config, loaded, kv_dtype, homes)
+        yield assemble(config, loaded, kv_dtype, homes, trace)
 
 
 def share_threads(num_local: int) -> tuple[int, int]:
@@ -157,11 +161,15 @@ def _open_session(
 
 
 def assemble(
-    config: EngineConfig, loaded: LoadedModel, kv_dtype: str, homes: Sequence[Home]
+    config: EngineConfig,
+    loaded: LoadedModel,
+    kv_dtype: str,
+    homes: Sequence[Home],
+    trace: Trace | None = None,
 ) -> Run:
     """A run over homes that are open."""
     tuning = tune(config, loaded, homes)
-    node = Node(loaded.model, loaded.spec.layers, homes, sample_batch)
+    node = Node(loaded.model, loaded.spec.layers, homes, sample_batch, trace)
     limits = Limits(
         max_model_len=loaded.spec.max_model_len,
         kv_tokens=max(home.num_pages * home.page_tokens for home in homes),

@@ -60,6 +60,8 @@ class Scheduler:
         self.limits = limits
         self.num_preemptions = 0
         self.num_shared_tokens = 0
+        #: Batches that would have been larger if a home had more room.
+        self.num_cramped = 0
         self.waiting = Waiting(page_tokens)
         self._ready: deque[Sequence] = deque()
         self._batches: dict[int, Batch] = {}
@@ -76,6 +78,11 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         return not self.waiting and not self.num_living
+
+    @property
+    def num_batches(self) -> int:
+        """Batches formed so far."""
+        return self._num_batches
 
     @property
     def homes(self) -> list[int]:
@@ -192,6 +199,7 @@ class Scheduler:
             sequence = self.waiting.peek()
             placed = self._place(sequence, commands, sources)
             if placed is None:
+                self.num_cramped += 1
                 break
             home, start = placed
             if start.is_early:

@@ -6,7 +6,7 @@ of a step once and then one parcel a layer.
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -41,8 +41,15 @@ __all__ = ["Cache", "Home", "LocalHome", "RemoteHome", "Reply", "Traffic"]
 _Fork = tuple[int, int, int]
 #: sequences, starts, lengths
 _Columns = tuple[list[int], list[int], list[int]]
-#: (step, o) for an answered parcel, (step, None) for prompts that are stored.
-Reply = tuple[int, torch.Tensor | None]
+
+
+class Reply(NamedTuple):
+    """What came back for a step: attention output, or (None) word that its prompts are stored."""
+
+    step: int
+    output: torch.Tensor | None
+    #: That the home computed for it.
+    seconds: float = 0.0
 
 
 class Home(Protocol):
@@ -209,14 +216,14 @@ class RemoteHome:
         while (received := self._next()) is not None:
             message, frames, num_bytes = received
             match message:
-                case Attended(step, layer):
+                case Attended(step, layer, us):
                     self.traffic.decode_bytes_back += num_bytes
                     if step in self._rows:
-                        replies.append((step, self._output(step, layer, frames)))
+                        replies.append(Reply(step, self._output(step, layer, frames), 1e-6 * us))
                 case Stored(step):
                     self.traffic.prefill_bytes += num_bytes
                     if step in self._rows:
-                        replies.append((step, None))
+                        replies.append(Reply(step, None))
                 case Stats():
                     self.stats = message
         return replies

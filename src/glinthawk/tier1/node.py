@@ -7,7 +7,7 @@ the attention of prompts. One thread does all of it; only ``poll`` ever waits.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import count, groupby
 
 import torch
 import zmq
@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.cut import Call, Pass
-from glinthawk.tier1.homes import Home, RemoteHome
+from glinthawk.tier1.homes import Home, RemoteHome, Reply
 from glinthawk.tier1.prompts import attend_prompts
 
 __all__ = ["Node", "Sampler"]
@@ -41,6 +42,8 @@ class _Running:
     unstored: set[int] = field(default_factory=set)
     output: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    #: The batch's place in a trace.
+    lane: int = 0
 
     @property
     def can_run(self) -> bool:
@@ -60,12 +63,14 @@ class Node:
         layers: Sequence[AttentionLayer],
         homes: Sequence[Home],
         sample: Sampler,
+        trace: Trace | None = None,
     ) -> None:
         self._model = model
         self._layers = layers
         self._homes = {home.id: home for home in homes}
         self._sample = sample
         self._running: dict[int, _Running] = {}
+        self._trace = trace
         self._poller = zmq.Poller()
         self.busy_s = 0.0
         for home in self._remote_homes():
@@ -84,6 +89,8 @@ class Node:
             _rows_by_home(batch.extends, 0),
             _rows_by_home(batch.prompts, batch.num_extend_tokens),
         )
+        lanes = {other.lane for other in self._running.values()}
+        running.lane = next(lane for lane in count() if lane not in lanes)
         self._running[batch.id] = running
         for home_id in {span.home for span in batch.spans}:
             self._homes[home_id].begin(
@@ -155,7 +162,13 @@ class Node:
             )
         else:
             running.logits, running.output = result, None
-        self.busy_s += time.perf_counter() - begun
+        self._count(running, f"layer {running.forward.depth}", begun)
+
+    def _count(self, running: _Running, what: str, begun: float) -> None:
+        seconds = time.perf_counter() - begun
+        self.busy_s += seconds
+        if self._trace is not None:
+            self._trace.add("tier 1", running.lane, what, begun, seconds)
 
     def _answer(self, running: _Running, call: Call) -> None:
         """Send the extends away first, so that homes work while prompts are attended here."""
@@ -191,16 +204,20 @@ class Node:
         ready = {socket for socket, _ in self._poller.poll(None if wait else 0)}
         for home in self._remote_homes():
             if ready.intersection(home.channel.sockets):
-                for step, output in home.receive():
-                    self._take(self._running[step], home.id, output)
+                for reply in home.receive():
+                    self._take(self._running[reply.step], home.id, reply)
 
-    def _take(self, running: _Running, home_id: int, output: torch.Tensor | None) -> None:
-        if output is None:
+    def _take(self, running: _Running, home_id: int, reply: Reply) -> None:
+        if reply.output is None:
             running.unstored.discard(home_id)
             return
+        if self._trace is not None:  # its own clock is not ours: it ended now at the latest
+            begun = time.perf_counter() - reply.seconds
+            what = f"attention {running.forward.depth}"
+            self._trace.add(f"worker {home_id}", running.lane, what, begun, reply.seconds)
         rows = next(rows for home, rows in running.extends if home == home_id)
         assert running.output is not None
-        running.output[rows] = output
+        running.output[rows] = reply.output
         running.awaited.discard(home_id)
 
     def _finish(self, running: _Running) -> tuple[Batch, object]:
@@ -210,7 +227,7 @@ class Node:
             self._homes[home_id].finish(running.batch.id)
         assert running.logits is not None
         sampled = self._sample(running.batch, running.logits)
-        self.busy_s += time.perf_counter() - begun
+        self._count(running, "sample", begun)
         return running.batch, sampled
 
 

@@ -74,8 +74,10 @@ class Worker:
             case Begin():
                 session.begin(message)
             case Attend(step, layer):
+                begun = time.perf_counter()
                 output = session.attend(message, frames)
-                return Attended(step, layer), (_tensor_bytes(output),)
+                us = int(1e6 * (time.perf_counter() - begun))
+                return Attended(step, layer, us), (_tensor_bytes(output),)
             case Store(step):
                 return (Stored(step), ()) if session.store(message, frames) else None
             case Release(sequences):

@@ -121,10 +121,11 @@ class Opened(Message, frozen=True):
 
 
 class Attended(Message, frozen=True):
-    """Attention output of the step's extends in one layer. Frame o."""
+    """Attention output of the step's extends in one layer. Frame o. It took ``us`` microseconds."""
 
     step: int
     layer: int
+    us: int
 
 
 class Stored(Message, frozen=True):
