@@ -1,5 +1,5 @@
-// What Python sees: thin, and private to glinthawk.tier2.native and glinthawk.tier1.norms, which check
-// tensors. Addresses are plain numbers. Every call that takes long releases the GIL.
+// What Python sees: thin, and private to glinthawk.tier2.native, glinthawk.tier1.norms and
+// glinthawk.tier1.rotary, which check tensors. Addresses are plain numbers. Every call that takes long releases the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
@@ -61,11 +61,14 @@ std::vector<LayerShape> shapes_of(const std::vector<LayerArgument>& layers) {
 class Engine {
 public:
     Engine(const std::vector<LayerArgument>& layers, int num_pages, int page_tokens,
-           const std::string& kv, int threads, const std::string& isa)
+           const std::string& kv, int threads, const std::string& isa, std::uintptr_t team_parallel,
+           std::uintptr_t team_thread)
         : choice_(choose_kernels(isa, dtype_named(kv))),
           store_(shapes_of(layers), num_pages, page_tokens, dtype_named(kv)),
           num_layers_(int(layers.size())),
-          pool_(thread_count(threads)) {}
+          pool_(thread_count(threads),
+                {reinterpret_cast<decltype(Team::parallel)>(team_parallel),
+                 reinterpret_cast<decltype(Team::thread)>(team_thread)}) {}
 
     void append(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
                 const std::string& dtype) {
@@ -136,6 +139,23 @@ void rms_norm(std::uintptr_t out, std::uintptr_t rows, std::uintptr_t weight, st
                      pointer<float>(weight), size, epsilon, type);
 }
 
+// Heads (T, H, D), tokens token_bytes apart, to contiguous ones; cos and sin are (T, D).
+void rotate(std::uintptr_t out, std::uintptr_t heads, std::size_t token_bytes, std::uintptr_t cos,
+            std::uintptr_t sin, std::size_t num_tokens, std::size_t num_heads, int size,
+            const std::string& dtype) {
+    if (size < 32 || size % 32) throw std::invalid_argument("a head is a multiple of 32 long");
+    static const Kernels& kernels = *choose_kernels("auto", DType::float32).kernels;
+    const DType type = dtype_named(dtype);
+    const std::size_t bytes = std::size_t(size) * dtype_bytes(type);
+    std::byte* to = pointer<std::byte>(out);
+    for (std::size_t token = 0; token < num_tokens; ++token) {
+        const std::byte* from = pointer<std::byte>(heads) + token * token_bytes;
+        for (std::size_t head = 0; head < num_heads; ++head, from += bytes, to += bytes)
+            kernels.rotate(to, from, pointer<std::byte>(cos) + token * bytes,
+                           pointer<std::byte>(sin) + token * bytes, size, type);
+    }
+}
+
 // Owns its pool: members in order of need.
 struct OwnedRoof {
     Pool pool;
@@ -155,6 +175,7 @@ NB_MODULE(_native, m) {
 
     m.def("supported_isas", &supported_isas);
     m.def("rms_norm", &rms_norm, release());
+    m.def("rotate", &rotate, release());
     nb::class_<LayerArgument>(m, "Layer");
     m.def("make_layer", &make_layer, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "value_dim"_a,
           "scaling"_a, "window"_a, "softcap"_a, "sinks"_a);
@@ -164,8 +185,9 @@ NB_MODULE(_native, m) {
           nb::rv_policy::take_ownership);
     nb::class_<Engine>(m, "Engine")
         .def(nb::init<const std::vector<LayerArgument>&, int, int, const std::string&, int,
-                      const std::string&>(),
-             "layers"_a, "num_pages"_a, "page_tokens"_a, "kv_dtype"_a, "threads"_a, "isa"_a)
+                      const std::string&, std::uintptr_t, std::uintptr_t>(),
+             "layers"_a, "num_pages"_a, "page_tokens"_a, "kv_dtype"_a, "threads"_a, "isa"_a,
+             "team_parallel"_a, "team_thread"_a)
         .def("append", &Engine::append, release())
         .def("attend", &Engine::attend, release())
         .def("append_attend", &Engine::append_attend, release())

@@ -28,10 +28,12 @@ void await_change(const std::atomic<T>& value, T old) {
 
 }  // namespace
 
-Pool::Pool(int num_threads)
-    : num_threads_(num_threads),
+Pool::Pool(int num_threads, Team team)
+    : team_(team),
+      num_threads_(num_threads),
       cpus_(allowed_cpus()),
-      pinned_(num_threads > 1 && num_threads == int(cpus_.size())) {
+      pinned_(!team.parallel && num_threads > 1 && num_threads == int(cpus_.size())) {
+    if (team_.parallel) return;
     for (int thread = 1; thread < num_threads_; ++thread)
         workers_.emplace_back([this, thread] { serve(thread); });
 }
@@ -45,6 +47,7 @@ Pool::~Pool() {
 
 void Pool::run(const std::function<void(int)>& work) {
     if (num_threads_ == 1) return work(0);
+    if (team_.parallel) return run_on_team(work);
     work_ = &work;
     running_.store(num_threads_ - 1, std::memory_order_relaxed);
     call_.fetch_add(1, std::memory_order_release);
@@ -55,6 +58,18 @@ void Pool::run(const std::function<void(int)>& work) {
     for (int left; (left = running_.load(std::memory_order_acquire)) != 0;)
         await_change(running_, left);
     if (pinned_) pin_to(before);
+}
+
+void Pool::run_on_team(const std::function<void(int)>& work) {
+    struct Call {
+        const std::function<void(int)>& work;
+        int (*thread)();
+    } call{work, team_.thread};
+    const auto enter = [](void* data) {
+        const Call& call = *static_cast<const Call*>(data);
+        call.work(call.thread());
+    };
+    team_.parallel(enter, &call, unsigned(num_threads_), 0);
 }
 
 void Pool::serve(int thread) {

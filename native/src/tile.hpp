@@ -69,6 +69,9 @@ struct Kernels {
     // Root-mean-square norm of a row whose size is a multiple of 16.
     void (*norm)(std::byte* out, const std::byte* row, const float* weight, int size, float epsilon,
                  DType dtype);
+    // Rotary embedding of a head whose size is a multiple of 32.
+    void (*rotate)(std::byte* out, const std::byte* row, const std::byte* cos, const std::byte* sin,
+                   int size, DType dtype);
     // Reads memory as fast as it can, asking for lines `ahead` bytes before they are needed (0: not);
     // returns a number nobody needs. For the roof.
     float (*read)(const std::byte* memory, std::size_t bytes, std::size_t ahead);

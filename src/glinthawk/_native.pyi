@@ -28,6 +28,18 @@ def make_plan(
     page_limit: int,
     page_tokens: int,
 ) -> Plan: ...
+def rotate(
+    out: int,
+    heads: int,
+    token_bytes: int,
+    cos: int,
+    sin: int,
+    num_tokens: int,
+    num_heads: int,
+    size: int,
+    dtype: str,
+    /,
+) -> None: ...
 
 class Engine:
     def __init__(
@@ -38,6 +50,8 @@ class Engine:
         kv_dtype: str,
         threads: int,
         isa: str,
+        team_parallel: int,
+        team_thread: int,
     ) -> None: ...
     def append(self, layer: int, plan: Plan, keys: int, values: int, dtype: str, /) -> None: ...
     def attend(

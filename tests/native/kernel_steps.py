@@ -50,13 +50,20 @@ class Cache:
     num_pages: int = 128
     page_tokens: int = 32
     dtype: torch.dtype = torch.float32
+    on_torch_threads: bool = False
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     values: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert self.kv_dtype in KV_DTYPES
         self.backend = NativeBackend(
-            (self.layer,), self.num_pages, self.page_tokens, self.kv_dtype, self.threads, self.isa
+            (self.layer,),
+            self.num_pages,
+            self.page_tokens,
+            self.kv_dtype,
+            self.threads,
+            self.isa,
+            self.on_torch_threads,
         )
         self.pages = PageTable(self.num_pages, self.page_tokens)
         self._poison()

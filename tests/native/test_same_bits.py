@@ -1,9 +1,12 @@
 """A sequence's output depends on nothing but the sequence: not one bit."""
 
+import itertools
+
 import pytest
 import torch
 from kernel_steps import ISAS, Cache, make_layer, require
 
+from glinthawk.tier2.openmp import find_team
 from glinthawk.tier2.pages import SpanTable
 
 KV = ("float32", "bfloat16", "float16", "int8")
@@ -59,9 +62,10 @@ def test_neighbours_and_threads(isa: str, kv_dtype: str, group: int) -> None:
 @pytest.mark.parametrize("kv_dtype", KV)
 def test_thread_counts(kv_dtype: str) -> None:
     results = []
-    for threads in (1, 2, 3, 5):
+    for threads, borrowed in itertools.product((1, 2, 3, 5), (False, True)):
         torch.manual_seed(0)
-        cache = Cache(make_layer(8, 2, 128, 128), kv_dtype, threads=threads)
+        layer = make_layer(8, 2, 128, 128)
+        cache = Cache(layer, kv_dtype, threads=threads, on_torch_threads=borrowed)
         cache.extend({i: 1 + i * 173 % 900 for i in range(7)})
         table = cache.extend({i: 1 for i in range(7)})
         results.append(cache.backend.attend(0, table, cache.random_queries(7)))
@@ -115,3 +119,8 @@ def test_shared_pages(isa: str, kv_dtype: str, prefix_pages: int) -> None:
     apart = cache.backend.attend(0, make_table(private), queries)
     assert torch.isfinite(together[0].float()).all()
     assert all(torch.equal(a, b) for a, b in zip(together, apart, strict=True))
+
+
+def test_threads_can_be_borrowed_where_torch_has_an_openmp_runtime() -> None:
+    if torch.backends.openmp.is_available():
+        assert all(find_team())

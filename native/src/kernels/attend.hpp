@@ -3,6 +3,7 @@
 
 #include "dense.hpp"
 #include "norm.hpp"
+#include "rotary.hpp"
 #include "rows.hpp"
 
 namespace glinthawk {
@@ -47,8 +48,9 @@ inline float read(const std::byte* memory, std::size_t bytes, std::size_t ahead)
 
 template <class Codec>
 const Kernels* kernels() {
-    static constexpr Kernels table{Codec::kTileRows, Codec::pack_query, clear_row, attend<Codec>,
-                                   merge_row,        Codec::rest,       norm_row,   read};
+    static constexpr Kernels table{Codec::kTileRows, Codec::pack_query, clear_row,  attend<Codec>,
+                                   merge_row,        Codec::rest,       norm_row,   rotate_row,
+                                   read};
     return &table;
 }
 

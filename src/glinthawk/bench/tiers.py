@@ -162,7 +162,7 @@ def _single(plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str) -> float
     """Tokens a second of the capped single tier."""
     threads = torch.get_num_threads()
     num_bytes = _kv_bytes(loaded, case.capped, case.context, kv_dtype)
-    cache = KVCache(loaded.spec.layers, num_bytes, kv_dtype, threads=threads)
+    cache = KVCache(loaded.spec.layers, num_bytes, kv_dtype, threads=threads, on_torch_threads=True)
     return _Decoding(loaded, LocalHome(0, cache), case.context, [case.capped]).speed(plan)
 
 

@@ -134,7 +134,14 @@ def _open_homes(
     """Home 0 is Tier 1 itself, if it keeps any KV; workers count from 1."""
     homes: list[Home] = []
     if config.tier1_kv_bytes:
-        cache = KVCache(loaded.spec.layers, config.tier1_kv_bytes, kv_dtype, loaded.model.device)
+        cache = KVCache(
+            loaded.spec.layers,
+            config.tier1_kv_bytes,
+            kv_dtype,
+            loaded.model.device,
+            threads=torch.get_num_threads(),
+            on_torch_threads=True,
+        )
         homes.append(LocalHome(0, cache))
     for number, channel in enumerate(channels, start=1):
         home = RemoteHome(number, channel, loaded.spec, loaded.model.device)

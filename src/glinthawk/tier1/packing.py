@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from glinthawk.tier1.norms import match_norm
+from glinthawk.tier1.rotary import fuse_rotary
 
 __all__ = ["GatedMLP", "PackedLinear", "pack_model"]
 
@@ -86,6 +87,8 @@ def pack_model(model: nn.Module) -> int:
             count += 1
         elif (norm := match_norm(child)) is not None:
             setattr(parent, name, norm)
+        else:
+            fuse_rotary(child)
     return count
 
 

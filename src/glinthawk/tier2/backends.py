@@ -27,6 +27,7 @@ class BackendChoice:
     device: torch.device
     threads: int = 0
     name: str = "auto"
+    on_torch_threads: bool = False
 
     @property
     def is_native(self) -> bool:
@@ -53,7 +54,12 @@ class BackendChoice:
         """The backend with its memory, which is touched as it is used."""
         if self.is_native:
             return native.NativeBackend(
-                self.layers, num_pages, PAGE_TOKENS, self.kv_dtype, self.threads
+                self.layers,
+                num_pages,
+                PAGE_TOKENS,
+                self.kv_dtype,
+                self.threads,
+                on_torch_threads=self.on_torch_threads,
             )
         dtype = getattr(torch, self.kv_dtype)
         return TorchBackend(self.layers, num_pages, PAGE_TOKENS, dtype, self.device)

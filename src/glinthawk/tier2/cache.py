@@ -22,7 +22,7 @@ _Columns = tuple[list[int], list[int], list[int]]
 class KVCache:
     """The KV of many sequences over all layers of one model, in ``num_bytes`` of memory.
 
-    ``threads`` attend, 0 for all cores.
+    ``threads`` attend, 0 for all cores; torch's own, where torch computes beside them.
     """
 
     def __init__(
@@ -33,8 +33,11 @@ class KVCache:
         device: torch.device | str = "cpu",
         threads: int = 0,
         backend: str = "auto",
+        on_torch_threads: bool = False,
     ) -> None:
-        choice = BackendChoice(layers, kv_dtype, torch.device(device), threads, backend)
+        choice = BackendChoice(
+            layers, kv_dtype, torch.device(device), threads, backend, on_torch_threads
+        )
         self.page_bytes = choice.page_bytes
         num_pages = num_bytes // self.page_bytes
         if num_pages < 1:
@@ -70,7 +73,7 @@ class KVCache:
             raise
         for source, target in copies:
             self._backend.copy_page(source, target)
-        return [self.pages.table(*columns) if columns[0] else None for columns in groups]
+        return [self.pages.look_up(*columns) if columns[0] else None for columns in groups]
 
     def store(self, layer: int, table: SpanTable, k: torch.Tensor, v: torch.Tensor) -> None:
         """Keep keys (T, K, D) and values (T, K, Dv) of new tokens."""

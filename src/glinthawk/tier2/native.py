@@ -5,6 +5,7 @@ import torch
 from glinthawk import _native
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.openmp import find_team
 from glinthawk.tier2.pages import SpanTable
 
 __all__ = ["KV_DTYPES", "NativeBackend", "page_bytes", "supported_isas"]
@@ -39,6 +40,7 @@ class NativeBackend:
 
     A sequence's output depends on nothing but the sequence: not on the number of threads, nor on
     what else is in the batch. Calls are safe from several threads; they run one after another.
+    ``on_torch_threads``: beside torch in one process, use its threads instead of own ones.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class NativeBackend:
         kv_dtype: str,
         threads: int = 0,
         isa: str = "auto",
+        on_torch_threads: bool = False,
     ) -> None:
         if kv_dtype not in KV_DTYPES:
             raise WorkerRefused(f"kv_dtype is one of {', '.join(KV_DTYPES)}, not {kv_dtype}")
@@ -63,6 +66,7 @@ class NativeBackend:
                 kv_dtype,
                 threads,
                 isa,
+                *(find_team() if on_torch_threads else (0, 0)),
             )
         except (ValueError, TypeError, MemoryError) as error:
             raise WorkerRefused(f"this KV cache cannot be made: {error}") from error

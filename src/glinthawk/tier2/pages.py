@@ -105,10 +105,13 @@ class PageTable:
         return self._pages.missing(sequence, end) + self._pages.num_shared(sequence, start, end)
 
     def table(self, sequences: list[int], starts: list[int], lengths: list[int]) -> SpanTable:
-        """Where the pages of spans are, reserved if they were not; raises as ``reserve``. Whoever
-        shares pages reserves before, and copies."""
+        """Reserve, and look up; raises as ``reserve``. Not for shared pages, which want copies."""
         copies = self.reserve(sequences, starts, lengths)
         assert not copies
+        return self.look_up(sequences, starts, lengths)
+
+    def look_up(self, sequences: list[int], starts: list[int], lengths: list[int]) -> SpanTable:
+        """Where the pages of spans are that have been reserved."""
         pages: list[int] = []
         offsets = [0]
         for sequence, start, length in zip(sequences, starts, lengths, strict=True):
