@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 
 from glinthawk import _native
 from glinthawk.bench.models import load_shape
+from glinthawk.bench.relay import slow_link
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.runtime.tuning import batches_to_hide
 from glinthawk.runtime.workers import LocalWorkers
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
@@ -28,6 +31,7 @@ from glinthawk.tier1.node import Node
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.backends import BackendChoice
 from glinthawk.tier2.cache import KVCache
+from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 
 __all__ = ["Case", "Plan", "Row", "run"]
@@ -55,13 +59,16 @@ class Plan:
     model: str = "L"
     cases: tuple[Case, ...] = (Case(256, 8, 256), Case(8192, 2, 26))
     kv_dtypes: tuple[str, ...] = ("bfloat16", "int8")
+    #: Milliseconds each way, at the first case's context with batches of ``latency_batch``.
+    latencies: tuple[int, ...] = (0, 10, 50)
+    latency_batch: int = 64
     seconds: float = 10.0
     steps: int = 3
 
     @classmethod
     def quick(cls) -> "Plan":
         """A look in a minute, with a small model."""
-        return cls("M", (Case(256, 8, 64),), ("bfloat16",), seconds=2.0)
+        return cls("M", (Case(256, 8, 64),), ("bfloat16",), latencies=(0, 10), seconds=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,17 @@ class Row:
     dense_roof: float
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Generated tokens a second over a link of ``ms`` each way."""
+
+    ms: int
+    batches: int
+    tokens_per_s: float
+    #: Of the speed without latency.
+    share: float
+
+
 def run(write: _Write, *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
     plan = Plan.quick() if quick else Plan()
@@ -96,7 +114,9 @@ def run(write: _Write, *, quick: bool = False) -> None:
     for case in plan.cases:
         for kv_dtype in plan.kv_dtypes:
             rows.append(_measure(plan, loaded, case, kv_dtype, cores, reads, write))
-    write(json.dumps({"model": plan.model, "rows": [asdict(row) for row in rows]}))
+    links = _latencies(plan, loaded, cores, write)
+    summary = {"model": plan.model, "rows": [asdict(row) for row in rows]}
+    write(json.dumps({**summary, "latency": [asdict(link) for link in links]}))
 
 
 def _measure(
@@ -141,6 +161,22 @@ def _measure(
     return row
 
 
+def _latencies(plan: Plan, loaded: LoadedModel, cores: list[int], write: _Write) -> list[Link]:
+    """The same batches over links of different length, as many of them as ``auto`` would take."""
+    links: list[Link] = []
+    context, batch = plan.cases[0].context, plan.latency_batch
+    with _on(cores[:1]):
+        step_s = min(_dense_seconds(loaded, batch) for _ in range(2))
+    for ms in plan.latencies:
+        batches = batches_to_hide(2e-3 * ms, step_s / len(loaded.spec.layers))
+        case = Case(context, 0, batch, batches)
+        speed, _, _ = _two_tier(plan, loaded, case, "bfloat16", cores, 1e-3 * ms)
+        share = speed / links[0].tokens_per_s if links else 1.0
+        links.append(Link(ms, batches, round(speed, 1), round(share, 3)))
+        write(f"link of {ms} ms each way, {batches} batches of {batch}: {speed:.1f} tokens/s")
+    return links
+
+
 @contextmanager
 def _on(cores: list[int]) -> Iterator[None]:
     """Run this thread, and as many of torch's, on ``cores``."""
@@ -167,7 +203,12 @@ def _single(plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str) -> float
 
 
 def _two_tier(
-    plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, cores: list[int]
+    plan: Plan,
+    loaded: LoadedModel,
+    case: Case,
+    kv_dtype: str,
+    cores: list[int],
+    delay_s: float = 0.0,
 ) -> tuple[float, tuple[float, float], float]:
     """Tokens a second, what share of the time each tier was busy, and wire bytes over minimum."""
     sequences = case.batch * case.batches
@@ -175,14 +216,19 @@ def _two_tier(
     with ExitStack() as stack:
         with _on(cores[1:] or cores):  # a process starts where its parent runs
             workers = stack.enter_context(LocalWorkers(1, num_bytes, threads=1))
+            address = workers.addresses[0]
+            if delay_s:
+                socket = Path(address.endpoint.removeprefix("ipc://"))
+                slow = stack.enter_context(slow_link(socket, delay_s))
+                address = Address.parse(f"ipc://{slow}")
         with _on(cores[:1]):
-            return _run_worker(plan, loaded, case, kv_dtype, workers)
+            return _run_worker(plan, loaded, case, kv_dtype, address)
 
 
 def _run_worker(
-    plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, workers: LocalWorkers
+    plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, address: Address
 ) -> tuple[float, tuple[float, float], float]:
-    channel = ClientChannel(workers.addresses[0])
+    channel = ClientChannel(address)
     home = RemoteHome(1, channel, loaded.spec, loaded.model.device)
     try:
         home.open(loaded.spec, kv_dtype)
