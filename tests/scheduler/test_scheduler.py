@@ -363,3 +363,15 @@ def test_a_prefix_is_kept_while_others_wait_for_it_and_given_up_when_pages_run_o
     assert release == Release(0, (first.id,))
     assert isinstance(step, Step)
     scheduler.validate()
+
+
+def test_prompts_as_long_as_the_budget_do_not_wait_for_decode_rows_to_end() -> None:
+    scheduler = _scheduler(400, batch_tokens=50)
+    for number in range(4):
+        scheduler.handle(Submitted(_sequence(number, 50, 9)))
+    sizes = []
+    for _ in range(4):
+        batch = _only_batch(scheduler.schedule())
+        sizes.append(len(batch.spans))
+        scheduler.handle(Stepped(batch, (1,) * len(batch.spans)))
+    assert sizes == [1, 2, 3, 4]

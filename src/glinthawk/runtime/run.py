@@ -14,7 +14,7 @@ from glinthawk.core.errors import WorkerLost
 from glinthawk.core.limits import Limits
 from glinthawk.core.spec import ModelSpec
 from glinthawk.runtime.engine import Engine
-from glinthawk.runtime.tuning import Tuning, tune
+from glinthawk.runtime.tuning import Tuning, choose_prompt_attention, tune
 from glinthawk.runtime.workers import LocalWorkers, parse_tier2
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.telemetry.trace import Trace
@@ -22,6 +22,7 @@ from glinthawk.tier1.check import check_cut
 from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
 from glinthawk.tier1.loader import LoadedModel, load_model
 from glinthawk.tier1.node import Node
+from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
@@ -89,10 +90,11 @@ def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
         reached = _reach(stack, config, addresses)
         loaded = load_model(config)
         kv_dtype = loaded.spec.dtype if config.kv_dtype == "auto" else config.kv_dtype
-        _self_check(loaded)
+        attention = choose_prompt_attention(loaded)
+        _self_check(loaded, attention)
         channels = [*reached, *(ClientChannel(address) for address in workers.addresses)]
         homes = _open_homes(stack, config, loaded, kv_dtype, workers, channels)
-        yield assemble(config, loaded, kv_dtype, homes, trace)
+        yield assemble(config, loaded, kv_dtype, homes, trace, attention)
 
 
 def share_threads(num_local: int) -> tuple[int, int]:
@@ -115,12 +117,12 @@ def _reach(stack: ExitStack, config: EngineConfig, addresses: list[Address]) -> 
     return channels
 
 
-def _self_check(loaded: LoadedModel) -> None:
+def _self_check(loaded: LoadedModel, attention: PromptAttention) -> None:
     """In the model's own type: what a smaller KV type rounds away is the user's choice."""
     spec = loaded.spec
     page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
     cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, spec.dtype, loaded.model.device)
-    check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth)
+    check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth, attention)
 
 
 def _open_homes(
@@ -173,10 +175,11 @@ def assemble(
     kv_dtype: str,
     homes: Sequence[Home],
     trace: Trace | None = None,
+    attention: PromptAttention = attend_prompts,
 ) -> Run:
     """A run over homes that are open."""
     tuning = tune(config, loaded, homes)
-    node = Node(loaded.model, loaded.spec.layers, homes, sample_batch, trace)
+    node = Node(loaded.model, loaded.spec.layers, homes, sample_batch, trace, attention)
     limits = Limits(
         max_model_len=loaded.spec.max_model_len,
         kv_tokens=max(home.num_pages * home.page_tokens for home in homes),

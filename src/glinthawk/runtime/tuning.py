@@ -6,13 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from glinthawk.core.config import EngineConfig
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, RemoteHome
 from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier2.prompts import PromptKernel
 
-__all__ = ["Tuning", "batches_to_hide", "tune"]
+__all__ = ["Tuning", "batches_to_hide", "choose_prompt_attention", "tune"]
 
 _BUDGET_S = 2.0
 _ANSWER_S = 15.0
@@ -24,6 +28,7 @@ _STEPS = 3
 #: A batch twice as large must be faster by this much, in tokens a second, to be worth its memory.
 _WORTH = 1.08
 _LINK_TRIES = 5
+_PROMPT_TOKENS = 256
 _MOST_IN_FLIGHT = 16
 
 
@@ -64,6 +69,35 @@ def batches_to_hide(link_s: float, layer_s: float) -> int:
     attention = 0.9
     share = link_s / layer_s if layer_s else 0.0
     return min(max(2, math.ceil(1 + attention + share)), _MOST_IN_FLIGHT)
+
+
+def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:
+    """Torch's attention for whole prompts or our kernels: whichever is faster here."""
+    spec, model = loaded.spec, loaded.model
+    # In float32 torch's products are as good as any, and nobody is in a hurry there.
+    if spec.dtype == "float32" or not PromptKernel.takes(spec.layers, spec.dtype, model.device):
+        return attend_prompts
+    kernel = PromptKernel(spec.layers, spec.dtype, torch.get_num_threads())
+    choices: tuple[PromptAttention, ...] = (kernel, attend_prompts)
+    return min(choices, key=lambda attend: _attention_seconds(attend, loaded))
+
+
+@torch.inference_mode()
+def _attention_seconds(attend: PromptAttention, loaded: LoadedModel) -> float:
+    layer, dtype = loaded.spec.layers[0], loaded.model.dtype
+    lengths = [min(_PROMPT_TOKENS, loaded.spec.max_model_len)] * 2
+    shapes = (
+        (layer.num_heads, layer.head_dim),
+        (layer.num_kv_heads, layer.head_dim),
+        (layer.num_kv_heads, layer.value_dim),
+    )
+    q, k, v = (torch.randn(sum(lengths), *shape).to(dtype) for shape in shapes)
+    times = []
+    for _ in range(_STEPS):
+        begun = time.perf_counter()
+        attend(q, k, v, lengths, layer)
+        times.append(time.perf_counter() - begun)
+    return min(times)
 
 
 def _grow_batch(

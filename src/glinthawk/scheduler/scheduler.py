@@ -189,8 +189,9 @@ class Scheduler:
         return home
 
     def _take_prompts(self, num_decodes: int, commands: list[Command]) -> list[Span]:
-        """Admit waiting sequences while batch and homes have room; one prompt may be too long for
-        the token budget, then it is the only one."""
+        """Admit waiting sequences while batch and homes have room. One prompt is taken even if it
+        and the decode rows exceed the token budget: waiting for those to end would keep the batch
+        small for ever."""
         spans: list[Span] = []
         aside: list[Sequence] = []
         sources: set[int | None] = set()  # releases come before the step, so these must stay
@@ -208,9 +209,7 @@ class Scheduler:
                     continue
                 break
             length = sequence.length - start.num_tokens
-            if tokens + length > self.limits.batch_tokens and (
-                spans or (num_decodes and length <= self.limits.batch_tokens)
-            ):
+            if spans and tokens + length > self.limits.batch_tokens:
                 break
             spans.append(self._admit(self.waiting.pop(), home, start))
             sources.add(start.source)

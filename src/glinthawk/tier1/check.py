@@ -13,6 +13,7 @@ from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.cut import IMPLEMENTATION, forward_inputs
 from glinthawk.tier1.homes import Home
 from glinthawk.tier1.node import Node
+from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 
 __all__ = ["Truth", "check_cut", "own_answers"]
 
@@ -49,11 +50,17 @@ def own_answers(model: PreTrainedModel, spec: ModelSpec) -> Truth:
 
 
 @torch.inference_mode()
-def check_cut(model: PreTrainedModel, spec: ModelSpec, home: Home, truth: Truth) -> None:
+def check_cut(
+    model: PreTrainedModel,
+    spec: ModelSpec,
+    home: Home,
+    truth: Truth,
+    attend_prompts: PromptAttention = attend_prompts,
+) -> None:
     """Prefill the sequences' beginnings together, decode two steps, compare all logits with the
     truth. Raises UnsupportedModel when they differ."""
     try:
-        cut = _cut_logits(model, spec, home, truth.rows)
+        cut = _cut_logits(model, spec, home, truth.rows, attend_prompts)
     except GlinthawkError:
         raise
     except Exception as error:
@@ -92,11 +99,19 @@ def _shaken_logits(model: PreTrainedModel, tokens: list[int], seed: int) -> torc
 
 
 def _cut_logits(
-    model: PreTrainedModel, spec: ModelSpec, home: Home, rows: list[list[int]]
+    model: PreTrainedModel,
+    spec: ModelSpec,
+    home: Home,
+    rows: list[list[int]],
+    attention: PromptAttention,
 ) -> list[torch.Tensor]:
     """(1 + decodes, V) logits of every row, by way of the cut."""
     collected: list[torch.Tensor] = []
-    node = Node(model, spec.layers, [home], lambda _batch, logits: collected.append(logits))
+
+    def collect(_batch: Batch, logits: torch.Tensor) -> None:
+        collected.append(logits)
+
+    node = Node(model, spec.layers, [home], collect, attend_prompts=attention)
     sequences = [_sequence(number, tokens) for number, tokens in enumerate(rows)]
     for step in range(_NUM_DECODES + 1):
         node.start(_batch(step, sequences, home.id))

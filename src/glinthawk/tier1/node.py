@@ -19,7 +19,7 @@ from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.cut import Call, Pass
 from glinthawk.tier1.homes import Home, RemoteHome, Reply
-from glinthawk.tier1.prompts import attend_prompts
+from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 
 __all__ = ["Node", "Sampler"]
 
@@ -64,6 +64,7 @@ class Node:
         homes: Sequence[Home],
         sample: Sampler,
         trace: Trace | None = None,
+        attend_prompts: PromptAttention = attend_prompts,
     ) -> None:
         self._model = model
         self._layers = layers
@@ -71,6 +72,7 @@ class Node:
         self._sample = sample
         self._running: dict[int, _Running] = {}
         self._trace = trace
+        self._attend_prompts = attend_prompts
         self._poller = zmq.Poller()
         self.busy_s = 0.0
         for home in self._remote_homes():
@@ -190,7 +192,7 @@ class Node:
         if running.batch.prompts:
             rows = slice(running.batch.num_extend_tokens, len(q))
             lengths = [span.length for span in running.batch.prompts]
-            output[rows] = attend_prompts(q[rows], k[rows], v[rows], lengths, layer)
+            output[rows] = self._attend_prompts(q[rows], k[rows], v[rows], lengths, layer)
 
     def _remote_first(self, extends: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
         return sorted(extends, key=lambda rows: not isinstance(self._homes[rows[0]], RemoteHome))

@@ -1,6 +1,6 @@
 """Attention of whole prompts, computed on Tier 1 where all their keys and values are at hand."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
@@ -8,7 +8,12 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
 
-__all__ = ["attend_prompt", "attend_prompts"]
+__all__ = ["PromptAttention", "attend_prompt", "attend_prompts"]
+
+#: (q, k, v, lengths, layer) -> output, as ``attend_prompts``.
+PromptAttention = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, Sequence[int], AttentionLayer], torch.Tensor
+]
 
 #: Queries whose scores are in memory at once on the plain path: 256 x 32k keys x 32 heads is 1 GiB.
 _BLOCK = 256
