@@ -5,6 +5,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
@@ -57,6 +59,26 @@ std::vector<LayerShape> shapes_of(const std::vector<LayerArgument>& layers) {
     return shapes;
 }
 
+Team make_team(std::uintptr_t parallel, std::uintptr_t thread) {
+    return {reinterpret_cast<decltype(Team::parallel)>(parallel),
+            reinterpret_cast<decltype(Team::thread)>(thread)};
+}
+
+// work(row) for every row, on the threads of a team where that is worth waking them.
+template <class Work>
+void for_rows(std::size_t count, std::size_t row_bytes, int threads, Team team, const Work& work) {
+    constexpr std::size_t kAtOnce = 16, kSmall = 64 << 10;
+    if (threads < 2 || !team.parallel || count * row_bytes < kSmall) {
+        for (std::size_t row = 0; row < count; ++row) work(row);
+        return;
+    }
+    std::atomic<std::size_t> next{0};
+    Pool(threads, team).run([&](int) {
+        for (std::size_t at; (at = next.fetch_add(kAtOnce)) < count;)
+            for (std::size_t row = at; row < std::min(at + kAtOnce, count); ++row) work(row);
+    });
+}
+
 // Pages, kernels and threads of one backend. One call at a time; others wait.
 class Engine {
 public:
@@ -66,9 +88,7 @@ public:
         : choice_(choose_kernels(isa, dtype_named(kv))),
           store_(shapes_of(layers), num_pages, page_tokens, dtype_named(kv)),
           num_layers_(int(layers.size())),
-          pool_(thread_count(threads),
-                {reinterpret_cast<decltype(Team::parallel)>(team_parallel),
-                 reinterpret_cast<decltype(Team::thread)>(team_thread)}) {}
+          pool_(thread_count(threads), make_team(team_parallel, team_thread)) {}
 
     void append(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
                 const std::string& dtype) {
@@ -129,31 +149,34 @@ Plan* make_plan(std::uintptr_t starts, std::uintptr_t lengths, std::size_t num_s
 
 // Norms of rows that lie one after the other; sizes are multiples of 16.
 void rms_norm(std::uintptr_t out, std::uintptr_t rows, std::uintptr_t weight, std::size_t num_rows,
-              int size, float epsilon, const std::string& dtype) {
+              int size, float epsilon, const std::string& dtype, int threads, std::uintptr_t parallel,
+              std::uintptr_t thread) {
     if (size < 16 || size % 16) throw std::invalid_argument("a row is a multiple of 16 long");
     static const Kernels& kernels = *choose_kernels("auto", DType::float32).kernels;
     const DType type = dtype_named(dtype);
     const std::size_t stride = std::size_t(size) * dtype_bytes(type);
-    for (std::size_t at = 0; at < num_rows * stride; at += stride)
-        kernels.norm(pointer<std::byte>(out) + at, pointer<std::byte>(rows) + at,
+    for_rows(num_rows, stride, threads, make_team(parallel, thread), [&](std::size_t row) {
+        kernels.norm(pointer<std::byte>(out) + row * stride, pointer<std::byte>(rows) + row * stride,
                      pointer<float>(weight), size, epsilon, type);
+    });
 }
 
 // Heads (T, H, D), tokens token_bytes apart, to contiguous ones; cos and sin are (T, D).
 void rotate(std::uintptr_t out, std::uintptr_t heads, std::size_t token_bytes, std::uintptr_t cos,
             std::uintptr_t sin, std::size_t num_tokens, std::size_t num_heads, int size,
-            const std::string& dtype) {
+            const std::string& dtype, int threads, std::uintptr_t parallel, std::uintptr_t thread) {
     if (size < 32 || size % 32) throw std::invalid_argument("a head is a multiple of 32 long");
     static const Kernels& kernels = *choose_kernels("auto", DType::float32).kernels;
     const DType type = dtype_named(dtype);
     const std::size_t bytes = std::size_t(size) * dtype_bytes(type);
-    std::byte* to = pointer<std::byte>(out);
-    for (std::size_t token = 0; token < num_tokens; ++token) {
+    const std::size_t row_bytes = num_heads * bytes;
+    for_rows(num_tokens, row_bytes, threads, make_team(parallel, thread), [&](std::size_t token) {
         const std::byte* from = pointer<std::byte>(heads) + token * token_bytes;
+        std::byte* to = pointer<std::byte>(out) + token * row_bytes;
         for (std::size_t head = 0; head < num_heads; ++head, from += bytes, to += bytes)
             kernels.rotate(to, from, pointer<std::byte>(cos) + token * bytes,
                            pointer<std::byte>(sin) + token * bytes, size, type);
-    }
+    });
 }
 
 // Owns its pool: members in order of need.

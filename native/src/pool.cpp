@@ -31,7 +31,7 @@ void await_change(const std::atomic<T>& value, T old) {
 Pool::Pool(int num_threads, Team team)
     : team_(team),
       num_threads_(num_threads),
-      cpus_(allowed_cpus()),
+      cpus_(team.parallel ? std::vector<int>{} : allowed_cpus()),
       pinned_(!team.parallel && num_threads > 1 && num_threads == int(cpus_.size())) {
     if (team_.parallel) return;
     for (int thread = 1; thread < num_threads_; ++thread)

@@ -5,7 +5,17 @@ class Plan: ...
 
 def supported_isas() -> list[str]: ...
 def rms_norm(
-    out: int, rows: int, weight: int, num_rows: int, size: int, epsilon: float, dtype: str, /
+    out: int,
+    rows: int,
+    weight: int,
+    num_rows: int,
+    size: int,
+    epsilon: float,
+    dtype: str,
+    threads: int,
+    team_parallel: int,
+    team_thread: int,
+    /,
 ) -> None: ...
 def make_layer(
     num_heads: int,
@@ -38,6 +48,9 @@ def rotate(
     num_heads: int,
     size: int,
     dtype: str,
+    threads: int,
+    team_parallel: int,
+    team_thread: int,
     /,
 ) -> None: ...
 

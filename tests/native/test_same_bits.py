@@ -6,7 +6,7 @@ import pytest
 import torch
 from kernel_steps import ISAS, Cache, make_layer, require
 
-from glinthawk.tier2.openmp import find_team
+from glinthawk.core.openmp import find_team
 from glinthawk.tier2.pages import SpanTable
 
 KV = ("float32", "bfloat16", "float16", "int8")

@@ -34,7 +34,7 @@ from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 
-__all__ = ["Case", "Plan", "Row", "run"]
+__all__ = ["Case", "Link", "Plan", "Row", "run"]
 
 _Write = Callable[[str], None]
 

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from glinthawk import _native
+from glinthawk.core.openmp import find_team
 
 __all__ = ["FusedNorm", "match_norm"]
 
@@ -32,6 +33,8 @@ class FusedNorm(nn.Module):
             size,
             self.variance_epsilon,
             str(x.dtype).removeprefix("torch."),
+            torch.get_num_threads(),
+            *find_team(),
         )
         return output
 

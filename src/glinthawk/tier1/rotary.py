@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from glinthawk import _native
+from glinthawk.core.openmp import find_team
 
 __all__ = ["fuse_rotary", "rotate"]
 
@@ -41,6 +42,8 @@ def _rotate_heads(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> 
         num_heads,
         size,
         str(rows.dtype).removeprefix("torch."),
+        torch.get_num_threads(),
+        *find_team(),
     )
     return output.transpose(0, 1).unsqueeze(0)
 

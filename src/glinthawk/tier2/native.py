@@ -4,8 +4,8 @@ import torch
 
 from glinthawk import _native
 from glinthawk.core.errors import WireError, WorkerRefused
+from glinthawk.core.openmp import find_team
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.openmp import find_team
 from glinthawk.tier2.pages import SpanTable
 
 __all__ = ["KV_DTYPES", "NativeBackend", "page_bytes", "supported_isas"]
