@@ -121,7 +121,7 @@ class Storm(RuleBasedStateMachine):
     def start(self, batch: Batch) -> None:
         assert batch.spans
         assert len(batch.spans) <= self.limits.batch_size
-        news = [span for span in batch.spans if not span.is_decode]
+        news = [span for span in batch.spans if _is_new(span)]
         assert batch.num_tokens <= self.limits.batch_tokens or len(news) == 1
         assert all(span.start > 0 for span in batch.extends)
         assert all(span.start == 0 for span in batch.prompts)
@@ -138,7 +138,7 @@ class Storm(RuleBasedStateMachine):
         tokens = span.sequence.tokens(0, span.sequence.length)
         if span.source is not None:
             assert stored is None
-            stepping = {s.sequence.id for b in self.batches for s in b.spans if not s.is_decode}
+            stepping = {s.sequence.id for b in self.batches for s in b.spans if _is_new(s)}
             assert span.source not in stepping
             assert self.kv[span.home][span.source][: span.start] == tokens[: span.start]
         elif span.start == 0:
@@ -171,6 +171,11 @@ class Storm(RuleBasedStateMachine):
         assert self.scheduler.is_idle
         kept = {home: room.kept.keys() for home, room in self.scheduler._rooms.items()}
         assert {home: sequences.keys() for home, sequences in self.kv.items()} == kept
+
+
+def _is_new(span: Span) -> bool:
+    """A prompt, be it only the one token behind a prefix that others have."""
+    return not span.is_decode or span.source is not None
 
 
 def _short_answers() -> Lengths:
