@@ -14,37 +14,15 @@ from typing import Any
 #: Where environments, models and logs lie. Git ignores it.
 BUILD = Path(__file__).parents[2] / "build" / "peers"
 
-SHAPES: dict[str, dict[str, Any]] = {
-    # For trying this benchmark out.
-    "T": {
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "intermediate_size": 256,
-        "vocab_size": 512,
-    },
-    "M": {
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 4,
-        "head_dim": 64,
-        "intermediate_size": 2048,
-        "vocab_size": 32_000,
-    },
-    # Llama-3.2-1B.
-    "L": {
-        "hidden_size": 2048,
-        "num_hidden_layers": 16,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
-        "intermediate_size": 8192,
-        "vocab_size": 128_256,
-        "tie_word_embeddings": True,
-    },
+#: For trying this benchmark out; M and L are those of ``glinthawk bench``.
+_TINY = {
+    "hidden_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "intermediate_size": 256,
+    "vocab_size": 512,
 }
 
 _LONGEST = 8192
@@ -80,11 +58,14 @@ def _made(folder: Path, command: Callable[[str], list[str]]) -> Path:
 def make_model(folder: Path, name: str) -> None:
     """Save the model in bfloat16; its numbers come from seed 0."""
     import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from glinthawk.bench.models import SHAPES
 
     torch.manual_seed(0)
+    shape = {**SHAPES["M"], **_TINY} if name == "T" else SHAPES[name]
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    config = LlamaConfig(**SHAPES[name], max_position_embeddings=_LONGEST, **ends)
+    config = AutoConfig.for_model(**{**shape, "max_position_embeddings": _LONGEST, **ends})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     _byte_tokenizer().save_pretrained(folder)
