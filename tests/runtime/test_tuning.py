@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.runtime.tuning import batches_to_hide, tune
+from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.loader import load_model
 
 
@@ -20,6 +21,16 @@ def test_a_slower_link_never_asks_for_fewer_batches(
     assert 2 <= count <= batches_to_hide(link_s + more, layer_s) <= 16
     if count < 16:  # while one batch is away, the others keep Tier 1 busy
         assert (count - 1) * layer_s >= link_s
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+def test_a_batch_may_have_more_rows_than_the_model_has_positions(
+    tmp_path: Path, family: str
+) -> None:
+    loaded = load_model(EngineConfig(model=str(make_model(tmp_path, family))))
+    rows = 2 * loaded.spec.max_model_len
+    logits = DensePass(loaded.model, loaded.spec.layers, rows)()
+    assert logits.shape == (rows, loaded.spec.vocab_size)
 
 
 @pytest.mark.parametrize("batch_size", ["auto", 7, 64])

@@ -19,7 +19,8 @@ class DensePass:
         self, model: PreTrainedModel, layers: Sequence[AttentionLayer], num_rows: int
     ) -> None:
         self._model = model
-        self._ids = torch.arange(num_rows, device=model.device) % model.config.vocab_size
+        vocab_size = model.config.get_text_config().vocab_size
+        self._ids = torch.arange(num_rows, device=model.device) % vocab_size
         self._outputs = [
             torch.zeros(
                 num_rows, layer.num_heads, layer.value_dim, dtype=model.dtype, device=model.device
@@ -29,8 +30,10 @@ class DensePass:
 
     @torch.inference_mode()
     def __call__(self) -> torch.Tensor:
-        positions = torch.arange(len(self._ids), device=self._ids.device)
-        forward = Pass(self._model, self._ids, positions, positions)
+        # There may be more rows than the model has positions; all stand at the first.
+        positions = torch.zeros_like(self._ids)
+        keep = torch.arange(len(self._ids), device=self._ids.device)
+        forward = Pass(self._model, self._ids, positions, keep)
         result = forward.resume(None)
         while isinstance(result, Call):
             result = forward.resume(self._outputs[forward.depth])
