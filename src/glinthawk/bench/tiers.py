@@ -276,7 +276,6 @@ class _Decoding:
         ]
         self._fill()
         self._node = Node(self.loaded.model, self.loaded.spec.layers, [self.home], sample_batch)
-        self._num_batches = len(self._groups) * (1 << 20)
 
     @torch.inference_mode()
     def _fill(self) -> None:
@@ -301,31 +300,30 @@ class _Decoding:
 
     def speed(self, plan: Plan) -> float:
         """Tokens a second after one step of each batch that does not count."""
-        waiting = [self._start(group) for group in self._groups]
-        self._run(lambda counts: min(counts) >= 1, [0] * len(waiting))
+        for index in range(len(self._groups)):
+            self._start(index)
+        self._run(lambda counts: min(counts) >= 1)
         begun, busy = time.perf_counter(), self._node.busy_s
         tokens_before = self.total_tokens
 
         def enough(counts: list[int]) -> bool:
             return min(counts) >= plan.steps and time.perf_counter() - begun >= plan.seconds
 
-        self._run(enough, [0] * len(waiting))
+        self._run(enough)
         elapsed = time.perf_counter() - begun
         self.tier1_busy = (self._node.busy_s - busy) / elapsed
         return (self.total_tokens - tokens_before) / elapsed
 
-    def _start(self, group: list[Sequence]) -> int:
-        number = self._num_batches + self._groups.index(group)
-        spans = tuple(Span(s, self.home.id, s.length - 1, 1) for s in group)
-        self._node.start(Batch(number, spans, ()))
-        return number
+    def _start(self, index: int) -> None:
+        """Step a group; a batch has the number of its group."""
+        spans = tuple(Span(s, self.home.id, s.length - 1, 1) for s in self._groups[index])
+        self._node.start(Batch(index, spans, ()))
 
-    def _run(self, enough: Callable[[list[int]], bool], counts: list[int]) -> None:
-        begun = time.perf_counter()
+    def _run(self, enough: Callable[[list[int]], bool]) -> None:
+        begun, counts = time.perf_counter(), [0] * len(self._groups)
         while not enough(counts):
             for batch, _ in self._node.poll():
-                index = batch.id - self._num_batches
-                counts[index] += 1
+                counts[batch.id] += 1
                 self.total_tokens += len(batch.extends)
-                self._start(self._groups[index])
+                self._start(batch.id)
         self.total_s += time.perf_counter() - begun

@@ -1,6 +1,6 @@
 """A batch file from its first line to the exit status."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -69,7 +69,7 @@ def _open_trace(path: Path | None) -> AbstractContextManager[Trace | None]:
     if path is None:
         return nullcontext()
     try:
-        return Trace(path)
+        return closing(Trace(path))
     except OSError as error:
         raise UsageError(f"--trace: cannot write {path}: {error.strerror}") from error
 

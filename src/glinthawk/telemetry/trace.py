@@ -2,8 +2,7 @@
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -23,17 +22,6 @@ class Trace:
         self._processes: dict[str, int] = {}
         self._begun = time.perf_counter()
         self._separator = b"\n"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def add(self, process: str, lane: int, name: str, begin: float, seconds: float) -> None:
         """An interval; ``begin`` is a reading of ``time.perf_counter``."""
