@@ -48,12 +48,19 @@ def config(model: Path, places: str, tier1_kv: str = "0") -> EngineConfig:
 
 
 def test_a_killed_worker_costs_no_answer(model: Path) -> None:
-    with open_run(config(model, "local:2", "1MiB")) as run:
+    with open_run(config(model, "local:2")) as run:
         undisturbed = answer(run)
-    with open_run(config(model, "local:2", "1MiB")) as run:
+    with open_run(config(model, "local:2")) as run:
         assert answer(run, kill_after=3) == undisturbed
-        assert len(run.engine.scheduler.homes) == 2
+        assert len(run.engine.scheduler.homes) == 1
     assert sorted(undisturbed) == list(range(24))
+
+
+def test_beside_kv_on_tier_1_neither(model: Path) -> None:
+    with open_run(config(model, "local:2")) as run:
+        undisturbed = answer(run)
+    with open_run(config(model, "local:2", "100KiB")) as run:
+        assert answer(run, kill_after=3) == undisturbed
 
 
 def test_without_a_home_left_the_run_stops_and_says_so(model: Path) -> None:

@@ -15,12 +15,12 @@ from glinthawk.tier1.loader import load_model
 
 @given(st.floats(0, 10, allow_nan=False), st.floats(1e-6, 10), st.floats(0, 10, allow_nan=False))
 def test_a_slower_link_never_asks_for_fewer_batches(
-    link_s: float, layer_s: float, more: float
+    link_s: float, dense_s: float, more: float
 ) -> None:
-    count = batches_to_hide(link_s, layer_s)
-    assert 2 <= count <= batches_to_hide(link_s + more, layer_s) <= 16
+    count = batches_to_hide(link_s, dense_s)
+    assert 2 <= count <= batches_to_hide(link_s + more, dense_s) <= 16
     if count < 16:  # while one batch is away, the others keep Tier 1 busy
-        assert (count - 1) * layer_s >= link_s
+        assert (count - 1) * dense_s >= link_s
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])

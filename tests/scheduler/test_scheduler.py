@@ -13,12 +13,14 @@ from glinthawk.scheduler.commands import (
     Finish,
     HomeJoined,
     HomeLost,
+    Paced,
     Release,
     Step,
     Stepped,
     Submitted,
 )
 from glinthawk.scheduler.lengths import Lengths
+from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.room import peak_tokens
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
 
@@ -84,6 +86,12 @@ class Storm(RuleBasedStateMachine):
         request = Request(number, prompt, params, 0, max_tokens, eos)
         self.asked[number] = Sequence(request)
         self.carry_out(self.scheduler.handle(Submitted(self.asked[number])))
+
+    @rule(dense=st.floats(0.01, 1), far=st.floats(0, 1), link=st.floats(0, 1))
+    def measure(self, dense: float, far: float, link: float) -> None:
+        attend_s = {home: far for home in self.kv if home} | {0: 0.01}
+        pace = Pace(((1, dense), (4, 2 * dense)), attend_s, dict.fromkeys(self.kv, link))
+        self.carry_out(self.scheduler.handle(Paced(pace)))
 
     @rule()
     def schedule(self) -> None:
@@ -209,7 +217,7 @@ def _sequence(number: int, prompt: int, max_tokens: int) -> Sequence:
 
 def _scheduler(*pages: int, batch_tokens: int = 100) -> Scheduler:
     scheduler = Scheduler(BatchLimits(8, 1, batch_tokens))
-    for home, num_pages in enumerate(pages):
+    for home, num_pages in enumerate(pages, start=1):
         scheduler.handle(HomeJoined(home, num_pages, page_tokens=4))
     return scheduler
 
@@ -237,7 +245,7 @@ def test_sequences_are_placed_where_the_smallest_share_is_used() -> None:
     for number in range(3):
         scheduler.handle(Submitted(_sequence(number, 8, 8)))
     batch = _only_batch(scheduler.schedule())
-    assert sorted(span.home for span in batch.prompts) == [0, 1, 1]
+    assert sorted(span.home for span in batch.prompts) == [1, 2, 2]
 
 
 def test_a_prompt_longer_than_the_budget_goes_alone() -> None:
@@ -253,7 +261,7 @@ def test_a_stop_string_ends_an_answer() -> None:
     scheduler.handle(Submitted(sequence))
     batch = _only_batch(scheduler.schedule())
     commands = scheduler.handle(Stepped(batch, (1,), frozenset({0})))
-    assert commands == [Release(0, (0,)), Finish(sequence)]
+    assert commands == [Release(1, (0,)), Finish(sequence)]
     assert sequence.finish_reason is FinishReason.STOP
 
 
@@ -299,7 +307,7 @@ def test_a_common_prefix_is_prefilled_and_held_once() -> None:
     assert [(span.source, span.start, span.length) for span in shared] == [(1, 8, 4)] * 3
     # Each has a page of its own, and the first one's next token begins another.
     assert sum(len(room.pages.held) for room in scheduler._rooms.values()) == 4
-    assert scheduler._rooms[0].pages.num_used == 2 + 4 + 1
+    assert scheduler._rooms[1].pages.num_used == 2 + 4 + 1
     scheduler.handle(Stepped(second, (1,) * 4))
     scheduler.validate()
 
@@ -333,7 +341,7 @@ def test_a_short_prefix_is_computed_again() -> None:
 
 def test_a_small_group_stays_together_and_a_large_one_is_spread() -> None:
     scheduler = Scheduler(BatchLimits(64, 1, 4096))
-    for home in range(2):
+    for home in (1, 2):
         scheduler.handle(HomeJoined(home, 400, page_tokens=4))
     for sequence in _family(1, 30):
         scheduler.handle(Submitted(sequence))
@@ -346,8 +354,8 @@ def test_a_small_group_stays_together_and_a_large_one_is_spread() -> None:
         scheduler.handle(Stepped(batch, (1,) * len(batch.spans)))
         if sum(map(len, homes.values())) == 30:
             break
-    assert len(homes[0]) >= 4
-    assert abs(len(homes[0]) - len(homes[1])) < 10
+    assert len(homes[1]) >= 4
+    assert abs(len(homes[1]) - len(homes[2])) < 10
 
 
 def test_a_prefix_is_kept_while_others_wait_for_it_and_given_up_when_pages_run_out() -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.errors import UsageError, WorkerLost
@@ -13,11 +14,13 @@ from glinthawk.scheduler.commands import (
     Finish,
     HomeJoined,
     HomeLost,
+    Paced,
     Release,
     Step,
     Stepped,
     Submitted,
 )
+from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
 from glinthawk.tier1.homes import Home
 from glinthawk.tier1.node import Node
@@ -39,10 +42,13 @@ def _never(_sequence: Sequence, _token: int) -> bool:
 
 
 class Engine:
-    """Answers requests on one node with its homes."""
+    """Answers requests on one node with its homes. ``pace`` is what was measured before."""
 
-    def __init__(self, node: Node, homes: Iterable[Home], limits: BatchLimits) -> None:
+    def __init__(
+        self, node: Node, homes: Iterable[Home], limits: BatchLimits, pace: Pace | None = None
+    ) -> None:
         self._node = node
+        self._pace = pace
         self.scheduler = Scheduler(limits)
         self._ahead = max(_MIN_AHEAD, 2 * limits.batch_size * limits.batches_in_flight)
         self._draining = False
@@ -110,6 +116,16 @@ class Engine:
             return
         for batch, sampled in results:
             yield from self._take_in(batch, sampled, stop_found)  # type: ignore[arg-type]
+        self._tell_pace()
+
+    def _tell_pace(self) -> None:
+        if self._pace is not None and self._node.attention:
+            num_layers = self._node.num_layers
+            attend_s = {
+                home: num_layers * speed.seconds_per_token
+                for home, speed in self._node.attention.items()
+            }
+            self.scheduler.handle(Paced(replace(self._pace, attend_s=attend_s)))
 
     def _take_in(
         self, batch: Batch, sampled: list[Sampled], stop_found: StopFound

@@ -185,7 +185,7 @@ def assemble(
         kv_tokens=max(home.num_pages * home.page_tokens for home in homes),
         vocab_size=loaded.spec.vocab_size,
     )
-    engine = Engine(node, homes, tuning.limits)
+    engine = Engine(node, homes, tuning.limits, tuning.pace)
     return Run(
         engine, loaded.spec, limits, kv_dtype, tuning, node, tuple(homes), time.perf_counter()
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from glinthawk.core.config import EngineConfig
+from glinthawk.core.config import Auto, EngineConfig
+from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, RemoteHome
@@ -37,37 +38,37 @@ class Tuning:
     """What was found and what follows from it."""
 
     limits: BatchLimits
-    #: Seconds of one layer of one batch on Tier 1; 0 if nothing was measured.
-    layer_s: float = 0.0
-    #: Seconds to the slowest worker and back.
-    link_s: float = 0.0
+    #: Seconds of Tier 1's step without attention, where that was measured; and of every link.
+    pace: Pace | None = None
 
 
 def tune(config: EngineConfig, loaded: LoadedModel, homes: Sequence[Home]) -> Tuning:
     """Limits of the scheduler: what the user said, and measured numbers for what is ``auto``."""
     remote = [home for home in homes if isinstance(home, RemoteHome)]
-    layer_s = link_s = 0.0
-    size, in_flight = config.batch_size, config.batches_in_flight
-    if size == "auto" or (in_flight == "auto" and remote):
-        rows = _MOST_ROWS if size == "auto" else size
-        size, step_s = _grow_batch(loaded, rows, config.batch_tokens, is_fixed=size != "auto")
-        layer_s = step_s / len(loaded.spec.layers)
+    is_hybrid = 0 < len(remote) < len(homes)
+    size, in_flight, pace = config.batch_size, config.batches_in_flight, None
+    if size == "auto" or (in_flight == "auto" and remote) or is_hybrid:
+        size, dense = _grow_batch(loaded, size, config.batch_tokens)
+        num_layers = len(loaded.spec.layers)
+        pace = Pace(dense, {}, {home.id: num_layers * _round_trip(home) for home in remote})
     if in_flight == "auto":
-        link_s = max((_round_trip(home) for home in remote), default=0.0)
-        in_flight = batches_to_hide(link_s, layer_s) if remote else 1
-    return Tuning(BatchLimits(size, in_flight, config.batch_tokens), layer_s, link_s)
+        in_flight = 1
+        if pace is not None and remote:
+            in_flight = batches_to_hide(max(pace.link_s.values()), pace.dense_s(size))
+    return Tuning(BatchLimits(size, in_flight, config.batch_tokens), pace)
 
 
-def batches_to_hide(link_s: float, layer_s: float) -> int:
-    """Batches that keep Tier 1 busy: ceil(1 + (t_attention + t_link) / t_layer).
+def batches_to_hide(link_s: float, dense_s: float) -> int:
+    """Batches that keep Tier 1 busy: ceil(1 + (t_attention + t_link) / t_dense).
 
-    Attention is taken to be as fast as Tier 1 at most, for if it is slower nothing hides it.
+    Times are those of a layer, or of all. Attention is taken to be as fast as Tier 1 at most, for
+    if it is slower nothing hides it.
 
     >>> batches_to_hide(0.0001, 0.005), batches_to_hide(0.020, 0.005)  # one host, a slow link
     (2, 6)
     """
     attention = 0.9
-    share = link_s / layer_s if layer_s else 0.0
+    share = link_s / dense_s if dense_s else 0.0
     return min(max(2, math.ceil(1 + attention + share)), _MOST_IN_FLIGHT)
 
 
@@ -101,25 +102,29 @@ def _attention_seconds(attend: PromptAttention, loaded: LoadedModel) -> float:
 
 
 def _grow_batch(
-    loaded: LoadedModel, most: int, batch_tokens: int, is_fixed: bool
-) -> tuple[int, float]:
-    """Double the batch while that pays; its size and the seconds of its step.
-
-    What time does not allow to measure is taken to grow with the rows.
-    """
+    loaded: LoadedModel, wish: int | Auto, batch_tokens: int
+) -> tuple[int, tuple[tuple[int, float], ...]]:
+    """Double the batch while that pays, or up to what the user wants: its size, and the (rows,
+    seconds) that were measured. One row comes first; it says what reading the weights takes."""
     deadline = time.monotonic() + _BUDGET_S
-    most = min(most, batch_tokens)
-    rows = min(_FIRST_ROWS, most)
-    best = _step_seconds(loaded, rows)
-    while 2 * rows <= most:
-        if time.monotonic() + 2 * _STEPS * best > deadline:
-            final = most if is_fixed else max(rows, min(_UNMEASURED_ROWS, most))
-            return final, best * final / rows
-        seconds = _step_seconds(loaded, 2 * rows)
-        if 2 * best < _WORTH * seconds and not is_fixed:
-            break
-        rows, best = 2 * rows, seconds
-    return (most, best * most / rows) if is_fixed else (rows, best)
+    most = min(_MOST_ROWS if wish == "auto" else wish, batch_tokens)
+    rows, pays, in_time = 1, True, True
+    curve = [(rows, _step_seconds(loaded, rows))]
+    while pays and in_time and rows < most:
+        rows = min(most, max(_FIRST_ROWS, 2 * rows))
+        curve.append((rows, _step_seconds(loaded, rows)))
+        pays = wish != "auto" or _is_faster(*curve[-2:])
+        in_time = time.monotonic() + 2 * _STEPS * curve[-1][1] < deadline
+    if wish != "auto":
+        return most, tuple(curve)
+    if not pays:
+        return curve[-2][0], tuple(curve)
+    return (rows if in_time else max(rows, min(_UNMEASURED_ROWS, most))), tuple(curve)
+
+
+def _is_faster(small: tuple[int, float], large: tuple[int, float]) -> bool:
+    """Whether the larger batch makes enough more tokens a second."""
+    return large[0] / large[1] > _WORTH * small[0] / small[1]
 
 
 def _step_seconds(loaded: LoadedModel, rows: int) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.sequence import Sequence
+from glinthawk.scheduler.pace import Pace
 
 __all__ = [
     "Abort",
@@ -12,6 +13,7 @@ __all__ = [
     "Finish",
     "HomeJoined",
     "HomeLost",
+    "Paced",
     "Release",
     "Step",
     "Stepped",
@@ -54,7 +56,14 @@ class Stepped:
     stopped: frozenset[int] = frozenset()
 
 
-Event = HomeJoined | HomeLost | Submitted | Stepped
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """What steps cost has been measured, again."""
+
+    pace: Pace
+
+
+Event = HomeJoined | HomeLost | Submitted | Stepped | Paced
 
 
 @dataclass(frozen=True, slots=True)

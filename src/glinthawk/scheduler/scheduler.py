@@ -6,7 +6,7 @@ home shares them and is prefilled from there. When a home runs out of pages, its
 sequence is pre-empted: it waits again, at the front, with all tokens it has.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
@@ -20,12 +20,15 @@ from glinthawk.scheduler.commands import (
     Finish,
     HomeJoined,
     HomeLost,
+    Paced,
     Release,
     Step,
     Stepped,
     Submitted,
 )
+from glinthawk.scheduler.hybrid import Hybrid
 from glinthawk.scheduler.lengths import Lengths
+from glinthawk.scheduler.pace import TIER1
 from glinthawk.scheduler.room import Room, Start
 from glinthawk.scheduler.waiting import Waiting
 
@@ -66,6 +69,7 @@ class Scheduler:
         self._ready: deque[Sequence] = deque()
         self._batches: dict[int, Batch] = {}
         self._rooms: dict[int, Room] = {}
+        self._hybrid = Hybrid(self._rooms, limits.batch_size, limits.batches_in_flight)
         self._lengths = lengths or Lengths()
         self._num_admitted = 0
         self._num_batches = 0
@@ -99,13 +103,16 @@ class Scheduler:
                 return []
             case HomeLost(home):
                 return self._lose(home)
+            case Paced(pace):
+                self._hybrid.pace = pace
+                return []
             case Stepped():
                 return self._step_done(event)
 
     def schedule(self) -> list[Command]:
         """Fill the free batch slots."""
         commands: list[Command] = []
-        while len(self._batches) < self.limits.batches_in_flight:
+        while len(self._batches) < self._hybrid.in_flight:
             preemptions = self.num_preemptions
             decodes = self._take_decodes(commands)
             # What was just pre-empted stays out for a step, unless nothing else can run.
@@ -126,19 +133,24 @@ class Scheduler:
 
     def _take_decodes(self, commands: list[Command]) -> list[Span]:
         """Rows for an equal share of the living sequences, longest rested first."""
-        share = -(-self.num_living // self.limits.batches_in_flight)
+        share = -(-self.num_living // self._hybrid.in_flight)
         rows = min(self.limits.batch_size, self.limits.batch_tokens, share)
+        most_far = self._hybrid.far_rows_a_batch()
         spans: list[Span] = []
-        stuck: list[Sequence] = []
+        passed: list[Sequence] = []
+        far: Counter[int | None] = Counter()
         while self._ready and len(spans) < rows:
             sequence = self._ready.popleft()
-            if self._make_room(sequence, commands):
+            if most_far is not None and sequence.home != TIER1 and far[sequence.home] >= most_far:
+                passed.append(sequence)
+            elif self._make_room(sequence, commands):
                 spans.append(self._span(sequence, sequence.length - 1, 1))
+                far[sequence.home] += 1
             elif sequence.phase is Phase.READY:
-                stuck.append(sequence)
+                passed.append(sequence)
         # What found no page waits for the batches in flight, whose sequences may end.
         # A later row may have pre-empted it meanwhile.
-        self._ready.extendleft(s for s in reversed(stuck) if s.phase is Phase.READY)
+        self._ready.extendleft(s for s in reversed(passed) if s.phase is Phase.READY)
         return spans
 
     def _make_room(self, sequence: Sequence, commands: list[Command]) -> bool:
@@ -223,11 +235,34 @@ class Scheduler:
     ) -> tuple[int, Start] | None:
         """A home with room for ``sequence``, and what it finds there of its prompt.
 
-        The home where it leaves the smallest share of the room in use, at the peak; or one that
-        has its prefix, if that is not much fuller.
+        Tier 1 itself, if it has room; else a worker, if that pays: the one where it leaves the
+        smallest share of the room in use, at the peak; or one that has its prefix, if that is not
+        much fuller.
         """
+        near = self._places(
+            [home for home in self._rooms if home == TIER1], sequence, commands, spare
+        )
+        if near:
+            return near[0][1:]
+        if not self._hybrid.pays(sequence, len(self.waiting)):
+            return None
+        workers = [home for home in self._rooms if home != TIER1]
+        places = self._places(workers, sequence, commands, spare)
+        if not places:
+            return None
+        return min(self._with_prefix(sequence, places) or places)[1:]
+
+    def _places(
+        self,
+        homes: Iterable[int],
+        sequence: Sequence,
+        commands: list[Command],
+        spare: Container[int | None],
+    ) -> list[tuple[float, int, Start]]:
+        """Those of ``homes`` with room: (share of it in use at the peak, home, start)."""
         places = []
-        for home, room in self._rooms.items():
+        for home in homes:
+            room = self._rooms[home]
             start = room.start(sequence)
             while not room.fits(sequence, start) and self._evict(home, commands, spare):
                 start = room.start(sequence)
@@ -237,10 +272,7 @@ class Scheduler:
             # A home that is empty takes anything that fits at all.
             if share <= 1 or not room.living:
                 places.append((share, home, start))
-        if not places:
-            return None
-        _, home, start = min(self._with_prefix(sequence, places) or places)
-        return home, start
+        return places
 
     def _with_prefix(
         self, sequence: Sequence, places: list[tuple[float, int, Start]]

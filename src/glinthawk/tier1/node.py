@@ -5,6 +5,7 @@ the attention of prompts. One thread does all of it; only ``poll`` ever waits.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count, groupby
@@ -21,10 +22,31 @@ from glinthawk.tier1.cut import Call, Pass
 from glinthawk.tier1.homes import Home, RemoteHome, Reply
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 
-__all__ = ["Node", "Sampler"]
+__all__ = ["AttentionSpeed", "Node", "Sampler"]
+
+#: Weight of what was known when another call is measured.
+_MEMORY = 0.99
 
 #: What follows a finished pass: the batch and its logits, one row a span (R, V).
 Sampler = Callable[[Batch, torch.Tensor], object]
+
+
+@dataclass(slots=True)
+class AttentionSpeed:
+    """A home's attention over recent layers of recent batches."""
+
+    seconds: float = 0.0
+    tokens: float = 0.0
+
+    @property
+    def seconds_per_token(self) -> float:
+        """To attend one token of KV in one layer."""
+        return self.seconds / self.tokens
+
+    def add(self, seconds: float, tokens: int) -> None:
+        """One layer of one batch."""
+        self.seconds = _MEMORY * self.seconds + seconds
+        self.tokens = _MEMORY * self.tokens + tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +58,8 @@ class _Running:
     #: Rows of each home in the flattened batch: (home id, rows).
     extends: list[tuple[int, slice]]
     prompts: list[tuple[int, slice]]
+    #: Tokens of KV that the rows at each home attend to.
+    kv_tokens: Counter[int]
     #: Homes whose answer for the current layer has not come.
     awaited: set[int] = field(default_factory=set)
     #: Homes that have not confirmed the step's prompts.
@@ -75,9 +99,16 @@ class Node:
         self._attend_prompts = attend_prompts
         self._poller = zmq.Poller()
         self.busy_s = 0.0
+        #: How fast each home attended so far.
+        self.attention: dict[int, AttentionSpeed] = {}
         for home in self._remote_homes():
             for socket in home.channel.sockets:
                 self._poller.register(socket, zmq.POLLIN)
+
+    @property
+    def num_layers(self) -> int:
+        """Attention layers of a pass."""
+        return len(self._layers)
 
     @property
     def num_running(self) -> int:
@@ -90,6 +121,7 @@ class Node:
             self._new_pass(batch),
             _rows_by_home(batch.extends, 0),
             _rows_by_home(batch.prompts, batch.num_extend_tokens),
+            _kv_tokens(batch),
         )
         lanes = {other.lane for other in self._running.values()}
         running.lane = next(lane for lane in count() if lane not in lanes)
@@ -133,6 +165,7 @@ class Node:
     def lose(self, home_id: int) -> None:
         """A home is gone. Batches with rows there must be aborted by the caller."""
         home = self._homes.pop(home_id)
+        self.attention.pop(home_id, None)
         if isinstance(home, RemoteHome):
             for socket in home.channel.sockets:
                 self._poller.unregister(socket)
@@ -158,9 +191,9 @@ class Node:
         result = running.forward.resume(running.output)
         if isinstance(result, Call):
             self._answer(running, result)
-        elif running.forward.depth != len(self._layers):
+        elif running.forward.depth != self.num_layers:
             raise UnsupportedModel(
-                f"a pass called attention {running.forward.depth} times, not {len(self._layers)}"
+                f"a pass called attention {running.forward.depth} times, not {self.num_layers}"
             )
         else:
             running.logits, running.output = result, None
@@ -180,11 +213,13 @@ class Node:
         output = q.new_empty(len(q), layer.num_heads, layer.value_dim)
         running.output = output
         for home_id, rows in self._remote_first(running.extends):
+            begun = time.perf_counter()
             answer = self._homes[home_id].attend(step, index, q[rows], k[rows], v[rows])
             if answer is None:
                 running.awaited.add(home_id)
             else:
                 output[rows] = answer
+                self._measure(running, home_id, time.perf_counter() - begun)
         for home_id, rows in running.prompts:
             kept = self._homes[home_id].store(step, index, k[rows], v[rows])
             if index == 0 and not kept:
@@ -221,6 +256,11 @@ class Node:
         assert running.output is not None
         running.output[rows] = reply.output
         running.awaited.discard(home_id)
+        self._measure(running, home_id, reply.seconds)
+
+    def _measure(self, running: _Running, home_id: int, seconds: float) -> None:
+        speed = self.attention.setdefault(home_id, AttentionSpeed())
+        speed.add(seconds, running.kv_tokens[home_id])
 
     def _finish(self, running: _Running) -> tuple[Batch, object]:
         begun = time.perf_counter()
@@ -231,6 +271,13 @@ class Node:
         sampled = self._sample(running.batch, running.logits)
         self._count(running, "sample", begun)
         return running.batch, sampled
+
+
+def _kv_tokens(batch: Batch) -> Counter[int]:
+    tokens: Counter[int] = Counter()
+    for span in batch.extends:
+        tokens[span.home] += span.start + span.length
+    return tokens
 
 
 def _rows_by_home(spans: Sequence[Span], first_row: int) -> list[tuple[int, slice]]:
