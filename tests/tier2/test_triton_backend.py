@@ -1,6 +1,10 @@
 """The Triton kernels equal plain attention: on the GPU if there is one, else in the interpreter."""
 
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -270,3 +274,21 @@ def test_a_worker_over_it_decodes_as_the_truth_says(monkeypatch: pytest.MonkeyPa
         query, *rows = talk.tensors(index, 30, 1)
         twin.write(0, 5, *rows)
         torch.testing.assert_close(outputs[index], twin.attend(0, query, 5)[0])
+
+
+#: Bytes of shared memory that a program may take on any GPU since compute capability 8.0.
+SHARED_MEMORY = 101_376
+
+
+def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
+    """The interpreter runs what the compiler would refuse: an A100 with int8, an H100 with bfloat16."""
+    script = Path(__file__).with_name("compile_kernels.py")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET", None)
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shared = [int(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert len(shared) == 2 * 3 * 4  # append, narrow and wide pieces, merge; three layers
+    assert max(shared) <= SHARED_MEMORY

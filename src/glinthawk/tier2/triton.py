@@ -21,6 +21,8 @@ _CHUNK_TOKENS = 512
 _BLOCK_BYTES = 16_384
 _LEAST_TOKENS, _MOST_TOKENS = 16, 64
 _LEAST_SIZE = 16
+#: Bytes of queries beside which the next block of keys and values finds room.
+_MOST_QUERY_BYTES = 32_768
 
 _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 
@@ -187,6 +189,7 @@ class TritonBackend:
         spec = held.spec
         key_dot, value_dot = _dot_types(queries.dtype, held.keys.dtype)
         padded = max(held.page_sizes["KEY_PADDED"], held.sizes["VALUE_PADDED"])
+        row_bytes = padded * max(key_dot.itemsize, value_dot.itemsize)
         _launch(
             attend_kernel,
             (len(pieces), spec.num_kv_heads),
@@ -203,16 +206,13 @@ class TritonBackend:
             **held.page_sizes,
             GROUP=held.cut.group,
             ROWS=rows,
-            TOKENS=min(
-                self._chunk_tokens,
-                _block_tokens(padded * max(key_dot.itemsize, value_dot.itemsize)),
-            ),
+            TOKENS=min(self._chunk_tokens, _block_tokens(row_bytes)),
             WINDOW=min(spec.window or 0, 2**31 - 1),
             SOFTCAP=spec.softcap is not None,
             KEY_DOT=_TYPES[key_dot],
             VALUE_DOT=_TYPES[value_dot],
             num_warps=8 if rows * padded > 8192 else 4,
-            num_stages=2,
+            num_stages=2 if rows * row_bytes <= _MOST_QUERY_BYTES else 1,
         )
 
     def _tables(self, table: SpanTable) -> StepTables:
@@ -272,6 +272,6 @@ def _padded(size: int) -> int:
     return max(_LEAST_SIZE, _power_of_two(size))
 
 
-def _block_tokens(token_bytes: int) -> int:
+def _block_tokens(row_bytes: int) -> int:
     """Tokens whose keys a program holds at a time: a power of two."""
-    return min(_MOST_TOKENS, max(_LEAST_TOKENS, _BLOCK_BYTES // token_bytes))
+    return min(_MOST_TOKENS, max(_LEAST_TOKENS, _BLOCK_BYTES // row_bytes))
