@@ -1,5 +1,6 @@
 """Attention over KV pages in a GPU's memory: Triton kernels behind the Backend protocol."""
 
+from subprocess import CalledProcessError
 from typing import Any
 
 import torch
@@ -242,11 +243,14 @@ class TritonBackend:
 
 
 def _launch(kernel: Any, grid: tuple[int, int], *args: Any, **options: Any) -> None:
-    """Start a kernel, which is compiled at its first call."""
+    """Start a kernel, which is compiled at its first call: with a C compiler, for the host's part."""
     try:
         kernel[grid](*args, **options)
-    except triton.TritonError as error:
-        raise WorkerRefused(f"Triton cannot run on this GPU: {error}") from error
+    except (triton.TritonError, CalledProcessError) as error:
+        raise WorkerRefused(
+            f"Triton cannot compile for this GPU ({error}); it needs a C compiler and Python's "
+            "headers here"
+        ) from error
 
 
 def _dot_types(queries: torch.dtype, kv: torch.dtype) -> tuple[torch.dtype, torch.dtype]:
