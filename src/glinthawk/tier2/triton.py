@@ -243,7 +243,7 @@ class TritonBackend:
 
 
 def _launch(kernel: Any, grid: tuple[int, int], *args: Any, **options: Any) -> None:
-    """Start a kernel, which is compiled at its first call: with a C compiler, for the host's part."""
+    """Start a kernel. At its first call it is compiled, and its host part by a C compiler."""
     try:
         kernel[grid](*args, **options)
     except (triton.TritonError, CalledProcessError) as error:
