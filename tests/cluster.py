@@ -38,12 +38,15 @@ def _address(scheme: str, folder: Path) -> Address:
 
 
 @contextmanager
-def worker_thread(scheme: str, folder: Path, kv_bytes: int) -> Iterator[Address]:
+def worker_thread(
+    scheme: str, folder: Path, kv_bytes: int, device: str = "cpu"
+) -> Iterator[Address]:
     """A worker that serves until the block ends; yields where it listens."""
     stop = threading.Event()
     with ServerChannel(_address(scheme, folder), IDENTITY, [IDENTITY.public]) as channel:
         address = Address.parse(channel.endpoint)
-        thread = threading.Thread(target=serve, args=(channel, kv_bytes), kwargs={"stop": stop})
+        arguments = (channel, kv_bytes, device)
+        thread = threading.Thread(target=serve, args=arguments, kwargs={"stop": stop})
         thread.start()
         try:
             yield address
@@ -66,6 +69,7 @@ def open_cluster(
     worker_pages: int = 64,
     batch_size: int = 8,
     batch_tokens: int = 2048,
+    worker_device: str = "cpu",
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory."""
     spec = loaded.spec
@@ -83,7 +87,8 @@ def open_cluster(
             homes.append(LocalHome(0, cache))
         kv_bytes = pages_bytes(loaded, worker_pages)
         places: Sequence[Address] = [
-            stack.enter_context(worker_thread(scheme, folder, kv_bytes)) for _ in range(workers)
+            stack.enter_context(worker_thread(scheme, folder, kv_bytes, worker_device))
+            for _ in range(workers)
         ]
         for number, address in enumerate(places, start=1):
             home = RemoteHome(number, ClientChannel(address, IDENTITY), spec, loaded.model.device)

@@ -6,6 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+# Triton reads this when it is imported, which transformers does: without a GPU, kernels run in its
+# interpreter.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
 
 
 def _children() -> set[str]:
@@ -39,7 +50,6 @@ def leaves_nothing_behind() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_each() -> None:
     """Tiny tensors: a second thread costs more than it brings."""
-    import torch
     from transformers.utils import logging
 
     torch.set_num_threads(1)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from commands import EXAMPLES, glinthawk, line, results, run_arguments, start, write_lines
 from families import make_model
@@ -200,6 +201,14 @@ def test_a_worker_by_address_serves_who_knows_its_key(tmp_path: Path) -> None:
         worker.terminate()
         worker.communicate(timeout=30)
     assert worker.returncode == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one here")
+def test_a_worker_without_the_gpu_that_it_should_use_says_so(tmp_path: Path) -> None:
+    done = glinthawk("worker", "--listen", f"ipc://{tmp_path}/worker", "--device", "cuda")
+    assert done.returncode == 2
+    assert done.stderr.startswith("glinthawk: ")
+    assert "--device cpu" in done.stderr
 
 
 def test_200_000_lines_begin_at_once_in_little_memory(tmp_path: Path) -> None:

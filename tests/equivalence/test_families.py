@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.run import open_run
 from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier2.cache import KVCache
 
 #: The families that run in every combination of workers, batches, memories and transports.
 BACKBONE = [
@@ -40,9 +42,9 @@ class Case:
     def __init__(
         self, folder: Path, family: str, prompts: list[tuple[int, ...]] | None = None
     ) -> None:
-        path = make_model(folder, family)
+        self.path = path = make_model(folder, family)
         with torch.inference_mode():
-            self.loaded: LoadedModel = load_model(EngineConfig(model=str(path)))
+            self.loaded: LoadedModel = load_model(EngineConfig(model=str(path), device="cpu"))
             self.prompts = prompts or self._prompts()
             own = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
             self.answers = [self._own_answer(own, prompt) for prompt in self.prompts]
@@ -170,6 +172,43 @@ def test_shared_prefixes_change_no_answer(tmp_path: Path, family: str, place: st
         scheduler.validate()
     assert answers == case.expected()
     assert scheduler.num_shared_tokens >= 6 * PAGE_TOKENS
+
+
+#: Softcaps, sinks and windows: worth the time that Triton's interpreter takes.
+_INTERPRETED = ("gemma2", "gpt_oss")
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(family, marks=() if family in _INTERPRETED else pytest.mark.gpu)
+        for family in BACKBONE
+    ],
+)
+def test_a_worker_whose_kv_is_on_a_gpu_changes_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """Without a GPU the same kernels run in Triton's interpreter."""
+    case = Case(tmp_path, family, _prompts_with_prefixes())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cache = partial(KVCache, backend="triton")
+    monkeypatch.setattr("glinthawk.tier2.session.KVCache", cache)
+    with open_cluster(
+        case.loaded, tmp_path, workers=1, batches_in_flight=2, worker_device=device
+    ) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+        assert run.engine.scheduler.num_shared_tokens >= 6 * PAGE_TOKENS
+    assert answers == case.expected()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", BACKBONE)
+def test_a_run_on_a_gpu_alone_changes_no_answer(tmp_path: Path, family: str) -> None:
+    case = Case(tmp_path, family)
+    config = EngineConfig(model=str(case.path), device="cuda", tier1_kv="64MiB")
+    with open_run(config) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+    assert answers == case.expected()
 
 
 @pytest.mark.parametrize("family", sorted(REFUSED))

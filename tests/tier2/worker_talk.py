@@ -35,7 +35,11 @@ class Talk:
     """One client of one worker, with the frames of a known model."""
 
     def __init__(
-        self, layers: Sequence[AttentionLayer], pages: int = 16, dtype: str = "float32"
+        self,
+        layers: Sequence[AttentionLayer],
+        pages: int = 16,
+        dtype: str = "float32",
+        device: str = "cpu",
     ) -> None:
         self.layers = tuple(layers)
         self.dtype: torch.dtype = getattr(torch, dtype)
@@ -43,7 +47,7 @@ class Talk:
         elements = sum(layer.kv_elements for layer in layers)
         self.present: set[bytes] = set()
         num_bytes = pages * PAGE_TOKENS * DTYPE_BYTES[dtype] * elements
-        self.worker = Worker(num_bytes, lambda client: client in self.present)
+        self.worker = Worker(num_bytes, lambda client: client in self.present, device)
 
     def say(self, message: FromTier1, *frames: bytes, client: bytes = b"first") -> Answer | None:
         return self.say_raw(encode(message), *frames, client=client)

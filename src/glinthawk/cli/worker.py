@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from glinthawk.core.config import PRIVATE_FOLDER
+from glinthawk.core.config import PRIVATE_FOLDER, Device
 
 __all__ = ["worker"]
 
@@ -19,7 +19,11 @@ def worker(
         str, typer.Option(help="Where to listen: tcp://host:port or ipc:///path.")
     ] = "tcp://127.0.0.1:7001",
     kv: Annotated[str, typer.Option(help="Memory for the KV cache, like 4GiB.")] = "4GiB",
-    threads: Annotated[int, typer.Option(help="Threads for attention; 0: all cores.")] = 0,
+    device: Annotated[
+        Device,
+        typer.Option(help="Where the KV cache lies and attention runs; auto: a GPU if any."),
+    ] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads for attention on a CPU; 0: all cores.")] = 0,
     allow: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,6 +41,7 @@ def worker(
     import torch
 
     from glinthawk.core.units import format_size, parse_size
+    from glinthawk.tier2.device import describe, pick_device
     from glinthawk.tier2.server import serve
     from glinthawk.wire.address import Address
     from glinthawk.wire.channel import ServerChannel
@@ -44,6 +49,7 @@ def worker(
 
     address = Address.parse(listen)
     num_bytes = parse_size(kv)
+    place = pick_device(device)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     own = Identity.load(identity) if address.scheme == "tcp" else None
     allowed = [check_key(key) for key in allow or ()]
@@ -57,9 +63,9 @@ def worker(
         if not quiet:
             key = f"?key={own.public}" if own is not None else ""
             typer.echo(f"listening on {channel.endpoint}{key}")
-            typer.echo(f"KV cache {format_size(num_bytes)}, {torch.get_num_threads()} threads")
+            typer.echo(f"KV cache {format_size(num_bytes)}, {describe(place)}")
         with suppress(KeyboardInterrupt):
-            serve(channel, num_bytes, lifeline=0 if lifeline else None)
+            serve(channel, num_bytes, place, lifeline=0 if lifeline else None)
 
 
 def _remove_private_folder(endpoint: str) -> None:

@@ -1,8 +1,9 @@
 """The numbers of an architecture that placement, wire and benchmarks must agree on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["DTYPE_BYTES", "KV_DTYPES", "AttentionLayer", "ModelSpec"]
+__all__ = ["DTYPE_BYTES", "KV_DTYPES", "AttentionLayer", "ModelSpec", "kv_bytes_per_token"]
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 #: How keys and values may be kept; int8 has a scale of its own for each token and KV head.
@@ -52,13 +53,16 @@ class ModelSpec:
 
     def kv_bytes_per_token(self, kv_dtype: str) -> int:
         """KV cache bytes of one token over all layers."""
-        if kv_dtype == "int8":
-            return sum(
-                layer.kv_elements + _INT8_SCALE_BYTES * layer.num_kv_heads for layer in self.layers
-            )
-        return DTYPE_BYTES[kv_dtype] * sum(layer.kv_elements for layer in self.layers)
+        return kv_bytes_per_token(self.layers, kv_dtype)
 
     @property
     def wire_bytes_per_token(self) -> int:
         """Fewest bytes that cross the link to decode one token, over all layers."""
         return DTYPE_BYTES[self.dtype] * sum(layer.wire_elements for layer in self.layers)
+
+
+def kv_bytes_per_token(layers: Sequence[AttentionLayer], kv_dtype: str) -> int:
+    """KV cache bytes of one token over ``layers``."""
+    if kv_dtype == "int8":
+        return sum(layer.kv_elements + _INT8_SCALE_BYTES * layer.num_kv_heads for layer in layers)
+    return DTYPE_BYTES[kv_dtype] * sum(layer.kv_elements for layer in layers)

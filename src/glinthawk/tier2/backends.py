@@ -1,26 +1,29 @@
 """Which backend attends over a cache's pages, and how much memory a page takes there."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WorkerRefused
-from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
+from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer, kv_bytes_per_token
 from glinthawk.tier2 import native
 from glinthawk.tier2.backend import Backend
 from glinthawk.tier2.reference import TorchBackend
 
 __all__ = ["BackendChoice"]
 
-#: What the native kernels take; head sizes are multiples of 8.
+#: What the native kernels take, in multiples of 8, and the Triton kernels any of up to the largest.
 _SMALLEST_HEAD, _LARGEST_HEAD, _LARGEST_GROUP = 8, 256, 64
+#: GPUs older than this have no bfloat16.
+_LEAST_CAPABILITY = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class BackendChoice:
-    """A backend by name: ``native`` (C++, CPU), ``torch`` (plain), or ``auto``: native where it
-    takes the device and the shapes."""
+    """A backend by name: ``native`` (C++, CPU), ``triton`` (GPU), ``torch`` (plain), or ``auto``:
+    native or Triton where they take the device and the shapes."""
 
     layers: tuple[AttentionLayer, ...]
     kv_dtype: str
@@ -30,43 +33,89 @@ class BackendChoice:
     on_torch_threads: bool = False
 
     @property
+    def kind(self) -> str:
+        """The backend that serves this cache. Raises WorkerRefused when the one that was asked for
+        cannot."""
+        if self.name == "auto":
+            return "native" if self._fits_native else "triton" if self._fits_triton else "torch"
+        if self.name == "native" and not self._fits_native:
+            raise WorkerRefused("the native backend does not take this device or these head sizes")
+        if self.name == "triton":
+            self._check_triton()
+        return self.name
+
+    @property
     def is_native(self) -> bool:
         """Whether the native kernels serve this cache."""
-        fits = self.device.type == "cpu" and all(map(_takes, self.layers))
-        if self.name == "native" and not fits:
-            raise WorkerRefused("the native backend does not take this device or these head sizes")
-        return self.name != "torch" and fits
+        return self.kind == "native"
 
     @property
     def page_bytes(self) -> int:
         """Bytes of one page over all layers."""
-        if self.is_native:
+        kind = self.kind
+        if kind == "native":
             return native.page_bytes(self.layers, PAGE_TOKENS, self.kv_dtype)
-        if self.kv_dtype not in DTYPE_BYTES:
+        if kind == "torch" and self.kv_dtype not in DTYPE_BYTES:
             raise WorkerRefused(
-                f"KV in {self.kv_dtype} needs the native backend: a CPU, and head sizes that are "
-                f"multiples of 8 from {_SMALLEST_HEAD} to {_LARGEST_HEAD}"
+                f"KV in {self.kv_dtype} needs the native backend (a CPU, and head sizes that are "
+                f"multiples of 8 from {_SMALLEST_HEAD} to {_LARGEST_HEAD}) or the triton backend "
+                f"(a GPU, Triton, and head sizes up to {_LARGEST_HEAD})"
             )
-        elements = sum(layer.kv_elements for layer in self.layers)
-        return PAGE_TOKENS * DTYPE_BYTES[self.kv_dtype] * elements
+        return PAGE_TOKENS * kv_bytes_per_token(self.layers, self.kv_dtype)
 
     def make(self, num_pages: int) -> Backend:
         """The backend with its memory, which is touched as it is used."""
-        if self.is_native:
-            return native.NativeBackend(
-                self.layers,
-                num_pages,
-                PAGE_TOKENS,
-                self.kv_dtype,
-                self.threads,
-                on_torch_threads=self.on_torch_threads,
-            )
+        match self.kind:
+            case "native":
+                return native.NativeBackend(
+                    self.layers,
+                    num_pages,
+                    PAGE_TOKENS,
+                    self.kv_dtype,
+                    self.threads,
+                    on_torch_threads=self.on_torch_threads,
+                )
+            case "triton":
+                from glinthawk.tier2.triton import TritonBackend  # optional, and slow to import
+
+                return TritonBackend(
+                    self.layers, num_pages, PAGE_TOKENS, self.kv_dtype, self.device
+                )
         dtype = getattr(torch, self.kv_dtype)
         return TorchBackend(self.layers, num_pages, PAGE_TOKENS, dtype, self.device)
 
+    @property
+    def _fits_native(self) -> bool:
+        return self.device.type == "cpu" and all(map(_native_takes, self.layers))
 
-def _takes(layer: AttentionLayer) -> bool:
-    sizes = (layer.head_dim, layer.value_dim)
-    return layer.num_heads <= _LARGEST_GROUP * layer.num_kv_heads and all(
-        size % 8 == 0 and _SMALLEST_HEAD <= size <= _LARGEST_HEAD for size in sizes
+    @property
+    def _fits_triton(self) -> bool:
+        return (
+            self.device.type == "cuda"
+            and find_spec("triton") is not None
+            and torch.cuda.get_device_capability(self.device) >= _LEAST_CAPABILITY
+            and all(map(_triton_takes, self.layers))
+        )
+
+    def _check_triton(self) -> None:
+        """By name it also runs in Triton's interpreter, on a CPU: ``TritonBackend`` looks."""
+        if find_spec("triton") is None:
+            raise WorkerRefused("there is no Triton here; pip install 'glinthawk[gpu]'")
+        if not all(map(_triton_takes, self.layers)):
+            raise WorkerRefused(
+                f"the triton backend takes head sizes up to {_LARGEST_HEAD} and up to "
+                f"{_LARGEST_GROUP} query heads a KV head; use the torch backend"
+            )
+
+
+def _native_takes(layer: AttentionLayer) -> bool:
+    return _triton_takes(layer) and all(
+        size % 8 == 0 and size >= _SMALLEST_HEAD for size in (layer.head_dim, layer.value_dim)
+    )
+
+
+def _triton_takes(layer: AttentionLayer) -> bool:
+    return (
+        layer.num_heads <= _LARGEST_GROUP * layer.num_kv_heads
+        and max(layer.head_dim, layer.value_dim) <= _LARGEST_HEAD
     )

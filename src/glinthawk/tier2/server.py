@@ -4,6 +4,7 @@ import os
 import threading
 from typing import Any
 
+import torch
 import zmq
 
 from glinthawk.tier2.worker import Worker
@@ -16,6 +17,7 @@ __all__ = ["serve"]
 def serve(
     channel: ServerChannel,
     kv_bytes: int,
+    device: torch.device | str = "cpu",
     *,
     lifeline: int | None = None,
     stop: threading.Event | None = None,
@@ -24,9 +26,10 @@ def serve(
 
     A worker that was started for one run holds the read end of a pipe whose other end its parent
     owns: however the parent dies, the pipe ends, and so does the worker. ``stop`` is looked at
-    when ``channel`` gets a message, so whoever sets it sends one.
+    when ``channel`` gets a message, so whoever sets it sends one. ``device`` is where the
+    KV cache lies.
     """
-    worker = Worker(kv_bytes, lambda client: channel.send(client, Ping()))
+    worker = Worker(kv_bytes, lambda client: channel.send(client, Ping()), device)
     poller = zmq.Poller()
     poller.register(channel.socket, zmq.POLLIN)
     if lifeline is not None:

@@ -9,6 +9,7 @@ import torch
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import DTYPE_BYTES, KV_DTYPES, AttentionLayer
 from glinthawk.tier2.cache import KVCache
+from glinthawk.tier2.device import to_device, to_host
 from glinthawk.tier2.pages import SpanTable
 from glinthawk.wire.messages import Attend, Begin, Open, Spans, Store
 
@@ -32,11 +33,12 @@ class _Step:
 class Session:
     """Checks every size before it touches memory: a bad message is a WireError and no more."""
 
-    def __init__(self, request: Open, kv_bytes: int) -> None:
+    def __init__(self, request: Open, kv_bytes: int, device: torch.device | str = "cpu") -> None:
         self._layers = tuple(request.layers)
         self._dtype: torch.dtype = getattr(torch, request.wire_dtype)
+        self._device = torch.device(device)
         self.cache = KVCache(
-            self._layers, kv_bytes, request.kv_dtype, threads=torch.get_num_threads()
+            self._layers, kv_bytes, request.kv_dtype, device, threads=torch.get_num_threads()
         )
         self._steps: dict[int, _Step] = {}
 
@@ -56,7 +58,7 @@ class Session:
             self._steps[message.step] = _Step(tables[0], tables[1], before)
 
     def attend(self, message: Attend, frames: Sequence[memoryview]) -> torch.Tensor:
-        """Attention output (T, H, Dv) of the step's extends in one layer."""
+        """Attention output (T, H, Dv), on the CPU, of the step's extends in one layer."""
         layer = self._layer(message.layer)
         table = self._step(message.step).extends
         if table is None:
@@ -72,7 +74,7 @@ class Session:
         if self._is_last(message.layer):
             self._steps[message.step].extends = None
             self._forget_if_done(message.step)
-        return output
+        return to_host(output)
 
     def store(self, message: Store, frames: Sequence[memoryview]) -> bool:
         """Keep k, v of the step's prompts in one layer; whether that was the last layer."""
@@ -123,9 +125,10 @@ class Session:
     ) -> list[torch.Tensor]:
         if len(frames) != len(shapes):
             raise WireError(f"expected {len(shapes)} frames, got {len(frames)}")
-        return [
+        tensors = [
             _tensor(frame, shape, self._dtype) for frame, shape in zip(frames, shapes, strict=True)
         ]
+        return to_device(tensors, self._device)
 
 
 def _tensor(frame: memoryview, shape: tuple[int, int, int], dtype: torch.dtype) -> torch.Tensor:

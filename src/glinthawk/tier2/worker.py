@@ -37,11 +37,17 @@ class Worker:
     """Answers the messages of one client at a time; no message can stop it.
 
     ``is_present`` asks the channel whether a client is still connected: a session whose client has
-    gone is given up when the next client opens one.
+    gone is given up when the next client opens one. ``device`` is where the KV cache lies.
     """
 
-    def __init__(self, kv_bytes: int, is_present: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        kv_bytes: int,
+        is_present: Callable[[bytes], bool],
+        device: torch.device | str = "cpu",
+    ) -> None:
         self._kv_bytes = kv_bytes
+        self._device = device
         self._is_present = is_present
         self._owner: bytes | None = None
         self._session: Session | None = None
@@ -101,7 +107,7 @@ class Worker:
         check_layers(message)
         self._session = self._owner = None  # the old session's memory goes before the new one's
         try:
-            self._session = Session(message, self._kv_bytes)
+            self._session = Session(message, self._kv_bytes, self._device)
         except (RuntimeError, MemoryError) as error:
             raise WorkerRefused(
                 f"this machine cannot give {format_size(self._kv_bytes)} of memory ({error}); "
