@@ -12,19 +12,20 @@ ROWS = {
         *("context", "kv_dtype", "single_same_core", "single_both_cores", "two_tier"),
         *("ratio_same_core", "ratio_both_cores", "tier1_busy", "tier2_busy"),
     },
+    "job": {"layout", "requests", "tokens_per_s", "ratio", "tier1_busy"},
 }
 
 
-@pytest.mark.parametrize("name", list(ROWS))
-def test_a_quick_look_ends_with_its_figures(name: str) -> None:
-    done = glinthawk("bench", name, "--quick")
+@pytest.mark.parametrize("bench", list(ROWS))
+def test_a_quick_look_ends_with_its_figures(bench: str) -> None:
+    done = glinthawk("bench", bench, "--quick")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "roof" in lines[0]
     summary = json.loads(lines[-1])
     assert summary["rows"]
     for row in summary["rows"]:
-        assert row.keys() >= ROWS[name]
-        assert all(value for value in row.values())
+        assert row.keys() >= ROWS[bench]
+        assert all(row[key] for key in ROWS[bench])
     batches = [link["batches"] for link in summary.get("latency", [])]
     assert batches == sorted(set(batches)), "a longer link wants more batches"

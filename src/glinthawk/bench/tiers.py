@@ -8,37 +8,30 @@ same core, and with both cores.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import torch
 
 from glinthawk import _native
+from glinthawk.bench.layouts import START_S, kv_bytes, on_cores, open_home, worker_on
 from glinthawk.bench.models import load_shape
-from glinthawk.bench.relay import slow_link
 from glinthawk.core.batch import Batch, Span
-from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.runtime.tuning import batches_to_hide
-from glinthawk.runtime.workers import LocalWorkers
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.sampler import sample_batch
-from glinthawk.tier2.backends import BackendChoice
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel
 
 __all__ = ["Case", "Link", "Plan", "Row", "run"]
 
 _Write = Callable[[str], None]
 
-_START_S = 60.0
 _GIB = 1 << 30
 
 
@@ -128,7 +121,7 @@ def _measure(
     reads: float,
     write: _Write,
 ) -> Row:
-    with _on(cores[:1]):
+    with on_cores(cores[:1]):
         dense = case.batch / min(_dense_seconds(loaded, case.batch) for _ in range(2))
         attention = reads / (case.context * loaded.spec.kv_bytes_per_token(kv_dtype))
         write(
@@ -136,7 +129,7 @@ def _measure(
             f"the worker's reads {attention:.1f}"
         )
         same = _single(plan, loaded, case, kv_dtype)
-    with _on(cores):
+    with on_cores(cores):
         both = _single(plan, loaded, case, kv_dtype)
     two, busy, overhead = _two_tier(plan, loaded, case, kv_dtype, cores)
     row = Row(
@@ -165,7 +158,7 @@ def _latencies(plan: Plan, loaded: LoadedModel, cores: list[int], write: _Write)
     """The same batches over links of different length, as many of them as ``auto`` would take."""
     links: list[Link] = []
     context, batch = plan.cases[0].context, plan.latency_batch
-    with _on(cores[:1]):
+    with on_cores(cores[:1]):
         step_s = min(_dense_seconds(loaded, batch) for _ in range(2))
     for ms in plan.latencies:
         batches = batches_to_hide(2e-3 * ms, step_s / len(loaded.spec.layers))
@@ -177,19 +170,6 @@ def _latencies(plan: Plan, loaded: LoadedModel, cores: list[int], write: _Write)
     return links
 
 
-@contextmanager
-def _on(cores: list[int]) -> Iterator[None]:
-    """Run this thread, and as many of torch's, on ``cores``."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    torch.set_num_threads(len(cores))
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-        torch.set_num_threads(len(before))
-
-
 def _dense_seconds(loaded: LoadedModel, rows: int) -> float:
     return DensePass(loaded.model, loaded.spec.layers, rows).seconds()
 
@@ -197,7 +177,7 @@ def _dense_seconds(loaded: LoadedModel, rows: int) -> float:
 def _single(plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str) -> float:
     """Tokens a second of the capped single tier."""
     threads = torch.get_num_threads()
-    num_bytes = _kv_bytes(loaded, case.capped, case.context, kv_dtype)
+    num_bytes = kv_bytes(loaded.spec.layers, case.capped, case.context, kv_dtype)
     cache = KVCache(loaded.spec.layers, num_bytes, kv_dtype, threads=threads, on_torch_threads=True)
     return _Decoding(loaded, LocalHome(0, cache), case.context, [case.capped]).speed(plan)
 
@@ -211,43 +191,22 @@ def _two_tier(
     delay_s: float = 0.0,
 ) -> tuple[float, tuple[float, float], float]:
     """Tokens a second, what share of the time each tier was busy, and wire bytes over minimum."""
-    sequences = case.batch * case.batches
-    num_bytes = _kv_bytes(loaded, sequences, case.context, kv_dtype)
-    with ExitStack() as stack:
-        with _on(cores[1:] or cores):  # a process starts where its parent runs
-            workers = stack.enter_context(LocalWorkers(1, num_bytes, threads=1))
-            address = workers.addresses[0]
-            if delay_s:
-                socket = Path(address.endpoint.removeprefix("ipc://"))
-                slow = stack.enter_context(slow_link(socket, delay_s))
-                address = Address.parse(f"ipc://{slow}")
-        with _on(cores[:1]):
-            return _run_worker(plan, loaded, case, kv_dtype, address)
+    num_bytes = kv_bytes(loaded.spec.layers, case.batch * case.batches, case.context, kv_dtype)
+    with worker_on(cores[1:] or cores, num_bytes, delay_s) as address, on_cores(cores[:1]):
+        return _run_worker(plan, loaded, case, kv_dtype, address)
 
 
 def _run_worker(
     plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, address: Address
 ) -> tuple[float, tuple[float, float], float]:
-    channel = ClientChannel(address)
-    home = RemoteHome(1, channel, loaded.spec, loaded.model.device)
-    try:
-        home.open(loaded.spec, kv_dtype)
-        home.await_open(_START_S)
+    with open_home(address, loaded, kv_dtype) as home:
         decoding = _Decoding(loaded, home, case.context, [case.batch] * case.batches)
-        busy_before = home.ask(_START_S).busy_s
+        busy_before = home.ask(START_S).busy_s
         speed = decoding.speed(plan)
-        busy = home.ask(_START_S).busy_s - busy_before
+        busy = home.ask(START_S).busy_s - busy_before
         traffic = home.traffic.decode_bytes_out + home.traffic.decode_bytes_back
         minimum = decoding.total_tokens * loaded.spec.wire_bytes_per_token
         return speed, (decoding.tier1_busy, busy / decoding.total_s), traffic / minimum
-    finally:
-        home.close()
-
-
-def _kv_bytes(loaded: LoadedModel, sequences: int, context: int, kv_dtype: str) -> int:
-    """Memory for ``sequences`` of ``context`` tokens and one more."""
-    choice = BackendChoice(loaded.spec.layers, kv_dtype, torch.device("cpu"))
-    return sequences * (context // PAGE_TOKENS + 1) * choice.page_bytes
 
 
 @dataclass

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["attention", "bench", "dense", "tiers"]
+__all__ = ["attention", "bench", "dense", "job", "tiers"]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 
@@ -36,3 +36,14 @@ def tiers(quick: _Quick = False) -> None:
     from glinthawk.bench.tiers import run
 
     run(typer.echo, quick=quick)
+
+
+@bench.command()
+def job(
+    quick: _Quick = False,
+    requests: Annotated[int | None, typer.Option(help="Requests of the job.")] = None,
+) -> None:
+    """A whole job on one tier, on two, and on both at once, where KV memory is scarce."""
+    from glinthawk.bench.job import run
+
+    run(typer.echo, quick=quick, requests=requests)

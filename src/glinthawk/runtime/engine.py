@@ -55,6 +55,8 @@ class Engine:
         self.input_s = 0.0
         for home in homes:
             self.scheduler.handle(HomeJoined(home.id, home.num_pages, home.page_tokens))
+        if pace is not None:
+            self.scheduler.handle(Paced(pace))
 
     def drain(self) -> None:
         """Begin nothing new; ``generate`` ends when what runs has ended."""

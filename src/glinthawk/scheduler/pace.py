@@ -40,9 +40,9 @@ class Pace:
 
     #: (rows, seconds) of Tier 1's step without attention, by rising rows; at least one.
     dense: tuple[tuple[int, float], ...]
-    #: Of attending one token of KV, by home.
+    #: Of attending one token of KV, by home; one that has not attended yet is taken to be fast.
     attend_s: Mapping[int, float]
-    #: To a worker and back once a layer, by home.
+    #: To a worker and back once a layer, by worker.
     link_s: Mapping[int, float]
 
     def dense_s(self, rows: float) -> float:
@@ -76,10 +76,10 @@ class Pace:
         near_s = load.near_tokens * self.attend_s.get(TIER1, 0.0)
         step_s = self.dense_s(rows / in_flight) + near_s / in_flight
         round_s = in_flight * step_s
-        homes = [home for home in self.attend_s if home != TIER1]
-        for home in homes if far else ():
-            worker_s = far / len(homes) * load.far_length * self.attend_s[home]
+        for home, link_s in self.link_s.items() if far else ():
+            tokens = far / len(self.link_s) * load.far_length
+            worker_s = tokens * self.attend_s.get(home, 0.0)
             # A worker attends for all batches; and each batch waits for its own rows.
-            away_s = self.link_s.get(home, 0.0) + worker_s / in_flight
+            away_s = link_s + worker_s / in_flight
             round_s = max(round_s, worker_s, step_s + away_s)
         return rows / round_s

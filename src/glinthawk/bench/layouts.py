@@ -1,0 +1,68 @@
+"""Tiers laid over cores: what the benchmarks of two tiers have in common."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+
+from glinthawk.bench.relay import slow_link
+from glinthawk.core.config import PAGE_TOKENS
+from glinthawk.core.spec import AttentionLayer
+from glinthawk.runtime.workers import LocalWorkers
+from glinthawk.tier1.homes import RemoteHome
+from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier2.backends import BackendChoice
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel
+
+__all__ = ["START_S", "kv_bytes", "on_cores", "open_home", "worker_on"]
+
+#: Seconds that a worker may take to answer.
+START_S = 60.0
+
+
+@contextmanager
+def on_cores(cores: list[int]) -> Iterator[None]:
+    """Run this thread, and as many of torch's, on ``cores``."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+        torch.set_num_threads(len(before))
+
+
+def kv_bytes(layers: Sequence[AttentionLayer], sequences: int, context: int, kv_dtype: str) -> int:
+    """Memory for ``sequences`` of ``context`` tokens and one more."""
+    choice = BackendChoice(tuple(layers), kv_dtype, torch.device("cpu"))
+    return sequences * (context // PAGE_TOKENS + 1) * choice.page_bytes
+
+
+@contextmanager
+def worker_on(cores: list[int], num_bytes: int, delay_s: float = 0.0) -> Iterator[Address]:
+    """A worker with one thread on ``cores``, at the end of a link of ``delay_s`` each way."""
+    with ExitStack() as stack:
+        with on_cores(cores):  # a process starts where its parent runs
+            workers = stack.enter_context(LocalWorkers(1, num_bytes, threads=1))
+            address = workers.addresses[0]
+            if delay_s:
+                socket = Path(address.endpoint.removeprefix("ipc://"))
+                slow = stack.enter_context(slow_link(socket, delay_s))
+                address = Address.parse(f"ipc://{slow}")
+        yield address
+
+
+@contextmanager
+def open_home(address: Address, loaded: LoadedModel, kv_dtype: str) -> Iterator[RemoteHome]:
+    """A session at the worker, as home 1."""
+    home = RemoteHome(1, ClientChannel(address), loaded.spec, loaded.model.device)
+    try:
+        home.open(loaded.spec, kv_dtype)
+        home.await_open(START_S)
+        yield home
+    finally:
+        home.close()
