@@ -10,11 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import families
 from families import FAMILIES, make_model
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
-from glinthawk.core.errors import ModelError, UnsupportedModel, UsageError
+from glinthawk.core.errors import ModelError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.slices import LayerSlice, split_layers
