@@ -8,7 +8,7 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaModel
 
 import families
-from families import make_model
+from families import FAMILIES, make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.slices import LayerSlice, split_layers
@@ -54,6 +54,25 @@ def test_a_slices_dummy_weights_are_those_of_the_whole_model(tmp_path: Path, fam
             names.add(name)
             assert torch.equal(weight, whole[name]), name
     assert names == whole.keys()
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_no_dummy_weight_is_what_was_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    own = torch.nn.Module.to_empty
+
+    def to_nan(model: torch.nn.Module, **where: Any) -> torch.nn.Module:
+        own(model, **where)
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.detach().fill_(torch.nan if tensor.is_floating_point() else 1 << 20)
+        return model
+
+    path = make_model(tmp_path, family)
+    monkeypatch.setattr(torch.nn.Module, "to_empty", to_nan)
+    model = _load(path, None, load_format="dummy")
+    for tensor in (*model.parameters(), *model.buffers()):
+        assert tensor.isfinite().all() and tensor.max() < 1 << 20
 
 
 def test_a_step_of_a_slice_can_be_measured(tmp_path: Path) -> None:
