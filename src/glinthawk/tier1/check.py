@@ -9,8 +9,9 @@ from glinthawk.core.batch import Batch, Span
 from glinthawk.core.errors import GlinthawkError, UnsupportedModel
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.core.slices import LayerSlice
 from glinthawk.core.spec import ModelSpec
-from glinthawk.tier1.cut import IMPLEMENTATION, forward_inputs
+from glinthawk.tier1.cut import IMPLEMENTATION, Call, Pass, make_hidden
 from glinthawk.tier1.homes import Home
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
@@ -30,23 +31,34 @@ _TIMES_NOISE, _LARGEST = 4, 0.5
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What the unchanged model says to a few ragged sequences: logits (1 + decodes, V) of each."""
+    """What the unchanged model says to a few ragged sequences: logits (1 + decodes, V) of each.
+
+    For ``logits`` read hidden states on a pipeline slice that is not the last.
+    """
 
     rows: list[list[int]]
+    #: What each of them brings from the slice before (tokens, hidden).
+    received: list[torch.Tensor | None]
     logits: list[torch.Tensor]
     #: How far rounding alone may move each of them.
     tolerances: list[float]
 
 
 @torch.inference_mode()
-def own_answers(model: PreTrainedModel, spec: ModelSpec) -> Truth:
-    """The model's own, unchanged eager forward on each whole sequence."""
+def own_answers(model: PreTrainedModel, spec: ModelSpec, part: LayerSlice) -> Truth:
+    """The model's own, unchanged eager forward on each whole sequence, through ``part`` of it.
+
+    A slice that is not the first receives random hidden states.
+    """
     generator = torch.Generator().manual_seed(0)
     lengths = [min(length, spec.max_model_len - 1) for length in _LENGTHS]
     rows = [torch.randint(spec.vocab_size, (n,), generator=generator).tolist() for n in lengths]
-    logits = [_own_logits(model, tokens) for tokens in rows]
-    pairs = zip(rows, logits, strict=True)
-    return Truth(rows, logits, [_tolerance(model, tokens, own) for tokens, own in pairs])
+    received = [None if part.is_first else make_hidden(model, n, seed=n) for n in lengths]
+    logits = [_own_logits(model, *pair) for pair in zip(rows, received, strict=True)]
+    if not part.is_first and not all(own.isfinite().all() for own in logits):
+        raise UnsupportedModel("later layers look at more than the hidden state before them")
+    triples = zip(rows, received, logits, strict=True)
+    return Truth(rows, received, logits, [_tolerance(model, *triple) for triple in triples])
 
 
 @torch.inference_mode()
@@ -60,7 +72,7 @@ def check_cut(
     """Prefill the sequences' beginnings together, decode two steps, compare all logits with the
     truth. Raises UnsupportedModel when they differ."""
     try:
-        cut = _cut_logits(model, spec, home, truth.rows, attend_prompts)
+        cut = _cut_logits(model, spec, home, truth, attend_prompts)
     except GlinthawkError:
         raise
     except Exception as error:
@@ -74,49 +86,60 @@ def check_cut(
             )
 
 
-def _tolerance(model: PreTrainedModel, tokens: list[int], own: torch.Tensor) -> float:
+def _tolerance(
+    model: PreTrainedModel, tokens: list[int], received: torch.Tensor | None, own: torch.Tensor
+) -> float:
     """Runs again with the embeddings' last bits changed, where those are few."""
     least = _TOLERANCE[own.dtype]
     if own.dtype == torch.float32:
         return least
-    noise = [_distance(_shaken_logits(model, tokens, seed), own) for seed in range(_NUM_SHAKES)]
-    return min(max(least, _TIMES_NOISE * max(noise)), _LARGEST)
+    shaken = [_shaken_logits(model, tokens, received, seed) for seed in range(_NUM_SHAKES)]
+    noise = max(_distance(logits, own) for logits in shaken)
+    return min(max(least, _TIMES_NOISE * noise), _LARGEST)
 
 
-def _shaken_logits(model: PreTrainedModel, tokens: list[int], seed: int) -> torch.Tensor:
+def _shaken_logits(
+    model: PreTrainedModel, tokens: list[int], received: torch.Tensor | None, seed: int
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-
-    def shake(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        last_bit = torch.finfo(output.dtype).eps
-        signs = torch.randint(0, 2, output.shape, generator=generator) * 2 - 1
-        return output * (1 + last_bit * signs).to(output)
-
-    hook = model.get_input_embeddings().register_forward_hook(shake)
+    if received is not None:
+        return _own_logits(model, tokens, _shake(received, generator))
+    hook = model.get_input_embeddings().register_forward_hook(
+        lambda _module, _inputs, output: _shake(output, generator)
+    )
     try:
-        return _own_logits(model, tokens)
+        return _own_logits(model, tokens, None)
     finally:
         hook.remove()
+
+
+def _shake(hidden: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    last_bit = torch.finfo(hidden.dtype).eps
+    signs = torch.randint(0, 2, hidden.shape, generator=generator) * 2 - 1
+    return hidden * (1 + last_bit * signs).to(hidden)
 
 
 def _cut_logits(
     model: PreTrainedModel,
     spec: ModelSpec,
     home: Home,
-    rows: list[list[int]],
+    truth: Truth,
     attention: PromptAttention,
 ) -> list[torch.Tensor]:
     """(1 + decodes, V) logits of every row, by way of the cut."""
     collected: list[torch.Tensor] = []
 
-    def collect(_batch: Batch, logits: torch.Tensor) -> None:
-        collected.append(logits)
+    def collect(batch: Batch, logits: torch.Tensor) -> None:
+        last = torch.tensor([span.length for span in batch.spans]).cumsum(0) - 1
+        collected.append(logits if len(logits) == len(last) else logits[last.to(logits.device)])
 
     node = Node(model, spec.layers, [home], collect, attend_prompts=attention)
-    sequences = [_sequence(number, tokens) for number, tokens in enumerate(rows)]
+    sequences = [_sequence(number, tokens) for number, tokens in enumerate(truth.rows)]
     for step in range(_NUM_DECODES + 1):
-        node.start(_batch(step, sequences, home.id))
+        batch = _batch(step, sequences, home.id)
+        node.start(batch, _received(batch, truth))
         node.poll()
-        for sequence, tokens in zip(sequences, rows, strict=True):
+        for sequence, tokens in zip(sequences, truth.rows, strict=True):
             if step < _NUM_DECODES:
                 sequence.output.append(tokens[sequence.length])
     home.release([sequence.id for sequence in sequences])
@@ -135,17 +158,30 @@ def _batch(step: int, sequences: list[Sequence], home: int) -> Batch:
     return Batch(step, tuple(Span(s, home, s.length - 1, 1) for s in sequences), ())
 
 
-def _own_logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
+def _received(batch: Batch, truth: Truth) -> torch.Tensor | None:
+    """The hidden state of the batch's rows."""
+    parts = [
+        received[span.start : span.start + span.length]
+        for span, received in zip(batch.spans, truth.received, strict=True)
+        if received is not None
+    ]
+    return torch.cat(parts) if parts else None
+
+
+def _own_logits(
+    model: PreTrainedModel, tokens: list[int], received: torch.Tensor | None
+) -> torch.Tensor:
     """The last 1 + decodes rows of the model's own, unchanged forward on one sequence."""
     config = model.config.get_text_config()
     config._attn_implementation = "eager"
     try:
         ids = torch.tensor(tokens, device=model.device)
         keep = torch.arange(len(tokens) - _NUM_DECODES - 1, len(tokens), device=model.device)
-        inputs = forward_inputs(model, ids, torch.arange(len(tokens), device=model.device), keep)
-        logits: torch.Tensor = model(**inputs).logits[0]
+        positions = torch.arange(len(tokens), device=model.device)
+        logits = Pass(model, ids, positions, keep, received).resume(None)
     finally:
         config._attn_implementation = IMPLEMENTATION
+    assert not isinstance(logits, Call)
     return logits[-_NUM_DECODES - 1 :]
 
 

@@ -14,7 +14,14 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from glinthawk.core.errors import UnsupportedModel
 
-__all__ = ["IMPLEMENTATION", "Call", "Pass", "forward_inputs", "suspended_attention"]
+__all__ = [
+    "IMPLEMENTATION",
+    "Call",
+    "Departure",
+    "Pass",
+    "make_hidden",
+    "suspended_attention",
+]
 
 #: The name under which transformers knows our attention. No mask function has this name, so the
 #: model builds no masks: which keys a query sees is known per layer (see ``masks.py``).
@@ -32,11 +39,22 @@ class Call(NamedTuple):
     options: dict[str, Any]
 
 
+class Departure(BaseException):
+    """Leaves a forward pass after the last layer of a slice, with its hidden state (T, hidden)."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
 class Pass(greenlet):
     """One forward pass over flattened rows.
 
     ``resume(None)`` starts it; every return is either a Call, to be answered by
     ``resume(output)`` with output (T, H, Dv), or the logits (R, V) of the rows in ``keep``.
+
+    A pipeline slice that is not the first is given the hidden state (T, hidden) that the one before
+    ended with; one that is not the last ends with the hidden state of all rows.
     """
 
     def __init__(
@@ -45,10 +63,12 @@ class Pass(greenlet):
         input_ids: torch.Tensor,
         position_ids: torch.Tensor,
         keep: torch.Tensor,
+        hidden: torch.Tensor | None = None,
     ) -> None:
         super().__init__(self._forward)
+        self.hidden = hidden
         self._model = model
-        self._inputs = forward_inputs(model, input_ids, position_ids, keep)
+        self._inputs = _forward_inputs(model, input_ids, position_ids, keep)
         self._keep = keep
         #: Calls answered so far, which is also the index of the layer that waits.
         self.depth = -1
@@ -65,12 +85,22 @@ class Pass(greenlet):
             self.throw(GreenletExit)
 
     def _forward(self, _first: None) -> torch.Tensor:
-        logits: torch.Tensor = self._model(**self._inputs).logits[0]
+        try:
+            logits: torch.Tensor = self._model(**self._inputs).logits[0]
+        except Departure as departure:
+            return departure.hidden
         # Models without ``logits_to_keep`` compute all rows.
         return logits if len(logits) == len(self._keep) else logits[self._keep]
 
 
-def forward_inputs(
+def make_hidden(model: PreTrainedModel, num_rows: int, seed: int = 0) -> torch.Tensor:
+    """A random hidden state (num_rows, hidden), as a later pipeline slice may receive it."""
+    size = model.config.get_text_config().hidden_size
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num_rows, size, generator=generator).to(model.device, model.dtype)
+
+
+def _forward_inputs(
     model: PreTrainedModel,
     input_ids: torch.Tensor,
     position_ids: torch.Tensor,

@@ -7,16 +7,23 @@ import torch
 from transformers import PreTrainedModel
 
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier1.cut import Call, Pass
+from glinthawk.tier1.cut import Call, Pass, make_hidden
 
 __all__ = ["DensePass"]
 
 
 class DensePass:
-    """A decode step of ``num_rows`` rows through all layers, with the logits of every row."""
+    """A decode step of ``num_rows`` rows through all layers, with the logits of every row.
+
+    A pipeline slice that is not the first ``receives`` a hidden state.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, layers: Sequence[AttentionLayer], num_rows: int
+        self,
+        model: PreTrainedModel,
+        layers: Sequence[AttentionLayer],
+        num_rows: int,
+        receives: bool = False,
     ) -> None:
         self._model = model
         vocab_size = model.config.get_text_config().vocab_size
@@ -27,13 +34,14 @@ class DensePass:
             )
             for layer in layers
         ]
+        self._hidden = make_hidden(model, num_rows) if receives else None
 
     @torch.inference_mode()
     def __call__(self) -> torch.Tensor:
         # There may be more rows than the model has positions; all stand at the first.
         positions = torch.zeros_like(self._ids)
         keep = torch.arange(len(self._ids), device=self._ids.device)
-        forward = Pass(self._model, self._ids, positions, keep)
+        forward = Pass(self._model, self._ids, positions, keep, self._hidden)
         result = forward.resume(None)
         while isinstance(result, Call):
             result = forward.resume(self._outputs[forward.depth])

@@ -6,8 +6,9 @@ import torch
 from transformers import PreTrainedModel
 
 from glinthawk.core.errors import UnsupportedModel
+from glinthawk.core.slices import LayerSlice
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier1.cut import IMPLEMENTATION, Call, Pass
+from glinthawk.tier1.cut import IMPLEMENTATION, Call, Pass, make_hidden
 from glinthawk.tier1.masks import DISCOVERY, MaskShape
 
 __all__ = ["Discovery", "discover"]
@@ -30,17 +31,18 @@ class Discovery:
             self.max_len, self.reason = max_len, reason
 
 
-def discover(model: PreTrainedModel) -> Discovery:
+def discover(model: PreTrainedModel, part: LayerSlice) -> Discovery:
     """Run a pass of two tokens and write down every attention call.
 
     Raises UnsupportedModel when the model does not call attention through the interface, once (or
-    a whole number of times) for each of its layers.
+    a whole number of times) for each of its layers; a slice once, for else its layers may take
+    turns with those of others.
     """
     found = Discovery()
     config = model.config.get_text_config()
     config._attn_implementation = DISCOVERY
     try:
-        _run(model, found)
+        _run(model, part, found)
     except UnsupportedModel:
         raise
     except Exception as error:
@@ -49,19 +51,20 @@ def discover(model: PreTrainedModel) -> Discovery:
         raise UnsupportedModel(f"its forward fails when it is cut: {error}") from error
     finally:
         config._attn_implementation = IMPLEMENTATION
-    num_layers = config.num_hidden_layers
-    if not found.layers or len(found.layers) % num_layers:
+    times, rest = divmod(len(found.layers), len(part))
+    if rest or not times or (times > 1 and not part.is_whole):
         raise UnsupportedModel(
-            f"a forward pass of its {num_layers} layers called attention through transformers' "
+            f"a forward pass of its {len(part)} layers called attention through transformers' "
             f"interface {len(found.layers)} times"
         )
     _limit_rope(model, found)
     return found
 
 
-def _run(model: PreTrainedModel, found: Discovery) -> None:
+def _run(model: PreTrainedModel, part: LayerSlice, found: Discovery) -> None:
     ids = torch.tensor([1, 2], device=model.device)
-    forward = Pass(model, ids, torch.arange(2, device=model.device), torch.tensor([1]))
+    hidden = None if part.is_first else make_hidden(model, 2)
+    forward = Pass(model, ids, torch.arange(2, device=model.device), torch.tensor([1]), hidden)
     result = forward.resume(None)
     while isinstance(result, Call):
         found.layers.append(_describe(result, found))

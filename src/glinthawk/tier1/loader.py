@@ -1,55 +1,88 @@
 """Models by name: a local folder, a hub name, or the bundled demo."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
+from glinthawk.core.slices import LayerSlice
 from glinthawk.core.source import resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
 from glinthawk.tier1.check import Truth, own_answers
 from glinthawk.tier1.discovery import Discovery, discover
 from glinthawk.tier1.packing import pack_model
+from glinthawk.tier1.weights import load_weights, make_random
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "count_layers", "load_model"]
 
 
 _DTYPES = [getattr(torch, name) for name in DTYPE_BYTES]
+_FAILURES = (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to be run through the cut."""
+    """A model, or a pipeline slice of one, ready to be run through the cut."""
 
     model: PreTrainedModel
+    #: Of a slice: its own layers alone.
     spec: ModelSpec
     #: What it said before anything in it was replaced.
     truth: Truth
+    part: LayerSlice
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers in a token's hidden state, which travels from slice to slice."""
+        size: int = self.model.config.get_text_config().hidden_size
+        return size
+
+
+def count_layers(config: EngineConfig) -> int:
+    """Decoder layers of a model, which slices are made of. Raises ModelError."""
+    count: int = _read_settings(config).num_hidden_layers
+    return count
 
 
 @torch.inference_mode()
-def load_model(config: EngineConfig) -> LoadedModel:
-    """Load weights (or make random ones), learn the attention layers. Raises ModelError."""
-    source = resolve_model(config.model)
-    device = _pick_device(config.device)
-    model = _make(source, config, device)
+def load_model(config: EngineConfig, part: LayerSlice | None = None) -> LoadedModel:
+    """Load weights (or make random ones), learn the attention layers; of the layers in ``part``, or
+    of all. Raises ModelError."""
+    settings = _read_settings(config)
+    part = part or LayerSlice(0, settings.num_hidden_layers, settings.num_hidden_layers)
+    if part.num_layers != settings.num_hidden_layers:
+        raise ModelError(
+            f"{config.model} has {settings.num_hidden_layers} layers, not {part.num_layers}; "
+            "split as many"
+        )
+    try:
+        return _load(config, part)
+    except UnsupportedModel as error:
+        raise _refusal(config.model, settings.model_type, part, error) from error
+
+
+def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
+    model = _make(config, part)
     if model.dtype not in _DTYPES:
         raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
     model.requires_grad_(False)
     model.eval()
-    try:
-        found = discover(model)
-    except UnsupportedModel as error:
-        raise _refusal(config.model, model, error) from error
-    spec = _describe(config, model, found)
-    truth = own_answers(model, spec)
+    spec = _describe(config, model, discover(model, part))
+    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part)
     if config.dense == "auto":
         pack_model(model)
-    return LoadedModel(model, spec, truth)
+    return loaded
+
+
+def _read_settings(config: EngineConfig) -> PreTrainedConfig:
+    try:
+        settings: PreTrainedConfig = AutoConfig.from_pretrained(resolve_model(config.model))
+    except _FAILURES as error:
+        raise _failure(config.model, error) from error
+    return settings.get_text_config()
 
 
 def _pick_device(wish: str) -> torch.device:
@@ -61,40 +94,21 @@ def _pick_device(wish: str) -> torch.device:
     return torch.device(wish)
 
 
-def _make(source: str, config: EngineConfig, device: torch.device) -> PreTrainedModel:
+def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
+    source, device = resolve_model(config.model), _pick_device(config.device)
     dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
     try:
         if config.load_format == "dummy":
-            return _random(source, dtype, device)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True
-        )
-        _check_weights(config.model, info)
-        return model.to(device)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+            return make_random(source, dtype, device, part)
+        model, missing = load_weights(source, dtype, part)
+    except _FAILURES as error:
+        raise _failure(config.model, error) from error
+    if missing:  # transformers fills them with random numbers; that would answer nonsense
         raise ModelError(
-            f"cannot load {config.model!r}: {_first_line(error)} Give a folder in Hugging Face "
-            "format, a hub name, or demo."
-        ) from error
-
-
-def _check_weights(name: str, info: dict[str, Any]) -> None:
-    """transformers fills what a file lacks with random numbers; that would answer nonsense."""
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(
-            f"{name} lacks {len(missing)} weights, {missing[0]} among them; download it again"
+            f"{config.model} lacks {len(missing)} weights, {missing[0]} among them; download it "
+            "again"
         )
-
-
-def _random(source: str, dtype: torch.dtype | str, device: torch.device) -> PreTrainedModel:
-    """The architecture of ``source`` with random weights, the same at every call."""
-    settings = AutoConfig.from_pretrained(source)
-    if dtype == "auto":
-        dtype = settings.get_text_config().dtype or torch.float32
-    torch.manual_seed(0)
-    with device:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(settings, dtype=dtype)
-    return model
+    return model.to(device)
 
 
 def _describe(config: EngineConfig, model: PreTrainedModel, found: Discovery) -> ModelSpec:
@@ -117,11 +131,22 @@ def _describe(config: EngineConfig, model: PreTrainedModel, found: Discovery) ->
     )
 
 
-def _refusal(name: str, model: PreTrainedModel, error: Exception) -> UnsupportedModel:
-    kind = model.config.model_type
+def _refusal(name: str, kind: str, part: LayerSlice, error: Exception) -> UnsupportedModel:
+    if part.is_whole:
+        return UnsupportedModel(
+            f"{name} ({kind}) cannot run on two tiers: {error}. Its answers would be wrong; use a "
+            "model whose attention goes through transformers' attention interface."
+        )
     return UnsupportedModel(
-        f"{name} ({kind}) cannot run on two tiers: {error}. Its answers would be wrong; use a "
-        "model whose attention goes through transformers' attention interface."
+        f"layers {part.first}:{part.last} of {name} ({kind}) cannot run by themselves: {error}. "
+        "Their answers would be wrong; run the model whole."
+    )
+
+
+def _failure(name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"cannot load {name!r}: {_first_line(error)} Give a folder in Hugging Face format, a hub "
+        "name, or demo."
     )
 
 

@@ -27,7 +27,8 @@ __all__ = ["AttentionSpeed", "Node", "Sampler"]
 #: Weight of what was known when another call is measured.
 _MEMORY = 0.99
 
-#: What follows a finished pass: the batch and its logits, one row a span (R, V).
+#: What follows a finished pass: the batch and its logits, one row a span (R, V); or, on a pipeline
+#: slice before the last, the hidden state of all its rows (T, hidden).
 Sampler = Callable[[Batch, torch.Tensor], object]
 
 
@@ -65,17 +66,18 @@ class _Running:
     #: Homes that have not confirmed the step's prompts.
     unstored: set[int] = field(default_factory=set)
     output: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
+    #: What the pass ended with.
+    result: torch.Tensor | None = None
     #: The batch's place in a trace.
     lane: int = 0
 
     @property
     def can_run(self) -> bool:
-        return not self.awaited and self.logits is None
+        return not self.awaited and self.result is None
 
     @property
     def is_done(self) -> bool:
-        return self.logits is not None and not self.unstored
+        return self.result is not None and not self.unstored
 
 
 class Node:
@@ -114,11 +116,14 @@ class Node:
     def num_running(self) -> int:
         return len(self._running)
 
-    def start(self, batch: Batch) -> None:
-        """Take a batch; its rows are announced at their homes at once."""
+    def start(self, batch: Batch, hidden: torch.Tensor | None = None) -> None:
+        """Take a batch; its rows are announced at their homes at once.
+
+        A pipeline slice that is not the first is given its rows' ``hidden`` state (T, hidden).
+        """
         running = _Running(
             batch,
-            self._new_pass(batch),
+            self._new_pass(batch, hidden),
             _rows_by_home(batch.extends, 0),
             _rows_by_home(batch.prompts, batch.num_extend_tokens),
             _kv_tokens(batch),
@@ -173,7 +178,7 @@ class Node:
     def _remote_homes(self) -> list[RemoteHome]:
         return [home for home in self._homes.values() if isinstance(home, RemoteHome)]
 
-    def _new_pass(self, batch: Batch) -> Pass:
+    def _new_pass(self, batch: Batch, hidden: torch.Tensor | None) -> Pass:
         spans = batch.spans
         tokens = [t for span in spans for t in span.sequence.tokens(span.start, span.length)]
         positions = [p for span in spans for p in range(span.start, span.start + span.length)]
@@ -184,6 +189,7 @@ class Node:
             torch.tensor(tokens, device=device),
             torch.tensor(positions, device=device),
             keep.to(device),
+            hidden,
         )
 
     def _advance(self, running: _Running) -> None:
@@ -196,7 +202,7 @@ class Node:
                 f"a pass called attention {running.forward.depth} times, not {self.num_layers}"
             )
         else:
-            running.logits, running.output = result, None
+            running.result, running.output = result, None
         self._count(running, f"layer {running.forward.depth}", begun)
 
     def _count(self, running: _Running, what: str, begun: float) -> None:
@@ -267,8 +273,8 @@ class Node:
         del self._running[running.batch.id]
         for home_id in {span.home for span in running.batch.spans}:
             self._homes[home_id].finish(running.batch.id)
-        assert running.logits is not None
-        sampled = self._sample(running.batch, running.logits)
+        assert running.result is not None
+        sampled = self._sample(running.batch, running.result)
         self._count(running, "sample", begun)
         return running.batch, sampled
 
