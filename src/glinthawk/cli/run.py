@@ -48,7 +48,9 @@ def run(
     ] = _DEFAULT.load_format,
     dense: Annotated[
         Dense,
-        typer.Option(help="auto: linear layers are packed for this CPU; plain: left as they are."),
+        typer.Option(
+            help="auto: layers are packed for this CPU, or become CUDA graphs; plain: left alone."
+        ),
     ] = _DEFAULT.dense,
     batch_size: Annotated[
         str, typer.Option(help="Most sequences that step together, or auto.")

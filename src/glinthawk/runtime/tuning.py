@@ -3,14 +3,16 @@
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from glinthawk.core.config import Auto, EngineConfig
 from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.tier1.cut import Passes
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, RemoteHome
 from glinthawk.tier1.loader import LoadedModel
@@ -42,13 +44,15 @@ class Tuning:
     pace: Pace | None = None
 
 
-def tune(config: EngineConfig, loaded: LoadedModel, homes: Sequence[Home]) -> Tuning:
+def tune(
+    config: EngineConfig, loaded: LoadedModel, homes: Sequence[Home], passes: Passes | None = None
+) -> Tuning:
     """Limits of the scheduler: what the user said, and measured numbers for what is ``auto``."""
     remote = [home for home in homes if isinstance(home, RemoteHome)]
     is_hybrid = 0 < len(remote) < len(homes)
     size, in_flight, pace = config.batch_size, config.batches_in_flight, None
     if size == "auto" or (in_flight == "auto" and remote) or is_hybrid:
-        size, dense = _grow_batch(loaded, size, config.batch_tokens)
+        size, dense = _grow_batch(partial(_step_seconds, loaded, passes), size, config.batch_tokens)
         num_layers = len(loaded.spec.layers)
         pace = Pace(dense, {}, {home.id: num_layers * _round_trip(home) for home in remote})
     if in_flight == "auto":
@@ -102,17 +106,17 @@ def _attention_seconds(attend: PromptAttention, loaded: LoadedModel) -> float:
 
 
 def _grow_batch(
-    loaded: LoadedModel, wish: int | Auto, batch_tokens: int
+    measure: Callable[[int], float], wish: int | Auto, batch_tokens: int
 ) -> tuple[int, tuple[tuple[int, float], ...]]:
     """Double the batch while that pays, or up to what the user wants: its size, and the (rows,
-    seconds) that were measured. One row comes first; it says what reading the weights takes."""
+    seconds) that ``measure`` found. One row comes first; it says what reading the weights takes."""
     deadline = time.monotonic() + _BUDGET_S
     most = min(_MOST_ROWS if wish == "auto" else wish, batch_tokens)
     rows, pays, in_time = 1, True, True
-    curve = [(rows, _step_seconds(loaded, rows))]
+    curve = [(rows, measure(rows))]
     while pays and in_time and rows < most:
         rows = min(most, max(_FIRST_ROWS, 2 * rows))
-        curve.append((rows, _step_seconds(loaded, rows)))
+        curve.append((rows, measure(rows)))
         pays = wish != "auto" or _is_faster(*curve[-2:])
         in_time = time.monotonic() + 2 * _STEPS * curve[-1][1] < deadline
     if wish != "auto":
@@ -127,8 +131,8 @@ def _is_faster(small: tuple[int, float], large: tuple[int, float]) -> bool:
     return large[0] / large[1] > _WORTH * small[0] / small[1]
 
 
-def _step_seconds(loaded: LoadedModel, rows: int) -> float:
-    step = DensePass(loaded.model, loaded.spec.layers, rows)
+def _step_seconds(loaded: LoadedModel, passes: Passes | None, rows: int) -> float:
+    step = DensePass(loaded.model, loaded.spec.layers, rows, passes)
     step.seconds()  # memory is taken and code is warm
     return min(step.seconds() for _ in range(_STEPS - 1))
 

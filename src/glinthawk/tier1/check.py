@@ -10,7 +10,7 @@ from glinthawk.core.errors import GlinthawkError, UnsupportedModel
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.spec import ModelSpec
-from glinthawk.tier1.cut import IMPLEMENTATION, forward_inputs
+from glinthawk.tier1.cut import IMPLEMENTATION, Passes, forward_inputs
 from glinthawk.tier1.homes import Home
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
@@ -56,11 +56,12 @@ def check_cut(
     home: Home,
     truth: Truth,
     attend_prompts: PromptAttention = attend_prompts,
+    passes: Passes | None = None,
 ) -> None:
     """Prefill the sequences' beginnings together, decode two steps, compare all logits with the
     truth. Raises UnsupportedModel when they differ."""
     try:
-        cut = _cut_logits(model, spec, home, truth.rows, attend_prompts)
+        cut = _cut_logits(model, spec, home, truth.rows, attend_prompts, passes)
     except GlinthawkError:
         raise
     except Exception as error:
@@ -104,14 +105,15 @@ def _cut_logits(
     home: Home,
     rows: list[list[int]],
     attention: PromptAttention,
+    passes: Passes | None,
 ) -> list[torch.Tensor]:
     """(1 + decodes, V) logits of every row, by way of the cut."""
     collected: list[torch.Tensor] = []
 
     def collect(_batch: Batch, logits: torch.Tensor) -> None:
-        collected.append(logits)
+        collected.append(logits.clone())
 
-    node = Node(model, spec.layers, [home], collect, attend_prompts=attention)
+    node = Node(model, spec.layers, [home], collect, attend_prompts=attention, passes=passes)
     sequences = [_sequence(number, tokens) for number, tokens in enumerate(rows)]
     for step in range(_NUM_DECODES + 1):
         node.start(_batch(step, sequences, home.id))
