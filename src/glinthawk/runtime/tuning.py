@@ -17,6 +17,7 @@ from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, RemoteHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.varlen import PackedPrompts, agrees, find_packed_kernel
 from glinthawk.tier2.prompts import PromptKernel
 
 __all__ = ["Tuning", "batches_to_hide", "choose_prompt_attention", "tune"]
@@ -77,8 +78,13 @@ def batches_to_hide(link_s: float, dense_s: float) -> int:
 
 
 def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:
-    """Torch's attention for whole prompts or our kernels: whichever is faster here."""
+    """For whole prompts on a GPU, flash attention over packed rows where it works; on a CPU,
+    torch's attention or our kernels, whichever is faster here."""
     spec, model = loaded.spec, loaded.model
+    if (packed := find_packed_kernel(model.device)) is not None:
+        attend = PackedPrompts(packed)
+        works = agrees(attend, spec.layers, model.dtype, model.device)
+        return attend if works else attend_prompts
     # In float32 torch's products are as good as any, and nobody is in a hurry there.
     if spec.dtype == "float32" or not PromptKernel.takes(spec.layers, spec.dtype, model.device):
         return attend_prompts
