@@ -150,11 +150,10 @@ class _Recording:
         return self._outputs[shape]
 
     def take_in(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> None:
-        """Begin a pass. Rows behind the last are token 0 at position 0, and attend to nothing."""
+        """Begin a pass. The rows behind are tokens of an earlier one, and attend to nothing."""
         num_rows = len(input_ids)
-        for buffer, rows in ((self._ids, input_ids), (self._positions, position_ids)):
-            buffer[:num_rows] = rows
-            buffer[num_rows:] = 0
+        self._ids[:num_rows] = input_ids
+        self._positions[:num_rows] = position_ids
         for buffer in self._outputs.values():
             buffer[num_rows:] = 0
 
