@@ -2,14 +2,17 @@
 
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.runtime.run import Run, assemble
+from glinthawk.tier1.cut import Passes
 from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
 from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.staging import Staging
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.server import serve
 from glinthawk.wire.address import Address
@@ -70,6 +73,9 @@ def open_cluster(
     batch_size: int = 8,
     batch_tokens: int = 2048,
     worker_device: str = "cpu",
+    passes: Passes | None = None,
+    staging: Callable[[], Staging | None] = lambda: None,
+    attention: PromptAttention = attend_prompts,
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory."""
     spec = loaded.spec
@@ -83,7 +89,8 @@ def open_cluster(
     homes: list[Home] = []
     with ExitStack() as stack:
         if tier1_pages:
-            cache = KVCache(spec.layers, pages_bytes(loaded, tier1_pages), "float32")
+            kv_bytes = pages_bytes(loaded, tier1_pages)
+            cache = KVCache(spec.layers, kv_bytes, "float32", loaded.model.device)
             homes.append(LocalHome(0, cache))
         kv_bytes = pages_bytes(loaded, worker_pages)
         places: Sequence[Address] = [
@@ -91,9 +98,10 @@ def open_cluster(
             for _ in range(workers)
         ]
         for number, address in enumerate(places, start=1):
-            home = RemoteHome(number, ClientChannel(address, IDENTITY), spec, loaded.model.device)
+            channel = ClientChannel(address, IDENTITY)
+            home = RemoteHome(number, channel, spec, loaded.model.device, staging())
             stack.callback(home.close)
             home.open(spec, "float32")
             home.await_open(10)
             homes.append(home)
-        yield assemble(config, loaded, "float32", homes)
+        yield assemble(config, loaded, "float32", homes, None, attention, passes)

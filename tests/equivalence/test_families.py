@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from cluster import open_cluster
 from families import FAMILIES, REFUSED, make_model
-from glinthawk.core.config import PAGE_TOKENS, EngineConfig
+from glinthawk.core.config import PAGE_TOKENS, Device, EngineConfig
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
@@ -40,11 +40,15 @@ class Case:
     """A model, prompts of unequal length, and what the model itself answers to them."""
 
     def __init__(
-        self, folder: Path, family: str, prompts: list[tuple[int, ...]] | None = None
+        self,
+        folder: Path,
+        family: str,
+        prompts: list[tuple[int, ...]] | None = None,
+        device: Device = "cpu",
     ) -> None:
         self.path = path = make_model(folder, family)
         with torch.inference_mode():
-            self.loaded: LoadedModel = load_model(EngineConfig(model=str(path), device="cpu"))
+            self.loaded: LoadedModel = load_model(EngineConfig(model=str(path), device=device))
             self.prompts = prompts or self._prompts()
             own = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
             self.answers = [self._own_answer(own, prompt) for prompt in self.prompts]

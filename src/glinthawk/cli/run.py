@@ -48,13 +48,19 @@ def run(
     ] = _DEFAULT.load_format,
     dense: Annotated[
         Dense,
-        typer.Option(help="auto: linear layers are packed for this CPU; plain: left as they are."),
+        typer.Option(
+            help="auto: layers are packed for this CPU, or become CUDA graphs; plain: left alone."
+        ),
     ] = _DEFAULT.dense,
     batch_size: Annotated[
         str, typer.Option(help="Most sequences that step together, or auto.")
     ] = str(_DEFAULT.batch_size),
     batches_in_flight: Annotated[
-        str, typer.Option(help="Batches under way at one time, or auto.")
+        str,
+        typer.Option(
+            help="Batches under way at one time, or auto, which also leaves workers alone where "
+            "they do not pay beside --tier1-kv."
+        ),
     ] = str(_DEFAULT.batches_in_flight),
     batch_tokens: Annotated[
         int, typer.Option(help="Most tokens of one step; a longer prompt is its step's only one.")

@@ -54,7 +54,8 @@ class EngineConfig:
     dtype: Dtype = "auto"
     device: Device = "auto"
     load_format: LoadFormat = "auto"
-    #: ``auto`` packs linear layers for this CPU; ``plain`` leaves the model as it was made.
+    #: ``auto`` packs linear layers for this CPU, on a GPU it replays small passes as CUDA graphs;
+    #: ``plain`` leaves the model as it was made.
     dense: Dense = "auto"
     #: Most sequences that take one step together.
     batch_size: int | Auto = "auto"

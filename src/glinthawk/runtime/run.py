@@ -19,10 +19,13 @@ from glinthawk.runtime.workers import LocalWorkers, parse_tier2
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.check import check_cut
+from glinthawk.tier1.cut import Passes
+from glinthawk.tier1.graphs import GraphedPasses
 from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
 from glinthawk.tier1.loader import LoadedModel, load_model
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.recording import CudaRecorder
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
@@ -91,10 +94,11 @@ def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
         loaded = load_model(config)
         kv_dtype = loaded.spec.dtype if config.kv_dtype == "auto" else config.kv_dtype
         attention = choose_prompt_attention(loaded)
-        _self_check(loaded, attention)
+        passes = _choose_passes(config, loaded)
+        _self_check(loaded, attention, passes)
         channels = [*reached, *(ClientChannel(address) for address in workers.addresses)]
         homes = _open_homes(stack, config, loaded, kv_dtype, workers, channels)
-        yield assemble(config, loaded, kv_dtype, homes, trace, attention)
+        yield assemble(config, loaded, kv_dtype, homes, trace, attention, passes)
 
 
 def share_threads(num_local: int) -> tuple[int, int]:
@@ -117,12 +121,20 @@ def _reach(stack: ExitStack, config: EngineConfig, addresses: list[Address]) -> 
     return channels
 
 
-def _self_check(loaded: LoadedModel, attention: PromptAttention) -> None:
+def _choose_passes(config: EngineConfig, loaded: LoadedModel) -> Passes | None:
+    """On a GPU, small passes are replayed."""
+    device = loaded.model.device
+    if config.dense == "plain" or device.type != "cuda":
+        return None
+    return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part)
+
+
+def _self_check(loaded: LoadedModel, attention: PromptAttention, passes: Passes | None) -> None:
     """In the model's own type: what a smaller KV type rounds away is the user's choice."""
     spec = loaded.spec
     page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
     cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, spec.dtype, loaded.model.device)
-    check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth, attention)
+    check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth, attention, passes)
 
 
 def _open_homes(
@@ -176,10 +188,11 @@ def assemble(
     homes: Sequence[Home],
     trace: Trace | None = None,
     attention: PromptAttention = attend_prompts,
+    passes: Passes | None = None,
 ) -> Run:
     """A run over homes that are open."""
-    tuning = tune(config, loaded, homes)
-    node = Node(loaded.model, loaded.spec.layers, homes, sample_batch, trace, attention)
+    tuning = tune(config, loaded, homes, passes)
+    node = Node(loaded.model, loaded.spec.layers, homes, sample_batch, trace, attention, passes)
     limits = Limits(
         max_model_len=loaded.spec.max_model_len,
         kv_tokens=max(home.num_pages * home.page_tokens for home in homes),

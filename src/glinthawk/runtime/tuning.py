@@ -3,18 +3,21 @@
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from glinthawk.core.config import Auto, EngineConfig
 from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.tier1.cut import Passes
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, RemoteHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.varlen import PackedPrompts, agrees, find_packed_kernel
 from glinthawk.tier2.prompts import PromptKernel
 
 __all__ = ["Tuning", "batches_to_hide", "choose_prompt_attention", "tune"]
@@ -38,23 +41,29 @@ class Tuning:
     """What was found and what follows from it."""
 
     limits: BatchLimits
-    #: Seconds of Tier 1's step without attention, where that was measured; and of every link.
+    #: What steps and links take, where the scheduler may decide by it.
     pace: Pace | None = None
 
 
-def tune(config: EngineConfig, loaded: LoadedModel, homes: Sequence[Home]) -> Tuning:
-    """Limits of the scheduler: what the user said, and measured numbers for what is ``auto``."""
+def tune(
+    config: EngineConfig, loaded: LoadedModel, homes: Sequence[Home], passes: Passes | None = None
+) -> Tuning:
+    """Limits of the scheduler: what the user said, and measured numbers for what is ``auto``.
+
+    How many batches are in flight decides what workers are worth beside KV on Tier 1, so who says
+    how many also says that workers are used whenever Tier 1 is full: then there is no pace.
+    """
     remote = [home for home in homes if isinstance(home, RemoteHome)]
-    is_hybrid = 0 < len(remote) < len(homes)
     size, in_flight, pace = config.batch_size, config.batches_in_flight, None
-    if size == "auto" or (in_flight == "auto" and remote) or is_hybrid:
-        size, dense = _grow_batch(loaded, size, config.batch_tokens)
+    if size == "auto" or (in_flight == "auto" and remote):
+        size, dense = _grow_batch(partial(_step_seconds, loaded, passes), size, config.batch_tokens)
         num_layers = len(loaded.spec.layers)
         pace = Pace(dense, {}, {home.id: num_layers * _round_trip(home) for home in remote})
-    if in_flight == "auto":
-        in_flight = 1
-        if pace is not None and remote:
-            in_flight = batches_to_hide(max(pace.link_s.values()), pace.dense_s(size))
+    if in_flight != "auto":
+        return Tuning(BatchLimits(size, in_flight, config.batch_tokens))
+    in_flight = 1
+    if pace is not None and remote:
+        in_flight = batches_to_hide(max(pace.link_s.values()), pace.dense_s(size))
     return Tuning(BatchLimits(size, in_flight, config.batch_tokens), pace)
 
 
@@ -73,8 +82,13 @@ def batches_to_hide(link_s: float, dense_s: float) -> int:
 
 
 def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:
-    """Torch's attention for whole prompts or our kernels: whichever is faster here."""
+    """For whole prompts on a GPU, flash attention over packed rows where it works; on a CPU,
+    torch's attention or our kernels, whichever is faster here."""
     spec, model = loaded.spec, loaded.model
+    if (packed := find_packed_kernel(model.device)) is not None:
+        attend = PackedPrompts(packed)
+        works = agrees(attend, spec.layers, model.dtype, model.device)
+        return attend if works else attend_prompts
     # In float32 torch's products are as good as any, and nobody is in a hurry there.
     if spec.dtype == "float32" or not PromptKernel.takes(spec.layers, spec.dtype, model.device):
         return attend_prompts
@@ -102,17 +116,17 @@ def _attention_seconds(attend: PromptAttention, loaded: LoadedModel) -> float:
 
 
 def _grow_batch(
-    loaded: LoadedModel, wish: int | Auto, batch_tokens: int
+    measure: Callable[[int], float], wish: int | Auto, batch_tokens: int
 ) -> tuple[int, tuple[tuple[int, float], ...]]:
     """Double the batch while that pays, or up to what the user wants: its size, and the (rows,
-    seconds) that were measured. One row comes first; it says what reading the weights takes."""
+    seconds) that ``measure`` found. One row comes first; it says what reading the weights takes."""
     deadline = time.monotonic() + _BUDGET_S
     most = min(_MOST_ROWS if wish == "auto" else wish, batch_tokens)
     rows, pays, in_time = 1, True, True
-    curve = [(rows, _step_seconds(loaded, rows))]
+    curve = [(rows, measure(rows))]
     while pays and in_time and rows < most:
         rows = min(most, max(_FIRST_ROWS, 2 * rows))
-        curve.append((rows, _step_seconds(loaded, rows)))
+        curve.append((rows, measure(rows)))
         pays = wish != "auto" or _is_faster(*curve[-2:])
         in_time = time.monotonic() + 2 * _STEPS * curve[-1][1] < deadline
     if wish != "auto":
@@ -127,9 +141,9 @@ def _is_faster(small: tuple[int, float], large: tuple[int, float]) -> bool:
     return large[0] / large[1] > _WORTH * small[0] / small[1]
 
 
-def _step_seconds(loaded: LoadedModel, rows: int) -> float:
+def _step_seconds(loaded: LoadedModel, passes: Passes | None, rows: int) -> float:
     receives = not loaded.part.is_first
-    step = DensePass(loaded.model, loaded.spec.layers, rows, receives)
+    step = DensePass(loaded.model, loaded.spec.layers, rows, passes, receives)
     step.seconds()  # memory is taken and code is warm
     return min(step.seconds() for _ in range(_STEPS - 1))
 

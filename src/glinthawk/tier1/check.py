@@ -11,7 +11,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.spec import ModelSpec
-from glinthawk.tier1.cut import IMPLEMENTATION, Call, Pass, make_hidden
+from glinthawk.tier1.cut import IMPLEMENTATION, Call, Pass, Passes, make_hidden
 from glinthawk.tier1.homes import Home
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
@@ -68,11 +68,12 @@ def check_cut(
     home: Home,
     truth: Truth,
     attend_prompts: PromptAttention = attend_prompts,
+    passes: Passes | None = None,
 ) -> None:
     """Prefill the sequences' beginnings together, decode two steps, compare all logits with the
     truth. Raises UnsupportedModel when they differ."""
     try:
-        cut = _cut_logits(model, spec, home, truth, attend_prompts)
+        cut = _cut_logits(model, spec, home, truth, attend_prompts, passes)
     except GlinthawkError:
         raise
     except Exception as error:
@@ -125,15 +126,17 @@ def _cut_logits(
     home: Home,
     truth: Truth,
     attention: PromptAttention,
+    passes: Passes | None,
 ) -> list[torch.Tensor]:
     """(1 + decodes, V) logits of every row, by way of the cut."""
     collected: list[torch.Tensor] = []
 
     def collect(batch: Batch, logits: torch.Tensor) -> None:
         last = torch.tensor([span.length for span in batch.spans]).cumsum(0) - 1
-        collected.append(logits if len(logits) == len(last) else logits[last.to(logits.device)])
+        is_last = len(logits) == len(last)
+        collected.append(logits.clone() if is_last else logits[last.to(logits.device)])
 
-    node = Node(model, spec.layers, [home], collect, attend_prompts=attention)
+    node = Node(model, spec.layers, [home], collect, attend_prompts=attention, passes=passes)
     sequences = [_sequence(number, tokens) for number, tokens in enumerate(truth.rows)]
     for step in range(_NUM_DECODES + 1):
         batch = _batch(step, sequences, home.id)

@@ -6,7 +6,8 @@ many passes in progress and run whichever has its answer.
 """
 
 import inspect
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from greenlet import GreenletExit, getcurrent, greenlet
@@ -18,7 +19,9 @@ __all__ = [
     "IMPLEMENTATION",
     "Call",
     "Departure",
+    "Forward",
     "Pass",
+    "Passes",
     "make_hidden",
     "suspended_attention",
 ]
@@ -47,15 +50,38 @@ class Departure(BaseException):
         self.hidden = hidden
 
 
-class Pass(greenlet):
+class Forward(Protocol):
     """One forward pass over flattened rows.
 
     ``resume(None)`` starts it; every return is either a Call, to be answered by
     ``resume(output)`` with output (T, H, Dv), or the logits (R, V) of the rows in ``keep``.
+    What it returns is valid until ``close``.
 
     A pipeline slice that is not the first is given the hidden state (T, hidden) that the one before
     ended with; one that is not the last ends with the hidden state of all rows.
     """
+
+    @property
+    def depth(self) -> int:
+        """Calls answered so far, which is also the index of the layer that waits."""
+        ...
+
+    def resume(self, output: torch.Tensor | None) -> Call | torch.Tensor:
+        """Run to the next attention or to the end."""
+        ...
+
+    def close(self) -> None:
+        """The pass is over, wherever it is."""
+        ...
+
+
+#: (input ids (T,), position ids (T,), rows to ``keep`` (R,), hidden state (T, hidden) or None) -> a
+#: pass that has not begun.
+Passes = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], Forward]
+
+
+class Pass(greenlet):
+    """A Forward that runs the model's own code, a coroutine."""
 
     def __init__(
         self,
@@ -70,17 +96,15 @@ class Pass(greenlet):
         self._model = model
         self._inputs = _forward_inputs(model, input_ids, position_ids, keep)
         self._keep = keep
-        #: Calls answered so far, which is also the index of the layer that waits.
         self.depth = -1
 
     def resume(self, output: torch.Tensor | None) -> Call | torch.Tensor:
-        """Run to the next attention or to the end."""
         self.depth += 1
         result: Call | torch.Tensor = self.switch(output)
         return result
 
-    def abandon(self) -> None:
-        """Unwind the pass; its frames and tensors are freed."""
+    def close(self) -> None:
+        """Unwind a pass that has not ended; its frames and tensors are freed."""
         if self:
             self.throw(GreenletExit)
 

@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from transformers import PreTrainedModel
 
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier1.cut import Call, Pass, make_hidden
+from glinthawk.tier1.cut import Call, Pass, Passes, make_hidden
 
 __all__ = ["DensePass"]
 
 
 class DensePass:
-    """A decode step of ``num_rows`` rows through all layers, with the logits of every row.
+    """A decode step of ``num_rows`` rows through all layers, with the logits of every row, which
+    are valid until the next one. ``passes`` makes its pass; None: as transformers runs it.
 
     A pipeline slice that is not the first ``receives`` a hidden state.
     """
@@ -23,9 +25,11 @@ class DensePass:
         model: PreTrainedModel,
         layers: Sequence[AttentionLayer],
         num_rows: int,
+        passes: Passes | None = None,
         receives: bool = False,
     ) -> None:
         self._model = model
+        self._passes = passes or partial(Pass, model)
         vocab_size = model.config.get_text_config().vocab_size
         self._ids = torch.arange(num_rows, device=model.device) % vocab_size
         self._outputs = [
@@ -41,10 +45,11 @@ class DensePass:
         # There may be more rows than the model has positions; all stand at the first.
         positions = torch.zeros_like(self._ids)
         keep = torch.arange(len(self._ids), device=self._ids.device)
-        forward = Pass(self._model, self._ids, positions, keep, self._hidden)
+        forward = self._passes(self._ids, positions, keep, self._hidden)
         result = forward.resume(None)
         while isinstance(result, Call):
             result = forward.resume(self._outputs[forward.depth])
+        forward.close()
         return result
 
     def seconds(self) -> float:

@@ -4,8 +4,10 @@
 of a step once and then one parcel a layer.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,6 +15,7 @@ import torch
 from glinthawk.core.batch import Span
 from glinthawk.core.errors import WireError, WorkerLost, WorkerRefused
 from glinthawk.core.spec import ModelSpec
+from glinthawk.tier1.staging import Outbox, Staging, make_staging
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.messages import (
     VERSION,
@@ -154,20 +157,39 @@ class Traffic:
         self.decode_bytes_back = 0
         self.prefill_bytes = 0
 
+    def count(self, message: FromTier1, num_bytes: int) -> None:
+        """A message that left; those that belong to no step are not counted."""
+        match message:
+            case Store():
+                self.prefill_bytes += num_bytes
+            case Begin(extends=extends) if not extends.sequences:
+                self.prefill_bytes += num_bytes
+            case Begin() | Attend():
+                self.decode_bytes_out += num_bytes
+
 
 class RemoteHome:
-    """KV on a worker; parcels leave at once and answers are collected by ``receive``."""
+    """KV on a worker; parcels leave as soon as their bytes are in the host's memory, and answers
+    are collected by ``receive``."""
 
-    def __init__(self, id: int, channel: ClientChannel, spec: ModelSpec, device: torch.device):
+    def __init__(
+        self,
+        id: int,
+        channel: ClientChannel,
+        spec: ModelSpec,
+        device: torch.device,
+        staging: Staging | None = None,
+    ) -> None:
         self.id = id
         self.channel = channel
         self.traffic = Traffic()
         self.stats: Stats | None = None
         self.num_pages = self.page_tokens = self.threads = 0
         self._layers = spec.layers
-        self._device = device
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
         self._rows: dict[int, int] = {}
+        self._staging = staging or make_staging(device)
+        self._outbox = Outbox()
 
     def open(self, spec: ModelSpec, kv_dtype: str) -> None:
         """Ask for a session; ``await_open`` takes the answer."""
@@ -181,22 +203,16 @@ class RemoteHome:
 
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
         both = [Spans(*_columns(spans)) for spans in (extends, prompts)]
-        num_bytes = self._send(Begin(step, both[0], both[1], _forks(extends)))
         self._rows[step] = sum(span.length for span in extends)
-        if extends:
-            self.traffic.decode_bytes_out += num_bytes
-        else:
-            self.traffic.prefill_bytes += num_bytes
+        self._send(Begin(step, both[0], both[1], _forks(extends)))
 
     def attend(
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> None:
-        frames = [_to_bytes(tensor) for tensor in (q, k, v)]
-        self.traffic.decode_bytes_out += self._send(Attend(step, layer), frames)
+        self._send_tensors(Attend(step, layer), (q, k, v))
 
     def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
-        frames = [_to_bytes(tensor) for tensor in (k, v)]
-        self.traffic.prefill_bytes += self._send(Store(step, layer), frames)
+        self._send_tensors(Store(step, layer), (k, v))
         return False
 
     def release(self, sequences: list[int]) -> None:
@@ -204,6 +220,7 @@ class RemoteHome:
 
     def abandon(self, step: int) -> None:
         self._rows.pop(step, None)
+        self._outbox.drop(step)
         self._send(Abandon(step))
 
     def finish(self, step: int) -> None:
@@ -228,25 +245,37 @@ class RemoteHome:
                     self.stats = message
         return replies
 
+    def flush(self) -> bool:
+        """Send the parcels whose bytes have arrived; whether others still wait for theirs."""
+        return self._outbox.flush()
+
     def ask(self, timeout_s: float) -> Stats:
         """The worker's own count of its work."""
         self._send(Ask())
+        self._outbox.flush(wait=True)
         stats: Stats = self._await(Stats, timeout_s)
         return stats
 
     def close(self) -> None:
         """End the session."""
+        self._outbox.clear()
         self._send(Bye())
         self.channel.socket.linger = 1_000
         self.channel.close()
 
-    def _send(self, message: FromTier1, frames: Sequence[memoryview] = ()) -> int:
+    def _send(self, message: FromTier1) -> None:
+        """Send, behind the parcels that still wait for their bytes."""
+        self._outbox.put(partial(self._deliver, message))
+
+    def _send_tensors(self, message: Attend | Store, tensors: Sequence[torch.Tensor]) -> None:
+        frames, copied = self._staging.copy_out(tensors)
+        self._outbox.put(partial(self._deliver, message, frames), copied, message.step)
+
+    def _deliver(self, message: FromTier1, frames: Sequence[memoryview] = ()) -> None:
         """A message that finds no connection is dropped: ``receive`` tells that the worker is gone,
         at the one place where that is handled."""
-        try:
-            return self.channel.send(message, frames)
-        except WorkerLost:
-            return 0
+        with contextlib.suppress(WorkerLost):
+            self.traffic.count(message, self.channel.send(message, frames))
 
     def _next(self) -> tuple[FromWorker, list[memoryview], int] | None:
         try:
@@ -279,7 +308,7 @@ class RemoteHome:
         expected = shape[0] * shape[1] * shape[2] * self._dtype.itemsize
         if len(frames) != 1 or frames[0].nbytes != expected:
             raise WireError(f"an answer of layer {layer} has the wrong size", home=self.id)
-        return torch.frombuffer(frames[0], dtype=self._dtype).view(shape).to(self._device)
+        return self._staging.copy_in(frames[0], self._dtype, shape)
 
 
 def _forks(spans: Sequence[Span]) -> list[_Fork]:
@@ -294,9 +323,3 @@ def _columns(spans: Sequence[Span]) -> _Columns:
         [span.start for span in spans],
         [span.length for span in spans],
     )
-
-
-def _to_bytes(tensor: torch.Tensor) -> memoryview:
-    """Row-major bytes of ``tensor`` on the CPU. No model writes to its q, k, v again, so a tensor
-    that is contiguous already travels without a copy."""
-    return tensor.cpu().contiguous().view(torch.uint8).numpy().data.cast("B")

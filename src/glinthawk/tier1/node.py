@@ -8,7 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import count, groupby
+from functools import partial
+from itertools import accumulate, count, groupby
 
 import torch
 import zmq
@@ -18,9 +19,10 @@ from glinthawk.core.batch import Batch, Span
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
-from glinthawk.tier1.cut import Call, Pass
+from glinthawk.tier1.cut import Call, Forward, Pass, Passes
 from glinthawk.tier1.homes import Home, RemoteHome, Reply
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.staging import upload
 
 __all__ = ["AttentionSpeed", "Node", "Sampler"]
 
@@ -28,7 +30,8 @@ __all__ = ["AttentionSpeed", "Node", "Sampler"]
 _MEMORY = 0.99
 
 #: What follows a finished pass: the batch and its logits, one row a span (R, V); or, on a pipeline
-#: slice before the last, the hidden state of all its rows (T, hidden).
+#: slice before the last, the hidden state of all its rows (T, hidden). It must not keep them:
+#: another pass may have the memory next.
 Sampler = Callable[[Batch, torch.Tensor], object]
 
 
@@ -55,7 +58,7 @@ class _Running:
     """A batch in flight."""
 
     batch: Batch
-    forward: Pass
+    forward: Forward
     #: Rows of each home in the flattened batch: (home id, rows).
     extends: list[tuple[int, slice]]
     prompts: list[tuple[int, slice]]
@@ -81,7 +84,8 @@ class _Running:
 
 
 class Node:
-    """Runs the batches of one model. ``layers`` are its attention layers in calling order."""
+    """Runs the batches of one model. ``layers`` are its attention layers in calling order;
+    ``passes`` makes the forward passes (None: as transformers runs them)."""
 
     def __init__(
         self,
@@ -91,8 +95,10 @@ class Node:
         sample: Sampler,
         trace: Trace | None = None,
         attend_prompts: PromptAttention = attend_prompts,
+        passes: Passes | None = None,
     ) -> None:
-        self._model = model
+        self._device = model.device
+        self._passes = passes or partial(Pass, model)
         self._layers = layers
         self._homes = {home.id: home for home in homes}
         self._sample = sample
@@ -163,7 +169,7 @@ class Node:
     def abort(self, batch_id: int) -> None:
         """Stop a batch where it is; its spans may be stepped again in another batch."""
         running = self._running.pop(batch_id)
-        running.forward.abandon()
+        running.forward.close()
         for home_id in {span.home for span in running.batch.spans} & self._homes.keys():
             self._homes[home_id].abandon(batch_id)
 
@@ -178,19 +184,13 @@ class Node:
     def _remote_homes(self) -> list[RemoteHome]:
         return [home for home in self._homes.values() if isinstance(home, RemoteHome)]
 
-    def _new_pass(self, batch: Batch, hidden: torch.Tensor | None) -> Pass:
+    def _new_pass(self, batch: Batch, hidden: torch.Tensor | None) -> Forward:
         spans = batch.spans
         tokens = [t for span in spans for t in span.sequence.tokens(span.start, span.length)]
-        positions = [p for span in spans for p in range(span.start, span.start + span.length)]
-        keep = torch.tensor([span.length for span in spans]).cumsum(0) - 1
-        device = self._model.device
-        return Pass(
-            self._model,
-            torch.tensor(tokens, device=device),
-            torch.tensor(positions, device=device),
-            keep.to(device),
-            hidden,
-        )
+        places = [p for span in spans for p in range(span.start, span.start + span.length)]
+        last = [rows - 1 for rows in accumulate(span.length for span in spans)]
+        ids, positions, keep = (upload(row, self._device) for row in (tokens, places, last))
+        return self._passes(ids, positions, keep, hidden)
 
     def _advance(self, running: _Running) -> None:
         begun = time.perf_counter()
@@ -239,12 +239,14 @@ class Node:
         return sorted(extends, key=lambda rows: not isinstance(self._homes[rows[0]], RemoteHome))
 
     def _collect(self, wait: bool) -> None:
-        """Take in what workers answered; with ``wait``, until at least one has."""
+        """Take in what workers answered; with ``wait``, until at least one has, or parcels that
+        were still being copied can leave."""
         if not self._poller.sockets or not (
             wait or any(running.awaited or running.unstored for running in self._running.values())
         ):
             return
-        ready = {socket for socket, _ in self._poller.poll(None if wait else 0)}
+        is_copying = any([home.flush() for home in self._remote_homes()])
+        ready = {socket for socket, _ in self._poller.poll(None if wait and not is_copying else 0)}
         for home in self._remote_homes():
             if ready.intersection(home.channel.sockets):
                 for reply in home.receive():
@@ -275,6 +277,7 @@ class Node:
             self._homes[home_id].finish(running.batch.id)
         assert running.result is not None
         sampled = self._sample(running.batch, running.result)
+        running.forward.close()
         self._count(running, "sample", begun)
         return running.batch, sampled
 

@@ -8,7 +8,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
 
-__all__ = ["PromptAttention", "attend_prompt", "attend_prompts"]
+__all__ = ["PromptAttention", "attend_prompt", "attend_prompts", "is_plain"]
 
 #: (q, k, v, lengths, layer) -> output, as ``attend_prompts``.
 PromptAttention = Callable[
@@ -34,7 +34,7 @@ def attend_prompts(
     starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
     for group in _similar(lengths):
         rows = [slice(starts[i], starts[i] + lengths[i]) for i in group]
-        if len(group) > 1 and _is_plain(max(lengths[i] for i in group), layer):
+        if len(group) > 1 and is_plain(max(lengths[i] for i in group), layer):
             _attend_padded(q, k, v, rows, layer, output)
         else:
             for each in rows:
@@ -46,13 +46,13 @@ def attend_prompt(
     queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, layer: AttentionLayer
 ) -> torch.Tensor:
     """Causal attention of one prompt. q (S, H, D), k (S, K, D), v (S, K, Dv) -> (S, H, Dv)."""
-    if not _is_plain(len(queries), layer):
+    if not is_plain(len(queries), layer):
         return _attend_blocks(queries, keys, values, layer)
     q, k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (queries, keys, values))
     return _attend_fused(q, k, v, layer)[0].transpose(0, 1)
 
 
-def _is_plain(length: int, layer: AttentionLayer) -> bool:
+def is_plain(length: int, layer: AttentionLayer) -> bool:
     """Whether nothing but the causal mask and the scaling matters."""
     reaches_all = layer.window is None or length <= layer.window
     return reaches_all and layer.softcap is None and layer.sinks is None
