@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
-from glinthawk.runtime.run import Run, assemble
+from glinthawk.runtime.opening import join_homes
+from glinthawk.runtime.run import Run, run_on
 from glinthawk.tier1.cut import Passes
 from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
 from glinthawk.tier1.loader import LoadedModel
@@ -104,4 +105,4 @@ def open_cluster(
             home.open(spec, "float32")
             home.await_open(10)
             homes.append(home)
-        yield assemble(config, loaded, "float32", homes, None, attention, passes)
+        yield run_on(config, join_homes(config, loaded, homes, None, attention, passes))

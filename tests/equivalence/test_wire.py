@@ -10,7 +10,6 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.run import Run
-from glinthawk.tier1.homes import RemoteHome
 from glinthawk.tier1.loader import load_model
 
 _PROMPT, _NEW = 8, 6
@@ -34,8 +33,8 @@ def requests(count: int) -> list[Request]:
 
 
 def decode_bytes(run: Run) -> tuple[int, int]:
-    traffic = [home.traffic for home in run.homes if isinstance(home, RemoteHome)]
-    return sum(t.decode_bytes_out for t in traffic), sum(t.decode_bytes_back for t in traffic)
+    usage = run.tier1.usage()
+    return usage.decode_bytes_out, usage.decode_bytes_back
 
 
 @pytest.mark.parametrize("count", [1, 4, 64])

@@ -19,7 +19,8 @@ from glinthawk.bench.models import load_shape
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import Run, assemble
+from glinthawk.runtime.opening import join_homes
+from glinthawk.runtime.run import Run, run_on
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, LocalHome
 from glinthawk.tier1.loader import LoadedModel
@@ -114,7 +115,8 @@ def _measure(
         # Tier 1's own memory is made when its threads are known.
         if layout.tier1_kv:
             homes.insert(0, _local_home(plan, loaded))
-        running = assemble(EngineConfig(model=plan.model), loaded, loaded.spec.dtype, homes)
+        config = EngineConfig(model=plan.model)
+        running = run_on(config, join_homes(config, loaded, homes))
         return _answer(running, layout, list(_requests(plan, count)), base)
 
 

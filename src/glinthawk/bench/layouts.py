@@ -10,7 +10,7 @@ import torch
 from glinthawk.bench.relay import slow_link
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.runtime.workers import LocalWorkers
+from glinthawk.runtime.processes import local_workers
 from glinthawk.tier1.homes import RemoteHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier2.backends import BackendChoice
@@ -47,7 +47,7 @@ def worker_on(cores: list[int], num_bytes: int, delay_s: float = 0.0) -> Iterato
     """A worker with one thread on ``cores``, at the end of a link of ``delay_s`` each way."""
     with ExitStack() as stack:
         with on_cores(cores):  # a process starts where its parent runs
-            workers = stack.enter_context(LocalWorkers(1, num_bytes, threads=1))
+            workers = stack.enter_context(local_workers(1, num_bytes, threads=1))
             address = workers.addresses[0]
             if delay_s:
                 socket = Path(address.endpoint.removeprefix("ipc://"))

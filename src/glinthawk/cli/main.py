@@ -6,6 +6,7 @@ import typer
 
 from glinthawk.cli.bench import bench
 from glinthawk.cli.keygen import keygen
+from glinthawk.cli.node import node
 from glinthawk.cli.run import run
 from glinthawk.cli.worker import worker
 from glinthawk.core.errors import GlinthawkError
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(worker)
+app.command()(node)
 app.command()(keygen)
 app.add_typer(bench, name="bench")
 

@@ -27,6 +27,10 @@ def run(
             "None: all attention on Tier 1."
         ),
     ] = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of the nodes and workers to lay the model over."),
+    ] = None,
     tier1_kv: Annotated[
         str | None,
         typer.Option(help="KV cache on Tier 1 itself. Default: 2GiB without workers, else 0."),
@@ -74,6 +78,9 @@ def run(
     identity: Annotated[
         Path | None, typer.Option(help="File of this user's key pair. Default: one for each user.")
     ] = None,
+    wait_for_workers: Annotated[
+        float, typer.Option(help="Seconds to wait for a worker when none is left.")
+    ] = _DEFAULT.wait_for_workers,
     stats_json: Annotated[
         Path | None, typer.Option(help="Write the numbers of this run here.")
     ] = None,
@@ -107,6 +114,8 @@ def run(
         max_model_len=max_model_len,
         seed=seed,
         identity=str(identity) if identity else None,
+        cluster=str(cluster) if cluster else None,
+        wait_for_workers=wait_for_workers,
     )
     from glinthawk.cli.batch import answer_file
 

@@ -66,6 +66,10 @@ class EngineConfig:
     seed: int = 0
     #: File of the key pair with which tcp workers are joined; None is the user's own.
     identity: str | None = None
+    #: File of the machines that the model is laid over (core/cluster.py); None is this one.
+    cluster: str | None = None
+    #: Seconds that a job waits for a worker when none is left.
+    wait_for_workers: float = 60.0
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -86,6 +90,8 @@ class EngineConfig:
             raise UsageError(f"seed must be a 64-bit integer, not {self.seed}")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise UsageError("max_model_len must be at least 2: one token in, one out")
+        if self.cluster is not None and self.tier2:
+            raise UsageError("the cluster file names the workers; leave tier2 out")
         if not self.tier2 and self.tier1_kv_bytes == 0:
             raise UsageError(
                 "there is no memory for the KV cache: give tier1_kv a size or name workers in tier2"

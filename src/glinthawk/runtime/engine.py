@@ -1,13 +1,12 @@
 """The engine carries the scheduler's commands out on a node. Knows token ids, never text."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.errors import UsageError, WorkerLost
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.runtime.tier import Done, Tier1
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -20,15 +19,10 @@ from glinthawk.scheduler.commands import (
     Stepped,
     Submitted,
 )
-from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
-from glinthawk.tier1.homes import Home
-from glinthawk.tier1.node import Node
 from glinthawk.tier1.sampler import Sampled
 
 __all__ = ["Engine", "StopFound"]
-
-_log = logging.getLogger(__name__)
 
 #: Requests read ahead of need: enough to find long answers early, few enough for any memory.
 _MIN_AHEAD = 512
@@ -42,21 +36,20 @@ def _never(_sequence: Sequence, _token: int) -> bool:
 
 
 class Engine:
-    """Answers requests on one node with its homes. ``pace`` is what was measured before."""
+    """Answers requests. If all homes are lost and some may come back, waits ``wait_s`` for one."""
 
-    def __init__(
-        self, node: Node, homes: Iterable[Home], limits: BatchLimits, pace: Pace | None = None
-    ) -> None:
-        self._node = node
-        self._pace = pace
+    def __init__(self, tier1: Tier1, limits: BatchLimits, wait_s: float = 60.0) -> None:
+        self._tier1 = tier1
+        self._wait_s = wait_s
         self.scheduler = Scheduler(limits)
         self._ahead = max(_MIN_AHEAD, 2 * limits.batch_size * limits.batches_in_flight)
         self._draining = False
+        #: Since when nothing has run though something waits.
+        self._idle_since: float | None = None
         self.input_s = 0.0
-        for home in homes:
-            self.scheduler.handle(HomeJoined(home.id, home.num_pages, home.page_tokens))
-        if pace is not None:
-            self.scheduler.handle(Paced(pace))
+        for joined in tier1.homes():
+            self.scheduler.handle(joined)
+        self._tell_pace()
 
     def drain(self) -> None:
         """Begin nothing new; ``generate`` ends when what runs has ended."""
@@ -80,10 +73,9 @@ class Engine:
             yield from self._carry_out(self.scheduler.schedule())
             if self._draining:
                 self.scheduler.drop_waiting()
-            if not self._node.num_running:
-                if self.scheduler.is_idle and not more:
-                    return
-                self._check_progress()
+            if not self._tier1.num_running and self.scheduler.is_idle and not more:
+                return
+            self._check_progress()
             yield from self._poll(stop_found)
             after_step()
 
@@ -104,30 +96,38 @@ class Engine:
         return not self._draining
 
     def _check_progress(self) -> None:
-        if self.scheduler.waiting and not self._draining:
+        """Raises UsageError when nothing will ever run, WorkerLost when no home comes back."""
+        if self._tier1.num_running or not self.scheduler.waiting or self._draining:
+            self._idle_since = None
+            return
+        if not self._tier1.is_expecting:
             raise UsageError(
                 "no place that is left can hold the waiting requests' KV; give more memory "
                 "(--worker-kv, --tier1-kv) and run the same command again"
             )
+        now = time.monotonic()
+        self._idle_since = self._idle_since or now
+        if now - self._idle_since > self._wait_s:
+            raise WorkerLost(
+                f"no worker has come back for {self._wait_s:g} s; start workers and run the same "
+                "command again to resume (--wait-for-workers waits longer)"
+            )
 
     def _poll(self, stop_found: StopFound) -> Iterator[Sequence]:
-        try:
-            results = self._node.poll()
-        except WorkerLost as error:
-            yield from self._lose_home(error)
-            return
-        for batch, sampled in results:
-            yield from self._take_in(batch, sampled, stop_found)  # type: ignore[arg-type]
+        for event in self._tier1.poll():
+            match event:
+                case Done(batch, sampled):
+                    yield from self._take_in(batch, sampled, stop_found)
+                case HomeLost(home):
+                    yield from self._carry_out(self.scheduler.handle(event))
+                    self._tier1.lose(home)
+                case HomeJoined():
+                    self.scheduler.handle(event)
         self._tell_pace()
 
     def _tell_pace(self) -> None:
-        if self._pace is not None and self._node.attention:
-            num_layers = self._node.num_layers
-            attend_s = {
-                home: num_layers * speed.seconds_per_token
-                for home, speed in self._node.attention.items()
-            }
-            self.scheduler.handle(Paced(replace(self._pace, attend_s=attend_s)))
+        if (pace := self._tier1.pace()) is not None:
+            self.scheduler.handle(Paced(pace))
 
     def _take_in(
         self, batch: Batch, sampled: list[Sampled], stop_found: StopFound
@@ -147,19 +147,10 @@ class Engine:
         for command in commands:
             match command:
                 case Step(batch):
-                    self._node.start(batch)
+                    self._tier1.start(batch)
                 case Release(home, sequences):
-                    self._node.release(home, list(sequences))
+                    self._tier1.release(home, list(sequences))
                 case Abort(batch):
-                    self._node.abort(batch.id)
+                    self._tier1.abort(batch.id)
                 case Finish(sequence):
                     yield sequence
-
-    def _lose_home(self, error: WorkerLost) -> Iterator[Sequence]:
-        """Go on without a worker; its sequences are prefilled again elsewhere."""
-        assert error.home is not None
-        if self.scheduler.homes == [error.home]:
-            raise error
-        _log.warning("%s; its sequences begin again elsewhere", error)
-        self._node.lose(error.home)
-        yield from self._carry_out(self.scheduler.handle(HomeLost(error.home)))

@@ -27,7 +27,7 @@ from glinthawk.wire.messages import (
     Bye,
     Fault,
     FromTier1,
-    FromWorker,
+    Message,
     Open,
     Opened,
     Ping,
@@ -107,6 +107,8 @@ class Cache(Protocol):
 
     def release(self, sequences: list[int]) -> None: ...
 
+    def clear(self) -> None: ...
+
 
 class LocalHome:
     """KV in Tier 1's own memory; answers at once."""
@@ -138,6 +140,11 @@ class LocalHome:
 
     def release(self, sequences: list[int]) -> None:
         self._cache.release(sequences)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._cache.clear()
+        self._steps.clear()
 
     def finish(self, step: int) -> None:
         self._steps.pop(step, None)
@@ -197,7 +204,19 @@ class RemoteHome:
 
     def await_open(self, timeout_s: float) -> None:
         """Raises WorkerRefused, or WorkerLost when no answer comes in time."""
-        message = self._await(Opened, timeout_s)
+        self._take_opened(self._await(Opened, timeout_s))
+
+    def has_opened(self) -> bool:
+        """Whether the session stands by now. Raises WorkerRefused or WorkerLost."""
+        received = self._next()
+        if received is None:
+            return False
+        if not isinstance(received[0], Opened):
+            raise WireError(f"unexpected answer {received[0]}", home=self.id)
+        self._take_opened(received[0])
+        return True
+
+    def _take_opened(self, message: Opened) -> None:
         self.num_pages, self.page_tokens = message.num_pages, message.page_tokens
         self.threads = message.threads
 
@@ -277,7 +296,7 @@ class RemoteHome:
         with contextlib.suppress(WorkerLost):
             self.traffic.count(message, self.channel.send(message, frames))
 
-    def _next(self) -> tuple[FromWorker, list[memoryview], int] | None:
+    def _next(self) -> tuple[Message, list[memoryview], int] | None:
         try:
             received = self.channel.receive()
         except WorkerLost as error:

@@ -71,16 +71,18 @@ class _Running:
     output: torch.Tensor | None = None
     #: What the pass ended with.
     result: torch.Tensor | None = None
+    #: A home of its rows is lost; it waits to be aborted.
+    is_stuck: bool = False
     #: The batch's place in a trace.
     lane: int = 0
 
     @property
     def can_run(self) -> bool:
-        return not self.awaited and self.result is None
+        return not self.awaited and self.result is None and not self.is_stuck
 
     @property
     def is_done(self) -> bool:
-        return self.result is not None and not self.unstored
+        return self.result is not None and not self.unstored and not self.is_stuck
 
 
 class Node:
@@ -109,9 +111,9 @@ class Node:
         self.busy_s = 0.0
         #: How fast each home attended so far.
         self.attention: dict[int, AttentionSpeed] = {}
+        self._watched: set[zmq.Socket[bytes]] = set()
         for home in self._remote_homes():
-            for socket in home.channel.sockets:
-                self._poller.register(socket, zmq.POLLIN)
+            self._listen_to(home)
 
     @property
     def num_layers(self) -> int:
@@ -137,7 +139,9 @@ class Node:
         lanes = {other.lane for other in self._running.values()}
         running.lane = next(lane for lane in count() if lane not in lanes)
         self._running[batch.id] = running
-        for home_id in {span.home for span in batch.spans}:
+        homes = {span.home for span in batch.spans}
+        running.is_stuck = not homes <= self._homes.keys()
+        for home_id in homes & self._homes.keys():
             self._homes[home_id].begin(
                 batch.id,
                 [span for span in batch.extends if span.home == home_id],
@@ -145,41 +149,65 @@ class Node:
             )
 
     @torch.inference_mode()
-    def poll(self) -> list[tuple[Batch, object]]:
-        """Run until a batch is done; every done one comes with what ``sample`` made of it.
+    def poll(self, timeout_s: float | None = None) -> list[tuple[Batch, object]]:
+        """Run until a batch is done; every done one comes with what ``sample`` made of it. Comes
+        back with nothing when a watched socket has something to say, or when it has waited for
+        ``timeout_s``.
 
-        Raises WorkerLost (with the home's number) when a worker goes away, UnsupportedModel when a
-        pass does not call attention once a layer.
+        Raises WorkerError (with the home's number) when a worker goes away or fails,
+        UnsupportedModel when a pass does not call attention once a layer.
         """
         while self._running:
             runnable = [running for running in self._running.values() if running.can_run]
             done = [running for running in self._running.values() if running.is_done]
-            self._collect(wait=not runnable and not done)
+            is_called = self._collect(not runnable and not done, timeout_s)
             if done:
                 return [self._finish(running) for running in done]
             if runnable:
                 # Deepest first: the batch nearest to its tokens frees its slot soonest.
                 self._advance(max(runnable, key=lambda running: running.forward.depth))
+            if is_called:
+                break
         return []
 
+    def watch(self, socket: "zmq.Socket[bytes]") -> None:
+        """Come back from ``poll`` when ``socket`` is readable."""
+        self._watched.add(socket)
+        self._poller.register(socket, zmq.POLLIN)
+
     def release(self, home_id: int, sequences: list[int]) -> None:
-        """Forget the KV of ``sequences`` at a home."""
-        self._homes[home_id].release(sequences)
+        """Forget the KV of ``sequences`` at a home, if it is there."""
+        if home_id in self._homes:
+            self._homes[home_id].release(sequences)
 
     def abort(self, batch_id: int) -> None:
-        """Stop a batch where it is; its spans may be stepped again in another batch."""
-        running = self._running.pop(batch_id)
+        """Stop a batch where it is, if it runs; its spans may be stepped again in another batch."""
+        running = self._running.pop(batch_id, None)
+        if running is None:
+            return
         running.forward.close()
         for home_id in {span.home for span in running.batch.spans} & self._homes.keys():
             self._homes[home_id].abandon(batch_id)
 
     def lose(self, home_id: int) -> None:
-        """A home is gone. Batches with rows there must be aborted by the caller."""
+        """A home is gone. Batches with rows there stand still until they are aborted."""
         home = self._homes.pop(home_id)
         self.attention.pop(home_id, None)
+        for running in self._running.values():
+            running.is_stuck |= any(span.home == home_id for span in running.batch.spans)
         if isinstance(home, RemoteHome):
             for socket in home.channel.sockets:
                 self._poller.unregister(socket)
+
+    def join(self, home: Home) -> None:
+        """A home is there, empty."""
+        self._homes[home.id] = home
+        if isinstance(home, RemoteHome):
+            self._listen_to(home)
+
+    def _listen_to(self, home: RemoteHome) -> None:
+        for socket in home.channel.sockets:
+            self._poller.register(socket, zmq.POLLIN)
 
     def _remote_homes(self) -> list[RemoteHome]:
         return [home for home in self._homes.values() if isinstance(home, RemoteHome)]
@@ -238,19 +266,23 @@ class Node:
     def _remote_first(self, extends: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
         return sorted(extends, key=lambda rows: not isinstance(self._homes[rows[0]], RemoteHome))
 
-    def _collect(self, wait: bool) -> None:
+    def _collect(self, wait: bool, timeout_s: float | None) -> bool:
         """Take in what workers answered; with ``wait``, until at least one has, or parcels that
-        were still being copied can leave."""
-        if not self._poller.sockets or not (
-            wait or any(running.awaited or running.unstored for running in self._running.values())
-        ):
-            return
+        were still being copied can leave. Whether something else wants to be looked at: a watched
+        socket, or the clock."""
+        awaits = any(running.awaited or running.unstored for running in self._running.values())
+        if not self._poller.sockets or not (wait or awaits or self._watched):
+            return wait
         is_copying = any([home.flush() for home in self._remote_homes()])
-        ready = {socket for socket, _ in self._poller.poll(None if wait and not is_copying else 0)}
+        timeout_ms = None if timeout_s is None else int(1000 * timeout_s)
+        polled = self._poller.poll(timeout_ms if wait and not is_copying else 0)
+        ready = {socket for socket, _ in polled}
         for home in self._remote_homes():
             if ready.intersection(home.channel.sockets):
                 for reply in home.receive():
                     self._take(self._running[reply.step], home.id, reply)
+        is_late = wait and not is_copying and not ready
+        return is_late or not ready.isdisjoint(self._watched)
 
     def _take(self, running: _Running, home_id: int, reply: Reply) -> None:
         if reply.output is None:

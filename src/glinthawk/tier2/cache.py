@@ -88,3 +88,7 @@ class KVCache:
     def release(self, sequences: list[int]) -> None:
         """Forget ``sequences``."""
         self.pages.release(sequences)
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        self.pages.clear()

@@ -51,6 +51,10 @@ class PageTable:
             self._pages.release(sequence)
             self._tokens.pop(sequence, None)
 
+    def clear(self) -> None:
+        """Take back all pages."""
+        self.release(list(self._tokens))
+
     def share(self, source: int, sequence: int, num_tokens: int) -> None:
         """Begin ``sequence`` with the first ``num_tokens`` tokens of ``source``, without a copy.
 

@@ -48,6 +48,11 @@ class Address:
         return cls("tcp", f"tcp://{parts.netloc}", parts.hostname, key)
 
     @property
+    def text(self) -> str:
+        """As it was written."""
+        return f"{self.endpoint}?key={self.key}" if self.key else self.endpoint
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         if self.scheme != "tcp" or self.host == "localhost":

@@ -17,7 +17,7 @@ from zmq.utils.monitor import recv_monitor_message
 from glinthawk.core.errors import AddressError, WorkerLost
 from glinthawk.wire.address import Address
 from glinthawk.wire.keys import Identity, to_z85
-from glinthawk.wire.messages import Ask, FromTier1, FromWorker, decode, encode
+from glinthawk.wire.messages import Ask, FromWorker, Message, decode, encode
 
 __all__ = ["ClientChannel", "Frame", "ServerChannel"]
 
@@ -122,7 +122,7 @@ class ServerChannel(_Channel):
         client, *frames = self.socket.recv_multipart(copy=False)
         return client.bytes, [frame.buffer for frame in frames]
 
-    def send(self, client: bytes, message: FromWorker, frames: Sequence[Frame] = ()) -> bool:
+    def send(self, client: bytes, message: Message, frames: Sequence[Frame] = ()) -> bool:
         """Answer ``client``; False if it is no longer there."""
         try:
             self.socket.send_multipart([client, encode(message), *frames], copy=False)
@@ -142,10 +142,16 @@ class ServerChannel(_Channel):
 
 
 class ClientChannel(_Channel):
-    """Tier 1's end. Counts the bytes that cross it; notices when the other side goes away."""
+    """The end of who asks. Counts the bytes that cross it; notices when the other side goes away.
 
-    def __init__(self, address: Address, identity: Identity | None = None) -> None:
+    ``hears`` is the union of messages that may come.
+    """
+
+    def __init__(
+        self, address: Address, identity: Identity | None = None, hears: object = FromWorker
+    ) -> None:
         super().__init__(address, zmq.DEALER)
+        self._hears = hears
         self._monitor: zmq.Socket[bytes] | None = None
         if address.scheme == "tcp":
             identity = identity or Identity.load()
@@ -164,7 +170,7 @@ class ClientChannel(_Channel):
         """What to poll: readable means a message or news of the connection."""
         return [self.socket] if self._monitor is None else [self.socket, self._monitor]
 
-    def send(self, message: FromTier1, frames: Sequence[Frame] = ()) -> int:
+    def send(self, message: Message, frames: Sequence[Frame] = ()) -> int:
         """Send, and say how many bytes that is on the wire. Raises WorkerLost, and never waits:
         queues are unbounded, so what cannot be queued has nowhere to go."""
         header = encode(message)
@@ -174,15 +180,15 @@ class ClientChannel(_Channel):
             raise WorkerLost(f"there is no connection to {self.address.endpoint}") from None
         return len(header) + sum(memoryview(frame).nbytes for frame in frames)
 
-    def receive(self) -> tuple[FromWorker, list[memoryview], int] | None:
+    def receive(self) -> tuple[Message, list[memoryview], int] | None:
         """The next message, its frames and its bytes on the wire; None when there is none yet.
 
         Raises WorkerLost once the connection broke and nothing is left to read.
         """
         with contextlib.suppress(zmq.Again):
             frames = [frame.buffer for frame in self.socket.recv_multipart(zmq.NOBLOCK, copy=False)]
-            message = decode(frames[0], FromWorker)
-            return message, frames[1:], sum(frame.nbytes for frame in frames)  # type: ignore[return-value]
+            message = decode(frames[0], self._hears)
+            return message, frames[1:], sum(frame.nbytes for frame in frames)
         self._check_connection()
         return None
 

@@ -10,6 +10,9 @@ Frames are raw little-endian elements, row-major: q (T, H, D), k (T, K, D), v (T
 o (T, H, Dv), in the session's ``wire_dtype``.
 """
 
+from functools import cache
+from typing import Any
+
 import msgspec
 
 from glinthawk.core.errors import WireError
@@ -156,20 +159,23 @@ FromTier1 = Open | Begin | Attend | Store | Release | Abandon | Ask | Bye
 FromWorker = Opened | Attended | Stored | Stats | Fault | Ping
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders = {
-    FromTier1: msgspec.msgpack.Decoder(FromTier1),
-    FromWorker: msgspec.msgpack.Decoder(FromWorker),
-}
 
 
-def encode(message: FromTier1 | FromWorker) -> bytes:
+def encode(message: Message) -> bytes:
     """One header frame."""
     return _encoder.encode(message)
 
 
-def decode(header: bytes | memoryview, side: object) -> FromTier1 | FromWorker:
-    """The message in ``header``; ``side`` is FromTier1 or FromWorker. Raises WireError."""
+def decode(header: bytes | memoryview, side: object) -> Message:
+    """The message in ``header``; ``side`` is the union of those that may come, such as FromTier1.
+    Raises WireError."""
     try:
-        return _decoders[side].decode(header)  # type: ignore[index, no-any-return]
+        message: Message = _decoder(side).decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"this is not a message of wire version {VERSION}: {error}") from error
+    return message
+
+
+@cache
+def _decoder(side: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(side)

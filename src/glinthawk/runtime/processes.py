@@ -1,5 +1,6 @@
-"""Workers that a run starts for itself, and those it is told about."""
+"""Processes that a run starts for itself: workers, and nodes of a pipeline."""
 
+import logging
 import re
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ from glinthawk.core.config import PRIVATE_FOLDER
 from glinthawk.core.errors import AddressError, WorkerLost
 from glinthawk.wire.address import Address
 
-__all__ = ["LocalWorkers", "parse_tier2"]
+__all__ = ["LocalProcesses", "local_nodes", "local_workers", "parse_tier2"]
+
+_log = logging.getLogger(__name__)
 
 _LOCAL = re.compile(r"local:(\d+)")
 _GRACE_S = 5.0
@@ -34,15 +37,25 @@ def parse_tier2(places: Sequence[str]) -> tuple[int, list[Address]]:
     return num_local, addresses
 
 
-class LocalWorkers:
-    """Worker processes that live as long as the ``with`` block, however it ends.
+def local_workers(count: int, kv_bytes: int, threads: int) -> "LocalProcesses":
+    """Workers with so much KV and so many threads each."""
+    return LocalProcesses("worker", count, ["--kv", str(kv_bytes), "--threads", str(threads)])
+
+
+def local_nodes(count: int, cores: int) -> "LocalProcesses":
+    """Nodes that have ``cores`` each, for themselves and the workers they start."""
+    return LocalProcesses("node", count, ["--threads", str(cores)])
+
+
+class LocalProcesses:
+    """Processes of one ``role`` that live as long as the ``with`` block, however it ends.
 
     Each holds the read end of a pipe of this process as its standard input, so that even SIGKILL
     here ends it. Sockets and last words are in a folder that only this user can read.
     """
 
-    def __init__(self, count: int, kv_bytes: int, threads: int) -> None:
-        self._count, self._kv_bytes, self._threads = count, kv_bytes, threads
+    def __init__(self, role: str, count: int, arguments: Sequence[str]) -> None:
+        self._role, self._count, self._arguments = role, count, list(arguments)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._folder: Path | None = None
 
@@ -50,7 +63,7 @@ class LocalWorkers:
     def addresses(self) -> list[Address]:
         return [Address.parse(f"ipc://{self._socket(index)}") for index in range(self._count)]
 
-    def __enter__(self) -> "LocalWorkers":
+    def __enter__(self) -> "LocalProcesses":
         with ExitStack() as undo:
             undo.callback(self.close)
             for index in range(self._count):
@@ -78,19 +91,31 @@ class LocalWorkers:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def check(self) -> None:
-        """Raise WorkerLost with the last words of a worker that has died."""
+        """Raise WorkerLost with the last words of one that has died."""
         for index, process in enumerate(self._processes):
             if process.poll() is not None:
-                words = self._log(index).read_text(errors="replace")[-_LAST_WORDS:].strip()
-                raise WorkerLost(
-                    f"worker {index + 1} ended with status {process.returncode}; its last words: "
-                    f"{words or '(none)'}"
-                )
+                raise WorkerLost(self._obituary(index))
+
+    def revive(self) -> None:
+        """Start those again that have died, and say what they said last."""
+        for index, process in enumerate(self._processes):
+            if process.poll() is not None:
+                _log.warning("%s; starting another one", self._obituary(index))
+                assert process.stdin is not None
+                process.stdin.close()
+                self._processes[index] = self._start(index)
+
+    def _obituary(self, index: int) -> str:
+        words = self._log(index).read_text(errors="replace")[-_LAST_WORDS:].strip()
+        status = self._processes[index].returncode
+        return (
+            f"{self._role} {index + 1} ended with status {status}; its last words: "
+            f"{words or '(none)'}"
+        )
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "glinthawk", "worker", "--quiet", "--lifeline"]
-        command += ["--listen", f"ipc://{self._socket(index)}"]
-        command += ["--kv", str(self._kv_bytes), "--threads", str(self._threads)]
+        command = [sys.executable, "-m", "glinthawk", self._role, "--quiet", "--lifeline"]
+        command += ["--listen", f"ipc://{self._socket(index)}", *self._arguments]
         with self._log(index).open("wb") as log:
             # Its own session: Ctrl-C is for this process, which drains; workers must go on.
             return subprocess.Popen(
@@ -103,7 +128,7 @@ class LocalWorkers:
 
     def _socket(self, index: int) -> Path:
         assert self._folder is not None
-        return self._folder / f"worker-{index}.sock"
+        return self._folder / f"{self._role}-{index}.sock"
 
     def _log(self, index: int) -> Path:
         return self._socket(index).with_suffix(".log")

@@ -1,0 +1,66 @@
+"""What the commands that wait for others have in common: where they listen and to whom."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glinthawk.core.config import PRIVATE_FOLDER
+
+if TYPE_CHECKING:
+    from glinthawk.wire.channel import ServerChannel
+
+__all__ = ["Allow", "IdentityFile", "Lifeline", "Listen", "Quiet", "listen_on"]
+
+Listen = Annotated[str, typer.Option(help="Where to listen: tcp://host:port or ipc:///path.")]
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Public key of a client that may connect (repeatable). On a loopback address "
+        "this user's own key is allowed without asking."
+    ),
+]
+IdentityFile = Annotated[
+    Path | None, typer.Option(help="File of this process's key pair. Default: this user's.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing.")]
+Lifeline = Annotated[bool, typer.Option("--lifeline", hidden=True)]
+
+
+@contextmanager
+def listen_on(
+    listen: str,
+    allow: list[str] | None,
+    identity: Path | None,
+    *,
+    lifeline: bool,
+    quiet: bool,
+) -> Iterator["ServerChannel"]:
+    """An open channel; says where it can be reached. Raises AddressError."""
+    from glinthawk.wire.address import Address
+    from glinthawk.wire.channel import ServerChannel
+    from glinthawk.wire.keys import Identity, check_key
+
+    address = Address.parse(listen)
+    own = Identity.load(identity) if address.scheme == "tcp" else None
+    allowed = [check_key(key) for key in allow or ()]
+    if own is not None and address.is_loopback:
+        allowed.append(own.public)
+    with ExitStack() as stack:
+        if lifeline:
+            stack.callback(_remove_private_folder, address.endpoint)
+        channel = stack.enter_context(ServerChannel(address, own, allowed))
+        if not quiet:
+            key = f"?key={own.public}" if own is not None else ""
+            typer.echo(f"listening on {channel.endpoint}{key}")
+        yield channel
+
+
+def _remove_private_folder(endpoint: str) -> None:
+    """The socket's folder, if it was made for one run: its maker may be dead by now."""
+    folder = Path(endpoint.removeprefix("ipc://")).parent
+    if folder.is_absolute() and folder.name.startswith(PRIVATE_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,35 @@
+"""``glinthawk node``."""
+
+import signal
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from glinthawk.cli.listening import Allow, IdentityFile, Lifeline, Listen, Quiet, listen_on
+
+__all__ = ["node"]
+
+
+def node(
+    listen: Listen = "tcp://127.0.0.1:7000",
+    threads: Annotated[
+        int, typer.Option(help="Cores for the node and the workers it starts; 0: all.")
+    ] = 0,
+    allow: Allow = None,
+    identity: IdentityFile = None,
+    quiet: Quiet = False,
+    lifeline: Lifeline = False,
+) -> None:
+    """Serve as a Tier-1 node: hold a slice of a model's layers, run its batches.
+
+    The engine, and the node before this one in the pipeline, must be allowed to connect.
+    """
+    from glinthawk.runtime.stage import serve_node
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        listen_on(listen, allow, identity, lifeline=lifeline, quiet=quiet) as channel,
+        suppress(KeyboardInterrupt),
+    ):
+        serve_node(channel, identity, threads or None, lifeline=0 if lifeline else None)

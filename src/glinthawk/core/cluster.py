@@ -1,0 +1,70 @@
+"""Which machines a model is laid over: a TOML file."""
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from glinthawk.core.errors import UsageError
+
+__all__ = ["LOCAL", "Cluster", "NodePlan"]
+
+#: In place of an address: a process that is started here.
+LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """A Tier-1 node and the Tier-2 workers of its slice; as in EngineConfig what is not said here.
+
+    ``layers`` is "first:last", counted from 0, last not included; None shares the layers equally.
+    """
+
+    address: str = LOCAL
+    workers: tuple[str, ...] = ()
+    layers: str | None = None
+    tier1_kv: str | int | None = None
+    worker_kv: str | int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Nodes in the order of their slices.
+
+    >>> # [[nodes]]
+    >>> # address = "tcp://10.0.0.1:7000?key=..."
+    >>> # workers = ["tcp://10.0.0.2:7001?key=...", "local:1"]
+    """
+
+    nodes: tuple[NodePlan, ...]
+
+    @classmethod
+    def load(cls, path: Path) -> "Cluster":
+        """Raises UsageError that names the entry at fault."""
+        try:
+            content = tomllib.loads(path.read_text())
+        except OSError as error:
+            raise UsageError(f"cannot read the cluster file {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is not TOML: {error}") from error
+        entries = content.pop("nodes", None)
+        if content or not isinstance(entries, list) or not entries:
+            raise UsageError(f"{path} must hold [[nodes]] entries and nothing else")
+        return cls(tuple(_node(path, index, entry) for index, entry in enumerate(entries)))
+
+
+def _node(path: Path, index: int, entry: Any) -> NodePlan:
+    where = f"{path}, node {index + 1}"
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where} must be a [[nodes]] table")
+    known = [field.name for field in fields(NodePlan)]
+    if unknown := sorted(entry.keys() - set(known)):
+        raise UsageError(f"{where} has no {unknown[0]!r}; there are {', '.join(known)}")
+    workers = entry.pop("workers", [])
+    if not isinstance(workers, list) or not all(isinstance(one, str) for one in workers):
+        raise UsageError(f"{where}: workers is a list of addresses or local:N")
+    for name in ("address", "layers", "device"):
+        if not isinstance(entry.get(name, ""), str):
+            raise UsageError(f"{where}: {name} is text in quotes")
+    return NodePlan(workers=tuple(workers), **entry)

@@ -1,0 +1,153 @@
+"""Tier 1 in this process: a node, and homes that come and go."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+import zmq
+
+from glinthawk.core.batch import Batch
+from glinthawk.core.errors import WorkerError
+from glinthawk.runtime.seats import Seats
+from glinthawk.runtime.tier import Done, TierEvent
+from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.scheduler.pace import Pace
+from glinthawk.telemetry.usage import Usage
+from glinthawk.tier1.homes import Home, LocalHome, RemoteHome, Traffic
+from glinthawk.tier1.node import Node
+
+__all__ = ["LocalNode"]
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_S = 15.0
+#: How long to wait between looks at homes that may come back.
+_LOOK_S = 0.1
+#: Losses of one home without a step between them that are no accident any more.
+_MOST_LOSSES = 5
+
+
+class LocalNode:
+    """``pace`` is what was measured at start; ``seats`` open lost homes again."""
+
+    def __init__(
+        self,
+        node: Node,
+        homes: Sequence[Home],
+        pace: Pace | None = None,
+        seats: Seats | None = None,
+    ) -> None:
+        self.node = node
+        self._homes = {home.id: home for home in homes}
+        self._pace, self._seats = pace, seats
+        self._losses: Counter[int] = Counter()
+        #: Tier 1's own home, when it is emptied.
+        self._cleared: dict[int, LocalHome] = {}
+        #: Over links that are no more.
+        self._past_traffic: list[Traffic] = []
+
+    @property
+    def num_running(self) -> int:
+        return self.node.num_running
+
+    @property
+    def is_expecting(self) -> bool:
+        return self._seats is not None and self._seats.is_expecting
+
+    def homes(self) -> list[HomeJoined]:
+        return [_joined(home) for home in self._homes.values()]
+
+    def start(self, batch: Batch, hidden: torch.Tensor | None = None) -> None:
+        """``hidden`` is what the slice before this one made of the batch's rows (T, hidden)."""
+        self.node.start(batch, hidden)
+
+    def watch(self, socket: "zmq.Socket[bytes]") -> None:
+        """Come back from ``poll`` when ``socket`` is readable."""
+        self.node.watch(socket)
+
+    def release(self, home: int, sequences: list[int]) -> None:
+        self.node.release(home, sequences)
+
+    def abort(self, batch_id: int) -> None:
+        self.node.abort(batch_id)
+
+    def lose(self, home: int) -> None:
+        if home in self._homes:
+            self._leave(home)
+        if home in self._cleared:
+            self._cleared[home].clear()
+        elif self._seats is not None:
+            self._seats.lose(home)
+
+    def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
+        if self.is_expecting:
+            timeout_s = _LOOK_S if timeout_s is None else min(timeout_s, _LOOK_S)
+        try:
+            done = self.node.poll(timeout_s)
+        except WorkerError as error:
+            return [self._lost(error)]
+        for home in {span.home for batch, _ in done for span in batch.spans}:
+            self._losses.pop(home, None)
+        joining = self._joining()
+        if not (done or joining or self.num_running) and timeout_s:
+            time.sleep(timeout_s)
+        return [*(Done(batch, result) for batch, result in done), *joining]  # type: ignore[arg-type]
+
+    def pace(self) -> Pace | None:
+        if self._pace is None:
+            return None
+        speeds = self.node.attention.items()
+        layers = self.node.num_layers
+        return replace(
+            self._pace, attend_s={home: layers * s.seconds_per_token for home, s in speeds}
+        )
+
+    def usage(self) -> Usage:
+        usage = Usage([self.node.busy_s])
+        remote = [home for home in self._homes.values() if isinstance(home, RemoteHome)]
+        for stats in [home.ask(_ANSWER_S) for home in remote]:
+            usage.tier2_busy_s.append(stats.busy_s)
+            usage.kv_bytes_peak += stats.kv_bytes_peak
+        for traffic in [*self._past_traffic, *(home.traffic for home in remote)]:
+            usage.decode_bytes_out += traffic.decode_bytes_out
+            usage.decode_bytes_back += traffic.decode_bytes_back
+            usage.prefill_bytes += traffic.prefill_bytes
+        local = [home for home in self._homes.values() if isinstance(home, LocalHome)]
+        usage.kv_bytes_peak += sum(home.peak_bytes for home in local)
+        return usage
+
+    def _lost(self, error: WorkerError) -> HomeLost:
+        if error.home is None:
+            raise error
+        self._losses[error.home] += 1
+        if self._losses[error.home] > _MOST_LOSSES:
+            raise error
+        _log.warning("%s; its sequences begin again elsewhere", error)
+        self._leave(error.home)
+        return HomeLost(error.home)
+
+    def _leave(self, number: int) -> None:
+        home = self._homes.pop(number)
+        self.node.lose(number)
+        if isinstance(home, RemoteHome):
+            self._past_traffic.append(home.traffic)
+        elif isinstance(home, LocalHome):
+            self._cleared[number] = home
+
+    def _joining(self) -> list[HomeJoined]:
+        joining: list[Home] = list(self._cleared.values())
+        self._cleared.clear()
+        for returned in self._seats.returned() if self._seats is not None else ():
+            _log.warning("worker %d is there again", returned.id)
+            joining.append(returned)
+        for home in joining:
+            self._homes[home.id] = home
+            self.node.join(home)
+        return [_joined(home) for home in joining]
+
+
+def _joined(home: Home) -> HomeJoined:
+    return HomeJoined(home.id, home.num_pages, home.page_tokens)

@@ -1,0 +1,166 @@
+"""A node and all it needs, opened in order and closed whatever happens."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from glinthawk.core.config import PAGE_TOKENS, EngineConfig
+from glinthawk.core.slices import LayerSlice
+from glinthawk.runtime.local_node import LocalNode
+from glinthawk.runtime.processes import local_workers, parse_tier2
+from glinthawk.runtime.seats import Seats
+from glinthawk.runtime.tuning import Tuning, choose_prompt_attention, tune
+from glinthawk.telemetry.trace import Trace
+from glinthawk.tier1.check import check_cut
+from glinthawk.tier1.cut import Passes
+from glinthawk.tier1.graphs import GraphedPasses
+from glinthawk.tier1.homes import Home, LocalHome
+from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.node import Node, Sampler
+from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.recording import CudaRecorder
+from glinthawk.tier1.sampler import sample_batch
+from glinthawk.tier2.cache import KVCache
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.keys import Identity
+
+__all__ = [
+    "OpenNode",
+    "_kv_dtype",
+    "join_homes",
+    "load_identity",
+    "open_node",
+    "share_cores",
+    "share_threads",
+]
+
+_ANSWER_S = 15.0
+#: Pages that the self-check's three short sequences fit in.
+_CHECK_PAGES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class OpenNode:
+    """A node with its homes, and what was found out about it."""
+
+    node: LocalNode
+    loaded: LoadedModel
+    tuning: Tuning
+
+
+@contextmanager
+def open_node(
+    config: EngineConfig,
+    trace: Trace | None = None,
+    part: LayerSlice | None = None,
+    sample: Sampler = sample_batch,
+    loaded: LoadedModel | None = None,
+    cores: int | None = None,
+    identity_file: Path | None = None,
+) -> Iterator[OpenNode]:
+    """Start workers, load and check the model (or ``part`` of it, unless it is ``loaded`` already),
+    open a session at every home. ``cores`` are for the node and the workers it starts.
+
+    Raises UsageError or WorkerError; then nothing is left behind.
+    """
+    num_local, addresses = parse_tier2(config.tier2)
+    tier1_threads, worker_threads = share_threads(num_local, cores)
+    torch.set_num_threads(tier1_threads)
+    if identity_file is None and config.identity is not None:
+        identity_file = Path(config.identity)
+    identity = load_identity(identity_file, addresses)
+    with ExitStack() as stack:
+        workers = stack.enter_context(
+            local_workers(num_local, config.worker_kv_bytes, worker_threads)
+        )
+        for address in addresses:  # before any time is spent on the model
+            _reach(address, identity)
+        loaded = loaded or load_model(config, part)
+        attention = choose_prompt_attention(loaded)
+        passes = _choose_passes(config, loaded)
+        _self_check(loaded, attention, passes)
+        kv_dtype = _kv_dtype(config, loaded)
+        seats = stack.enter_context(Seats(workers, identity, addresses, loaded, kv_dtype))
+        homes = [*_local_homes(config, loaded), *seats.open_all()]
+        yield join_homes(config, loaded, homes, trace, attention, passes, seats, sample)
+
+
+def join_homes(
+    config: EngineConfig,
+    loaded: LoadedModel,
+    homes: Sequence[Home],
+    trace: Trace | None = None,
+    attention: PromptAttention = attend_prompts,
+    passes: Passes | None = None,
+    seats: Seats | None = None,
+    sample: Sampler = sample_batch,
+) -> OpenNode:
+    """A node over homes that are open; ``seats`` open them again when they are lost."""
+    tuning = tune(config, loaded, homes, passes)
+    node = Node(loaded.model, loaded.spec.layers, homes, sample, trace, attention, passes)
+    return OpenNode(LocalNode(node, homes, tuning.pace, seats), loaded, tuning)
+
+
+def share_cores(count: int) -> int:
+    """Cores of each of ``count`` nodes on this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // max(1, count))
+
+
+def share_threads(num_local: int, cores: int | None = None) -> tuple[int, int]:
+    """Threads of Tier 1 and of each local worker: ``cores``, or this machine's, shared equally."""
+    cores = cores or len(os.sched_getaffinity(0))
+    each = max(1, cores // (num_local + 1))
+    return max(1, cores - num_local * each), each
+
+
+def load_identity(file: Path | None, addresses: Sequence[Address]) -> Identity | None:
+    """The key pair in ``file``, or this user's. Only if it is needed: it is made at first use."""
+    if not any(address.scheme == "tcp" for address in addresses):
+        return None
+    return Identity.load(file)
+
+
+def _reach(address: Address, identity: Identity | None) -> None:
+    with ClientChannel(address, identity) as channel:
+        channel.reach(_ANSWER_S)
+
+
+def _kv_dtype(config: EngineConfig, loaded: LoadedModel) -> str:
+    """As the model's own type, unless another is wanted."""
+    return loaded.spec.dtype if config.kv_dtype == "auto" else config.kv_dtype
+
+
+def _choose_passes(config: EngineConfig, loaded: LoadedModel) -> Passes | None:
+    """On a GPU, small passes are replayed."""
+    device = loaded.model.device
+    if config.dense == "plain" or device.type != "cuda":
+        return None
+    return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part)
+
+
+def _self_check(loaded: LoadedModel, attention: PromptAttention, passes: Passes | None) -> None:
+    """In the model's own type: what a smaller KV type rounds away is the user's choice."""
+    spec = loaded.spec
+    page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
+    cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, spec.dtype, loaded.model.device)
+    check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth, attention, passes)
+
+
+def _local_homes(config: EngineConfig, loaded: LoadedModel) -> list[Home]:
+    """Home 0 is Tier 1 itself, if it keeps any KV; workers count from 1."""
+    if not config.tier1_kv_bytes:
+        return []
+    cache = KVCache(
+        loaded.spec.layers,
+        config.tier1_kv_bytes,
+        _kv_dtype(config, loaded),
+        loaded.model.device,
+        threads=torch.get_num_threads(),
+        on_torch_threads=True,
+    )
+    return [LocalHome(0, cache)]

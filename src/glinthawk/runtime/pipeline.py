@@ -1,0 +1,376 @@
+"""Tier 1 as several nodes in a row, each with a slice of the model, driven by messages.
+
+Every node hears the same in the same order. Home h is the h-th worker of every slice together, and
+home 0 the nodes' own memory: a sequence's KV is at one home, a part of it with each slice. When one
+worker of a home is lost, the home is lost: all nodes empty it, and it joins again when it is
+complete.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from glinthawk.core import errors
+from glinthawk.core.batch import Batch, Span
+from glinthawk.core.cluster import LOCAL, Cluster, NodePlan
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import GlinthawkError, UsageError, WireError, WorkerLost
+from glinthawk.core.slices import LayerSlice, split_layers
+from glinthawk.runtime.opening import load_identity, share_cores
+from glinthawk.runtime.processes import LocalProcesses, local_nodes
+from glinthawk.runtime.tier import Done, TierEvent
+from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.scheduler.pace import Pace
+from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.telemetry.usage import Usage
+from glinthawk.tier1.loader import count_layers
+from glinthawk.tier1.sampler import Sampled as Choice
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.control import (
+    Admitted,
+    Cancel,
+    Failed,
+    Forget,
+    FromNode,
+    Gone,
+    Joined,
+    Load,
+    Loaded,
+    Lose,
+    Row,
+    Run,
+    Sampled,
+    Used,
+)
+from glinthawk.wire.keys import Identity
+from glinthawk.wire.messages import VERSION, Ask, Bye, Message
+
+__all__ = ["Pipeline", "open_pipeline"]
+
+_log = logging.getLogger(__name__)
+
+_ANSWER_S = 15.0
+#: How long a node may take to load its slice, and how often a lost one is tried again.
+_LOAD_S = 1800.0
+_RETRY_S = 0.5
+_LOOK_S = 0.1
+
+
+@dataclass(slots=True)
+class _Stage:
+    """A node as the engine knows it."""
+
+    number: int
+    address: Address
+    load: Load
+    channel: ClientChannel | None = None
+    loaded: Loaded | None = None
+    homes: dict[int, Joined] = field(default_factory=dict)
+    usage: Usage | None = None
+    retry_s: float = 0.0
+
+
+class Pipeline:
+    """Tier 1 over ``stages``; ``processes`` are those of them that were started here."""
+
+    def __init__(
+        self, loads: list[tuple[Address, Load]], identity: Identity | None, local: LocalProcesses
+    ) -> None:
+        self._stages = [_Stage(i, address, load) for i, (address, load) in enumerate(loads)]
+        self._identity, self._local = identity, local
+        self._running: dict[int, Batch] = {}
+        #: Tokens of each sequence that the nodes know, and where it lives.
+        self._known: dict[int, tuple[int, int]] = {}
+        self._joined: dict[int, HomeJoined] = {}
+        self._events: list[TierEvent] = []
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stage in self._stages:
+            if stage.channel is not None:
+                self._send(stage, Bye())
+                stage.channel.socket.linger = 1_000
+                stage.channel.close()
+
+    def open(self) -> None:
+        """Load all slices. Raises GlinthawkError when one cannot be, or no node answers."""
+        for stage in self._stages:
+            self._begin(stage)
+        deadline = time.monotonic() + _LOAD_S
+        while not self._is_complete():
+            self._local.check()
+            self._look(_LOOK_S)
+            if time.monotonic() > deadline:
+                raise WorkerLost(f"the nodes have not loaded the model in {_LOAD_S:g} s")
+        self._events.clear()
+
+    def _is_complete(self) -> bool:
+        homes = {home for stage in self._stages for home in stage.homes}
+        return bool(homes) and homes == self._joined.keys() and all(s.loaded for s in self._stages)
+
+    # -- what the engine asks ----------------------------------------------------------------------
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def is_expecting(self) -> bool:
+        """Nodes open lost homes again, and lost nodes are tried again, for ever."""
+        return True
+
+    @property
+    def max_model_len(self) -> int:
+        return min(stage.max_model_len for stage in self._loaded())
+
+    @property
+    def vocab_size(self) -> int:
+        return self._loaded()[0].vocab_size
+
+    def batch_limits(self) -> BatchLimits:
+        """What the user said, and for what is ``auto`` what the nodes measured: the batch of the
+        smallest, and as many batches as hide every slice's dense step, attention and link behind
+        the slowest slice's dense step (Lamina's staggering, arXiv 2405.01814)."""
+        config, loaded = self._stages[0].load.config, self._loaded()
+        slowest = max(stage.dense_s for stage in loaded)
+        away = sum(1 + 0.9 + (stage.link_s / slowest if slowest else 0.0) for stage in loaded)
+        size, in_flight = config.batch_size, config.batches_in_flight
+        return BatchLimits(
+            min(stage.batch_size for stage in loaded) if size == "auto" else size,
+            math.ceil(away) if in_flight == "auto" else in_flight,
+            config.batch_tokens,
+        )
+
+    def homes(self) -> list[HomeJoined]:
+        return list(self._joined.values())
+
+    def start(self, batch: Batch) -> None:
+        self._running[batch.id] = batch
+        admitted: list[Admitted] = []
+        extends = [self._row(span, admitted) for span in batch.extends]
+        prompts = [self._row(span, admitted) for span in batch.prompts]
+        self._tell_all(Run(batch.id, admitted, extends, prompts))
+
+    def release(self, home: int, sequences: list[int]) -> None:
+        for sequence in sequences:
+            self._known.pop(sequence, None)
+        self._tell_all(Forget(home, sequences))
+
+    def abort(self, batch_id: int) -> None:
+        if self._running.pop(batch_id, None) is not None:
+            self._tell_all(Cancel(batch_id))
+
+    def lose(self, home: int) -> None:
+        for sequence in [s for s, (_, where) in self._known.items() if where == home]:
+            del self._known[sequence]
+        for stage in self._stages:
+            stage.homes.pop(home, None)
+        self._tell_all(Lose(home))
+
+    def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
+        if not self._events:
+            self._look(_LOOK_S if timeout_s is None else min(timeout_s, _LOOK_S))
+        events, self._events = self._events, []
+        return events
+
+    def pace(self) -> Pace | None:
+        return None
+
+    def usage(self) -> Usage:
+        for stage in self._stages:
+            stage.usage = None
+        self._tell_all(Ask())
+        deadline = time.monotonic() + _ANSWER_S
+        while not all(stage.usage for stage in self._stages) and time.monotonic() < deadline:
+            self._look(_LOOK_S)
+        return Usage.total(stage.usage or Usage([0.0]) for stage in self._stages)
+
+    # -- what the nodes say ------------------------------------------------------------------------
+
+    def _look(self, timeout_s: float) -> None:
+        """Take in what has come, or comes within the time."""
+        poller = zmq.Poller()
+        for stage in self._stages:
+            for socket in stage.channel.sockets if stage.channel is not None else ():
+                poller.register(socket, zmq.POLLIN)
+        poller.poll(int(1000 * timeout_s))
+        for stage in self._stages:
+            self._hear(stage)
+
+    def _hear(self, stage: _Stage) -> None:
+        if stage.channel is None:
+            if time.monotonic() >= stage.retry_s:
+                self._local.revive()
+                self._begin(stage)
+            return
+        try:
+            while (received := stage.channel.receive()) is not None:
+                self._take(stage, received[0])
+        except WorkerLost as error:
+            self._lose_stage(stage, error)
+
+    def _take(self, stage: _Stage, message: Message) -> None:
+        match message:
+            case Loaded():
+                stage.loaded = message
+            case Joined(home):
+                stage.homes[home] = message
+                self._join(home)
+            case Gone(home) if home in self._joined:
+                self._lost(home)
+            case Gone(home):  # it had not joined everywhere yet
+                stage.homes.pop(home, None)
+                self._send(stage, Lose(home))
+            case Sampled(step, tokens, logprobs):
+                self._done(step, [Choice(*pair) for pair in zip(tokens, logprobs, strict=True)])
+            case Used(usage):
+                stage.usage = usage
+            case Failed(kind, text):
+                raise _error(kind, f"node {stage.number + 1} ({stage.address.endpoint}): {text}")
+
+    def _done(self, step: int, choices: list[Choice]) -> None:
+        batch = self._running.get(step)
+        # What stands on a home that was lost is about to be aborted.
+        if batch is not None and all(span.home in self._joined for span in batch.spans):
+            del self._running[step]
+            self._events.append(Done(batch, choices))
+
+    def _join(self, home: int) -> None:
+        parts = [stage.homes.get(home) for stage in self._stages]
+        complete = [part for part in parts if part is not None]
+        if len(complete) == len(parts):
+            num_pages = min(part.num_pages for part in complete)
+            self._joined[home] = HomeJoined(home, num_pages, complete[0].page_tokens)
+            self._events.append(self._joined[home])
+
+    def _lost(self, home: int) -> None:
+        _log.warning("home %d is lost; its sequences begin again elsewhere", home)
+        del self._joined[home]
+        self._events.append(HomeLost(home))
+
+    def _lose_stage(self, stage: _Stage, error: WorkerLost) -> None:
+        """All homes had a part there. It loads its slice again, or another one in its place."""
+        _log.warning("node %d: %s", stage.number + 1, error)
+        assert stage.channel is not None
+        stage.channel.close()
+        stage.channel, stage.loaded = None, None
+        stage.homes.clear()
+        stage.retry_s = time.monotonic() + _RETRY_S
+        self._known.clear()
+        for home in list(self._joined):
+            self._lost(home)
+
+    # -- what the nodes are told -------------------------------------------------------------------
+
+    def _begin(self, stage: _Stage) -> None:
+        stage.channel = ClientChannel(stage.address, self._identity, FromNode)
+        self._send(stage, stage.load)
+
+    def _tell_all(self, message: Message) -> None:
+        for stage in self._stages:
+            self._send(stage, message)
+
+    def _send(self, stage: _Stage, message: Message) -> None:
+        """What finds no connection is dropped: ``_hear`` tells that the node is gone."""
+        if stage.channel is None:
+            return
+        try:
+            stage.channel.send(message)
+        except WorkerLost:
+            _log.debug("node %d is gone", stage.number + 1)
+
+    def _row(self, span: Span, admitted: list[Admitted]) -> Row:
+        sequence = span.sequence
+        known, _ = self._known.get(sequence.id, (0, 0))
+        if not known:
+            admitted.append(Admitted(sequence.request, list(sequence.output)))
+            known = sequence.length
+        tokens = sequence.tokens(known, sequence.length - known)
+        self._known[sequence.id] = (sequence.length, span.home)
+        return Row(sequence.id, span.home, span.start, span.length, span.source, tokens)
+
+    def _loaded(self) -> list[Loaded]:
+        loaded = [stage.loaded for stage in self._stages if stage.loaded is not None]
+        assert len(loaded) == len(self._stages)
+        return loaded
+
+
+@contextmanager
+def open_pipeline(config: EngineConfig) -> Iterator[Pipeline]:
+    """Start the nodes that are to run here, and load every node's slice."""
+    assert config.cluster is not None
+    nodes = Cluster.load(Path(config.cluster)).nodes
+    num_local = sum(node.address == LOCAL for node in nodes)
+    with ExitStack() as stack:
+        local = stack.enter_context(local_nodes(num_local, share_cores(num_local)))
+        here = iter(local.addresses)
+        addresses = [
+            next(here) if node.address == LOCAL else Address.parse(node.address) for node in nodes
+        ]
+        identity_file = Path(config.identity) if config.identity else None
+        identity = load_identity(identity_file, addresses)
+        loads = _loads(config, nodes, addresses)
+        pipeline = stack.enter_context(
+            Pipeline(list(zip(addresses, loads, strict=True)), identity, local)
+        )
+        pipeline.open()
+        yield pipeline
+
+
+def _loads(
+    config: EngineConfig, nodes: tuple[NodePlan, ...], addresses: list[Address]
+) -> list[Load]:
+    parts = _parts(count_layers(config), nodes)
+    following = [address.text for address in addresses[1:]]
+    return [
+        Load(VERSION, _node_config(config, node), part, behind)
+        for node, part, behind in zip(nodes, parts, [*following, None], strict=True)
+    ]
+
+
+def _parts(num_layers: int, nodes: tuple[NodePlan, ...]) -> list[LayerSlice]:
+    """The nodes' layers: as they say, or shared equally."""
+    said = [node.layers for node in nodes]
+    if not any(said):
+        return list(split_layers(num_layers, len(nodes)))
+    parts = [_part(text, num_layers) for text in said]
+    ends = [0, *(part.last for part in parts)]
+    if [part.first for part in parts] != ends[:-1] or ends[-1] != num_layers:
+        raise UsageError(
+            f"the nodes' layers must follow one another from 0 to {num_layers}, not "
+            f"{', '.join(str(text) for text in said)}"
+        )
+    return parts
+
+
+def _part(text: str | None, num_layers: int) -> LayerSlice:
+    first, colon, last = (text or "").partition(":")
+    if not (colon and first.isdecimal() and last.isdecimal()):
+        raise UsageError(f'layers = "0:{num_layers}" for every node or for none, not {text!r}')
+    return LayerSlice(int(first), int(last), num_layers)
+
+
+def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:
+    """What one node is told: its own workers and memory, and nothing of files that are here."""
+    own: dict[str, Any] = {
+        name: getattr(node, name)
+        for name in ("tier1_kv", "worker_kv", "device")
+        if getattr(node, name) is not None
+    }
+    return replace(config, tier2=node.workers, cluster=None, identity=None, **own)
+
+
+def _error(kind: str, text: str) -> GlinthawkError:
+    found = getattr(errors, kind, WireError)
+    is_ours = isinstance(found, type) and issubclass(found, GlinthawkError)
+    return found(text) if is_ours else WireError(text)

@@ -1,0 +1,123 @@
+"""The homes of a node: opened at start, and opened again when they were lost."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from glinthawk.core.errors import WorkerError, WorkerLost
+from glinthawk.runtime.processes import LocalProcesses
+from glinthawk.tier1.homes import RemoteHome
+from glinthawk.tier1.loader import LoadedModel
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.keys import Identity
+
+__all__ = ["Seats"]
+
+_log = logging.getLogger(__name__)
+
+_START_S = 120.0
+_ANSWER_S = 15.0
+#: How often a starting worker's process is looked at, and a lost one is tried again.
+_LOOK_S = 0.2
+_RETRY_S = 0.5
+
+
+@dataclass(slots=True)
+class _Trial:
+    """A home that is being opened again."""
+
+    home: RemoteHome | None = None
+    next_s: float = field(default_factory=time.monotonic)
+
+
+class Seats:
+    """Opens a home for each worker, numbered from 1: those at ``addresses`` first, then those
+    started here. Closes all at the end, whatever happened between."""
+
+    def __init__(
+        self,
+        workers: LocalProcesses,
+        identity: Identity | None,
+        addresses: Sequence[Address],
+        loaded: LoadedModel,
+        kv_dtype: str,
+    ) -> None:
+        self._workers, self._identity = workers, identity
+        self._addresses = dict(enumerate([*addresses, *workers.addresses], start=1))
+        self._loaded, self._kv_dtype = loaded, kv_dtype
+        self._open: dict[int, RemoteHome] = {}
+        self._trials: dict[int, _Trial] = {}
+
+    def __enter__(self) -> "Seats":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ExitStack() as stack:
+            for home in self._open.values():
+                stack.callback(home.close)
+            for home in [trial.home for trial in self._trials.values() if trial.home]:
+                stack.callback(home.close)
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether a lost home may still come back."""
+        return bool(self._trials)
+
+    def open_all(self) -> list[RemoteHome]:
+        """The homes of all workers. Raises WorkerError if one cannot be opened."""
+        for number in self._addresses:
+            self._open[number] = self._begin(number)
+            self._await(self._open[number])
+        return list(self._open.values())
+
+    def lose(self, number: int) -> None:
+        """Close a home, and begin to try to open it again."""
+        self._open.pop(number).close()
+        self._trials[number] = _Trial()
+
+    def returned(self) -> Iterator[RemoteHome]:
+        """Homes that are open again. Never waits."""
+        if self._trials:
+            self._workers.revive()
+        for number, trial in list(self._trials.items()):
+            if self._has_opened(number, trial):
+                assert trial.home is not None
+                self._open[number] = trial.home
+                del self._trials[number]
+                yield trial.home
+
+    def _begin(self, number: int) -> RemoteHome:
+        channel = ClientChannel(self._addresses[number], self._identity)
+        spec = self._loaded.spec
+        home = RemoteHome(number, channel, spec, self._loaded.model.device)
+        home.open(spec, self._kv_dtype)
+        return home
+
+    def _await(self, home: RemoteHome) -> None:
+        """One that is still starting is given time, unless it dies."""
+        is_local = home.channel.address in self._workers.addresses
+        deadline = time.monotonic() + (_START_S if is_local else _ANSWER_S)
+        while True:
+            try:
+                return home.await_open(_LOOK_S if is_local else _ANSWER_S)
+            except WorkerLost:
+                self._workers.check()
+                if time.monotonic() > deadline:
+                    raise
+
+    def _has_opened(self, number: int, trial: _Trial) -> bool:
+        """Look at the answer to a trial's last question; ask anew, some time after it failed."""
+        if trial.home is None:
+            if time.monotonic() >= trial.next_s:
+                trial.home = self._begin(number)
+            return False
+        try:
+            return trial.home.has_opened()
+        except WorkerError as error:
+            _log.info("not yet: %s", error)
+            trial.home.close()
+            trial.home, trial.next_s = None, time.monotonic() + _RETRY_S
+            return False

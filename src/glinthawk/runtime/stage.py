@@ -1,0 +1,301 @@
+"""A Tier-1 node of a pipeline: one slice of a model, driven by an engine's messages."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+import zmq
+
+from glinthawk.core.batch import Batch, Span
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import GlinthawkError, WireError
+from glinthawk.core.sequence import Sequence as TokenSequence
+from glinthawk.core.slices import LayerSlice
+from glinthawk.runtime.opening import OpenNode, load_identity, open_node
+from glinthawk.runtime.tier import Done
+from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.sampler import sample_batch
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.control import (
+    Cancel,
+    Failed,
+    Forget,
+    FromEngine,
+    FromNode,
+    Gone,
+    Hidden,
+    Joined,
+    Load,
+    Loaded,
+    Lose,
+    Row,
+    Run,
+    Sampled,
+    Used,
+)
+from glinthawk.wire.messages import VERSION, Ask, Bye, Message, decode
+
+__all__ = ["serve_node"]
+
+#: How often, in seconds, a node without work looks at homes that may come back.
+_LOOK_S = 0.1
+
+
+class _Stage:
+    """An open slice: mirrors of the sequences, steps that wait for their hidden state, a node."""
+
+    def __init__(
+        self,
+        opened: OpenNode,
+        following: ClientChannel | None,
+        tell: Callable[[Message], None],
+    ) -> None:
+        self._node, self._loaded = opened.node, opened.loaded
+        self._following, self._tell = following, tell
+        self._sequences: dict[int, TokenSequence] = {}
+        self._waiting: dict[int, Batch] = {}
+        self._hidden: dict[int, torch.Tensor] = {}
+        self._last_step = -1
+        for home in self._node.homes():
+            tell(Joined(home.home, home.num_pages, home.page_tokens))
+
+    @property
+    def num_running(self) -> int:
+        return self._node.num_running
+
+    @property
+    def is_expecting(self) -> bool:
+        return self._node.is_expecting
+
+    def handle(self, message: Message, frames: Sequence[memoryview]) -> None:
+        match message:
+            case Run():
+                self._run(message)
+            case Hidden(step):
+                self._receive(step, frames)
+            case Forget(home, sequences):
+                self._node.release(home, sequences)
+                for sequence in sequences:
+                    self._sequences.pop(sequence, None)
+            case Cancel(step):
+                self._hidden.pop(step, None)
+                if self._waiting.pop(step, None) is None:
+                    self._node.abort(step)
+            case Lose(home):
+                for number in [s.id for s in self._sequences.values() if s.home == home]:
+                    del self._sequences[number]
+                self._node.lose(home)
+            case Ask():
+                self._tell(Used(self._node.usage()))
+
+    def advance(self, timeout_s: float | None) -> None:
+        """Run until something has happened here or an engine calls."""
+        for event in self._node.poll(timeout_s):
+            match event:
+                case Done(batch, result):
+                    self._pass_on(batch, result)
+                case HomeLost(home):
+                    self._tell(Gone(home))
+                case HomeJoined(home, num_pages, page_tokens):
+                    self._tell(Joined(home, num_pages, page_tokens))
+
+    def _run(self, message: Run) -> None:
+        self._last_step = message.step
+        for admitted in message.admitted:
+            sequence = TokenSequence(admitted.request, output=list(admitted.output))
+            self._sequences[sequence.id] = sequence
+        batch = Batch(
+            message.step,
+            tuple(map(self._span, message.extends)),
+            tuple(map(self._span, message.prompts)),
+        )
+        if self._loaded.part.is_first:
+            self._node.start(batch)
+        else:
+            self._waiting[batch.id] = batch
+            self._start_if_ready(batch.id)
+
+    def _span(self, row: Row) -> Span:
+        sequence = self._sequences[row.sequence]
+        sequence.home = row.home
+        sequence.output += row.tokens
+        return Span(sequence, row.home, row.start, row.length, row.source)
+
+    def _receive(self, step: int, frames: Sequence[memoryview]) -> None:
+        if step <= self._last_step and step not in self._waiting:
+            return  # it was cancelled on the way
+        dtype, size = self._loaded.model.dtype, self._loaded.hidden_size
+        if len(frames) != 1 or frames[0].nbytes % (size * dtype.itemsize):
+            raise WireError("a hidden state of another size; do all nodes run one model?")
+        hidden = torch.frombuffer(frames[0], dtype=dtype).view(-1, size)
+        self._hidden[step] = hidden.to(self._loaded.model.device)
+        self._start_if_ready(step)
+
+    def _start_if_ready(self, step: int) -> None:
+        if step in self._waiting and step in self._hidden:
+            hidden, batch = self._hidden.pop(step), self._waiting.pop(step)
+            if len(hidden) != batch.num_tokens:
+                raise WireError(f"step {step} has {batch.num_tokens} rows, not {len(hidden)}")
+            self._node.start(batch, hidden)
+
+    def _pass_on(self, batch: Batch, result: Any) -> None:
+        if self._following is not None:
+            self._following.send(Hidden(batch.id), [result])
+            return
+        tokens = [choice.token for choice in result]
+        self._tell(Sampled(batch.id, tokens, [choice.logprobs for choice in result]))
+
+
+def _hidden_bytes(_batch: Batch, hidden: torch.Tensor) -> memoryview:
+    """In place of sampling, on every slice but the last."""
+    return hidden.cpu().contiguous().view(torch.uint8).numpy().data.cast("B")
+
+
+class _NodeServer:
+    """Serves one engine at a time; a new one takes over when the old one has gone."""
+
+    def __init__(self, channel: ServerChannel, identity_file: Path | None, cores: int | None):
+        self._channel = channel
+        self._identity_file, self._cores = identity_file, cores
+        self._client: bytes | None = None
+        self._stage: _Stage | None = None
+        self._stack = ExitStack()
+        #: The last model, for the engine that comes back.
+        self._loaded: tuple[object, LoadedModel] | None = None
+
+    def serve(self, lifeline: int | None) -> None:
+        poller = zmq.Poller()
+        poller.register(self._channel.socket, zmq.POLLIN)
+        if lifeline is not None:
+            poller.register(lifeline, zmq.POLLIN)
+        with self._stack:
+            while True:
+                ready: dict[Any, int] = dict(poller.poll(self._patience_ms()))
+                if lifeline is not None and lifeline in ready and not os.read(lifeline, 1):
+                    return
+                if self._channel.socket in ready:
+                    self._answer()
+                elif self._stage is not None:
+                    self._guard(lambda stage: stage.advance(_LOOK_S))
+
+    def _patience_ms(self) -> int | None:
+        if self._stage is None:
+            return None
+        if self._stage.num_running:
+            return 0
+        return int(1000 * _LOOK_S) if self._stage.is_expecting else None
+
+    def _answer(self) -> None:
+        client, frames = self._channel.receive()
+        try:
+            message = decode(frames[0], FromEngine)
+        except WireError as error:
+            self._channel.send(client, Failed(type(error).__name__, str(error)))
+            return
+        if isinstance(message, Load):
+            self._open(client, message)
+        elif isinstance(message, Hidden) or client == self._client:
+            if isinstance(message, Bye):
+                self._close()
+            else:
+                self._guard(lambda stage: stage.handle(message, frames[1:]))
+        else:
+            self._channel.send(client, Failed("WireError", "this node serves another engine"))
+
+    def _guard(self, act: Callable[[_Stage], None]) -> None:
+        """Tell the engine what went wrong; the slice is closed then."""
+        if self._stage is None:
+            return
+        try:
+            act(self._stage)
+        except GlinthawkError as error:
+            self._tell(Failed(type(error).__name__, str(error)))
+            self._close()
+
+    def _tell(self, message: Message) -> None:
+        assert self._client is not None
+        self._channel.send(self._client, message)
+
+    def _open(self, client: bytes, message: Load) -> None:
+        self._close()
+        self._client = client
+        try:
+            if message.version != VERSION:
+                raise WireError(f"this node speaks version {VERSION}, not {message.version}")
+            self._stage = self._make_stage(message)
+        except GlinthawkError as error:
+            self._tell(Failed(type(error).__name__, str(error)))
+            self._close()
+
+    def _make_stage(self, message: Load) -> _Stage:
+        config, part = message.config, message.part
+        following = None
+        if message.next is not None:
+            address = Address.parse(message.next)
+            identity = load_identity(self._identity_file, [address])
+            following = self._stack.enter_context(ClientChannel(address, identity, FromNode))
+        sample = sample_batch if part.is_last else _hidden_bytes
+        opened = self._stack.enter_context(
+            open_node(
+                config,
+                part=part,
+                sample=sample,
+                loaded=self._known_model(config, part),
+                cores=self._cores,
+                identity_file=self._identity_file,
+            )
+        )
+        self._loaded = (_model_key(config, part), opened.loaded)
+        opened.node.watch(self._channel.socket)
+        self._tell(_describe(opened))
+        return _Stage(opened, following, self._tell)
+
+    def _known_model(self, config: EngineConfig, part: LayerSlice) -> LoadedModel | None:
+        if self._loaded is not None and self._loaded[0] == _model_key(config, part):
+            return self._loaded[1]
+        self._loaded = None
+        return None
+
+    def _close(self) -> None:
+        self._stage = None
+        self._stack.close()
+
+
+def _model_key(config: EngineConfig, part: LayerSlice) -> object:
+    return (
+        config.model,
+        config.dtype,
+        config.device,
+        config.load_format,
+        config.dense,
+        config.max_model_len,
+        part,
+    )
+
+
+def _describe(opened: OpenNode) -> Loaded:
+    spec, tuning = opened.loaded.spec, opened.tuning
+    pace = tuning.pace
+    return Loaded(
+        spec.max_model_len,
+        spec.vocab_size,
+        spec.dtype,
+        tuning.limits.batch_size,
+        dense_s=pace.dense_s(tuning.limits.batch_size) if pace else 0.0,
+        link_s=max(pace.link_s.values(), default=0.0) if pace else 0.0,
+    )
+
+
+def serve_node(
+    channel: ServerChannel,
+    identity_file: Path | None = None,
+    cores: int | None = None,
+    lifeline: int | None = None,
+) -> None:
+    """Serve until ``lifeline``, a readable file descriptor, reaches its end."""
+    _NodeServer(channel, identity_file, cores).serve(lifeline)

@@ -1,0 +1,74 @@
+"""Tier 1 as the engine sees it: takes batches, and tells what became of them and of its homes."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from glinthawk.core.batch import Batch
+from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.scheduler.pace import Pace
+from glinthawk.telemetry.usage import Usage
+from glinthawk.tier1.sampler import Sampled
+
+__all__ = ["Done", "Tier1", "TierEvent"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A batch took its step: a token for every span."""
+
+    batch: Batch
+    sampled: list[Sampled]
+
+
+TierEvent = Done | HomeLost | HomeJoined
+
+
+class Tier1(Protocol):
+    """One node in this process, or several in a row elsewhere.
+
+    A home that is lost takes part in nothing from then on, batches on it stand still, until the
+    engine has answered with ``abort`` for each of them and ``lose``; then it may join again.
+    """
+
+    @property
+    def num_running(self) -> int:
+        """Batches under way."""
+        ...
+
+    @property
+    def is_expecting(self) -> bool:
+        """Whether homes may join that are not there now."""
+        ...
+
+    def homes(self) -> list[HomeJoined]:
+        """Those there are at the beginning."""
+        ...
+
+    def start(self, batch: Batch) -> None:
+        """Take a batch."""
+        ...
+
+    def release(self, home: int, sequences: list[int]) -> None:
+        """Forget the KV of ``sequences`` at a home."""
+        ...
+
+    def abort(self, batch_id: int) -> None:
+        """Stop a batch where it is; its spans may be stepped again in another batch."""
+        ...
+
+    def lose(self, home: int) -> None:
+        """The engine knows that a home is lost."""
+        ...
+
+    def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
+        """What happened. Waits until something did, or for ``timeout_s``; not if nothing runs and
+        no time is given. Raises GlinthawkError when it cannot go on."""
+        ...
+
+    def pace(self) -> Pace | None:
+        """What steps cost, if the scheduler may decide by it."""
+        ...
+
+    def usage(self) -> Usage:
+        """What was done so far."""
+        ...

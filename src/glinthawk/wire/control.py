@@ -1,0 +1,146 @@
+"""What an engine and the nodes of a pipeline say to each other: a few messages a step.
+
+The engine opens each node with its slice (``Load``) and then tells every node the same, in the same
+order: sequences once, then for each step its rows and the tokens that nodes have not seen. A node
+gives its hidden state to the next one (``Hidden``, with a frame of (T, hidden) elements), never to
+the engine; the last one answers with tokens.
+"""
+
+import msgspec
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.sequence import Request, TokenLogprobs
+from glinthawk.core.slices import LayerSlice
+from glinthawk.telemetry.usage import Usage
+from glinthawk.wire.messages import Ask, Bye, Message
+
+__all__ = [
+    "Admitted",
+    "Cancel",
+    "Failed",
+    "Forget",
+    "FromEngine",
+    "FromNode",
+    "Gone",
+    "Hidden",
+    "Joined",
+    "Load",
+    "Loaded",
+    "Lose",
+    "Row",
+    "Run",
+    "Sampled",
+    "Used",
+]
+
+
+class Load(Message, frozen=True):
+    """Become the node of this slice; its workers are ``config.tier2``. ``next`` is the address of
+    the node behind, None for the last."""
+
+    version: int
+    config: EngineConfig
+    part: LayerSlice
+    next: str | None
+
+
+class Admitted(msgspec.Struct, frozen=True, array_like=True):
+    """A sequence that nodes have not seen, with the tokens it has."""
+
+    request: Request
+    output: list[int]
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """A span of a step, and the sequence's tokens that nodes have not seen."""
+
+    sequence: int
+    home: int
+    start: int
+    length: int
+    source: int | None
+    tokens: list[int]
+
+
+class Run(Message, frozen=True):
+    """Take a step with these rows, those that extend first."""
+
+    step: int
+    admitted: list[Admitted]
+    extends: list[Row]
+    prompts: list[Row]
+
+
+class Forget(Message, frozen=True):
+    """Free the KV of these sequences at a home, and forget them."""
+
+    home: int
+    sequences: list[int]
+
+
+class Cancel(Message, frozen=True):
+    """Stop a step where it is."""
+
+    step: int
+
+
+class Lose(Message, frozen=True):
+    """A home is lost, here or at another node: forget all that it held, then let it join again."""
+
+    home: int
+
+
+class Hidden(Message, frozen=True):
+    """From node to node: the hidden state of a step's rows."""
+
+    step: int
+
+
+class Joined(Message, frozen=True):
+    """A home is there, empty."""
+
+    home: int
+    num_pages: int
+    page_tokens: int
+
+
+class Loaded(Message, frozen=True):
+    """The slice is ready; its homes follow. Times are of a step, see ``scheduler.pace``."""
+
+    max_model_len: int
+    vocab_size: int
+    dtype: str
+    batch_size: int
+    dense_s: float
+    link_s: float
+
+
+class Sampled(Message, frozen=True):
+    """A step is taken: a token a row, and what was asked to be said about it."""
+
+    step: int
+    tokens: list[int]
+    logprobs: list[TokenLogprobs | None]
+
+
+class Gone(Message, frozen=True):
+    """A home is lost; nothing runs there until ``Lose``."""
+
+    home: int
+
+
+class Used(Message, frozen=True):
+    """The answer to Ask."""
+
+    usage: Usage
+
+
+class Failed(Message, frozen=True):
+    """The node cannot do what it was asked. ``kind`` is the error's class."""
+
+    kind: str
+    text: str
+
+
+FromEngine = Load | Run | Forget | Cancel | Lose | Ask | Bye | Hidden
+FromNode = Loaded | Joined | Sampled | Gone | Used | Failed

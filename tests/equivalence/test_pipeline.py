@@ -1,0 +1,36 @@
+"""The backbone over several nodes: slices in processes, each with workers of its own."""
+
+from pathlib import Path
+
+import pytest
+from test_families import Case
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.runtime.run import open_run
+
+
+def write_cluster(folder: Path, workers: list[int], tier1_kv: str = "0") -> str:
+    """A cluster file of nodes on this machine, with so many workers each."""
+    entries = [
+        f'[[nodes]]\nworkers = ["local:{count}"]\nworker_kv = "1MiB"\ntier1_kv = "{tier1_kv}"\n'
+        for count in workers
+    ]
+    path = folder / "cluster.toml"
+    path.write_text("\n".join(entries))
+    return str(path)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_three_slices_with_two_workers_each_answer_as_the_model_does(
+    tmp_path: Path, family: str
+) -> None:
+    case = Case(tmp_path, family)
+    config = EngineConfig(
+        model=str(tmp_path / family), cluster=write_cluster(tmp_path, [2, 2, 2]), batch_tokens=96
+    )
+    with open_run(config) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+        run.engine.scheduler.validate()
+        assert len(run.tier1.homes()) == 2
+        assert len(run.stats().tier2_busy) == 6
+    assert answers == case.expected()
