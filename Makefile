@@ -2,10 +2,11 @@
 
 PYTHON ?= python3
 VENV := .venv
+ROUNDS := 5
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all check format clean
+.PHONY: install demo test test-all test-chaos check format clean
 
 install: $(INSTALLED)
 
@@ -23,6 +24,9 @@ test: install ## all tests
 
 test-all: install ## and every family in every combination of workers, batches and transports
 	$(BIN)/pytest -m ""
+
+test-chaos: install ## a job in which all the time something dies (ROUNDS=5)
+	$(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS)
 
 check: install ## what a reviewer should not have to look for
 	$(BIN)/ruff format --check

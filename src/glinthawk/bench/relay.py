@@ -4,9 +4,10 @@ import asyncio
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
-__all__ = ["slow_link"]
+__all__ = ["relay", "slow_link"]
 
 _CHUNK = 1 << 20
 _START_S = 30.0
@@ -19,7 +20,7 @@ def slow_link(target: Path, delay_s: float) -> Iterator[Path]:
     path = target.with_name(f"{target.name}.slow")
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
-    process = context.Process(target=_relay, args=(path, target, delay_s, ready), daemon=True)
+    process = context.Process(target=relay, args=(path, target, delay_s, ready), daemon=True)
     process.start()
     try:
         if not ready.wait(_START_S):
@@ -31,14 +32,19 @@ def slow_link(target: Path, delay_s: float) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _relay(path: Path, target: Path, delay_s: float, ready: object) -> None:
+def relay(
+    path: Path | str, target: Path | str, delay_s: float = 0.0, ready: Event | None = None
+) -> None:
+    """Pass on between ``path`` and ``target`` for ever; set ``ready`` once it listens."""
+
     async def serve() -> None:
         async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            onward, back = await _reach(target)
+            onward, back = await _reach(Path(target))
             await asyncio.gather(_pump(reader, back, delay_s), _pump(onward, writer, delay_s))
 
         server = await asyncio.start_unix_server(connect, str(path), limit=_CHUNK)
-        ready.set()  # type: ignore[attr-defined]
+        if ready is not None:
+            ready.set()
         await server.serve_forever()
 
     asyncio.run(serve())

@@ -10,7 +10,7 @@ import torch
 import zmq
 
 from glinthawk.core.batch import Batch
-from glinthawk.core.errors import WorkerError
+from glinthawk.core.errors import WorkerError, WorkerLost
 from glinthawk.runtime.seats import Seats
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 _ANSWER_S = 15.0
 #: How long to wait between looks at homes that may come back.
 _LOOK_S = 0.1
-#: Losses of one home without a step between them that are no accident any more.
-_MOST_LOSSES = 5
+#: Faults that a worker answers without a step between them before it is our own fault.
+_MOST_FAULTS = 5
 
 
 class LocalNode:
@@ -43,7 +43,7 @@ class LocalNode:
         self.node = node
         self._homes = {home.id: home for home in homes}
         self._pace, self._seats = pace, seats
-        self._losses: Counter[int] = Counter()
+        self._faults: Counter[int] = Counter()
         #: Tier 1's own home, when it is emptied.
         self._cleared: dict[int, LocalHome] = {}
         #: Over links that are no more.
@@ -90,7 +90,7 @@ class LocalNode:
         except WorkerError as error:
             return [self._lost(error)]
         for home in {span.home for batch, _ in done for span in batch.spans}:
-            self._losses.pop(home, None)
+            self._faults.pop(home, None)
         joining = self._joining()
         if not (done or joining or self.num_running) and timeout_s:
             time.sleep(timeout_s)
@@ -122,8 +122,8 @@ class LocalNode:
     def _lost(self, error: WorkerError) -> HomeLost:
         if error.home is None:
             raise error
-        self._losses[error.home] += 1
-        if self._losses[error.home] > _MOST_LOSSES:
+        self._faults[error.home] += not isinstance(error, WorkerLost)
+        if self._faults[error.home] > _MOST_FAULTS:
             raise error
         _log.warning("%s; its sequences begin again elsewhere", error)
         self._leave(error.home)

@@ -63,6 +63,8 @@ class Scheduler:
         self.limits = limits
         self.num_preemptions = 0
         self.num_shared_tokens = 0
+        #: Tokens whose KV was given up or lost, and is computed again.
+        self.num_repeated_tokens = 0
         #: Batches that would have been larger if a home had more room.
         self.num_cramped = 0
         self.waiting = Waiting(page_tokens)
@@ -188,6 +190,7 @@ class Scheduler:
 
     def _requeue(self, sequence: Sequence) -> Release:
         """Back to waiting, without KV."""
+        self.num_repeated_tokens += sequence.length
         home = self._forget(sequence)
         sequence.phase, sequence.home = Phase.WAITING, None
         self.waiting.push(sequence)

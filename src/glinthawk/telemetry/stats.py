@@ -25,6 +25,8 @@ class RunStats(msgspec.Struct, kw_only=True):
     wire_prefill_bytes: int = 0
     kv_bytes_peak: int = 0
     preemptions: int = 0
+    #: Tokens computed again after a pre-emption or a loss.
+    repeated_tokens: int = 0
     #: Of the batches, those that would have been larger if KV memory held more.
     kv_full_share: float = 0.0
     #: Of the time, that in which lines were read and tokenized.

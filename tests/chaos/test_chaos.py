@@ -1,0 +1,92 @@
+"""A job over two nodes with three workers each, in which all the time something dies or stops."""
+
+import json
+import subprocess
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from commands import EXAMPLES, glinthawk, kill, results, start, write_lines
+from monkey import Monkey, Supervised, descendants, worker_behind_relay
+
+_LINES = 300
+#: After so many deeds the job may end in peace.
+_DEEDS = 12
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Greedy lines and sampled ones, in turn."""
+    bodies = [json.loads(text)["body"] for text in EXAMPLES.read_text().splitlines()]
+    lines = []
+    for number in range(_LINES):
+        body = dict(bodies[number % len(bodies)], max_tokens=8 + number % 40)
+        body["temperature"] = number % 2
+        url = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+        lines.append({"custom_id": str(number), "method": "POST", "url": url, "body": body})
+    return write_lines(tmp_path_factory.mktemp("job") / "in.jsonl", lines)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path) -> dict[str, object]:
+    """The answers of one process."""
+    output = source.with_name("undisturbed.jsonl")
+    done = glinthawk(*_arguments(source, output), timeout=600)
+    assert done.returncode == 0, done.stderr
+    return dict(results(output))
+
+
+@pytest.mark.chaos
+def test_a_disturbed_job_ends_as_if_undisturbed(
+    tmp_path: Path, source: Path, undisturbed: dict[str, object], round_number: int
+) -> None:
+    output, monkey = tmp_path / "out.jsonl", Monkey(round_number)
+    with ExitStack() as stack:
+        links, others = [], []
+        for name in ("a", "b"):
+            link, processes = stack.enter_context(worker_behind_relay(tmp_path, name))
+            links.append(link)
+            others += processes
+        cluster = _write_cluster(tmp_path / "cluster.toml", links)
+        _disturb(monkey, others, *_arguments(source, output, "--cluster", cluster))
+    print("\n".join(monkey.deeds))  # noqa: T201 (shown when the test fails)
+    assert len(monkey.deeds) == _DEEDS
+    assert results(output) == undisturbed
+    assert len(output.read_text().splitlines()) == _LINES
+
+
+def _arguments(source: Path, output: Path, *more: object) -> list[object]:
+    exact = ["--dtype", "float32", "--batch-size", 8, "--quiet"]
+    return ["run", "-m", "demo", "-i", source, "-o", output, *exact, *more]
+
+
+def _write_cluster(path: Path, links: list[str]) -> Path:
+    """Nodes that are started by the run, each with two workers of its own and one behind a link."""
+    entries = [f'[[nodes]]\nworkers = ["local:2", "{link}"]\nworker_kv = "64MiB"' for link in links]
+    path.write_text("\n".join(entries))
+    return path
+
+
+def _disturb(monkey: Monkey, others: list[Supervised], *arguments: object) -> None:
+    """Run the command to its end, again if need be, while the monkey is at work."""
+    job = start(*arguments)
+    try:
+        while job.poll() != 0:
+            if job.poll() is not None:  # killed, or nothing to go on with: resume
+                job.communicate()
+                job = start(*arguments)
+            for other in others:
+                other.tend()
+            with suppress(subprocess.TimeoutExpired):
+                job.wait(monkey.pause_s())
+            if len(monkey.deeds) < _DEEDS:
+                here = [other.process.pid for other in others]
+                monkey.act([job.pid, *descendants(job.pid), *here])
+            else:
+                monkey.relent()
+    finally:
+        monkey.relent()
+        if job.poll() is None:
+            kill(job)
+        job.communicate()
