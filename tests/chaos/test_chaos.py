@@ -12,7 +12,7 @@ from monkey import Monkey, Supervised, descendants, worker_behind_relay
 
 _LINES = 300
 #: After so many deeds the job may end in peace.
-_DEEDS = 12
+_DEEDS = 8
 
 
 @pytest.fixture(scope="module")
