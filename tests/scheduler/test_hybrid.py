@@ -1,5 +1,6 @@
 """KV on both tiers, the real scheduler on a virtual clock: workers never make a job slower."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ class Machine:
     clock_s: float = 0.0
     flying: list[Flying] = field(default_factory=list)
     worker_free_s: dict[int, float] = field(default_factory=dict)
+    worker_busy_s: Counter[int] = field(default_factory=Counter)
     num_tokens: int = 0
     finished: list[int] = field(default_factory=list)
 
@@ -57,7 +59,7 @@ class Machine:
             self.finish(flying)
             return
         flying.layer += 1
-        near = self.kv_tokens(flying.batch, TIER1) * self.pace.attend_s[TIER1]
+        near = self.kv_tokens(flying.batch, TIER1) * self.pace.attend_s.get(TIER1, 0.0)
         self.clock_s += (self.pace.dense_s(flying.batch.num_tokens) + near) / LAYERS
         flying.ready_s = max(
             (self.attend_far(flying.batch, home) for home in homes_of(flying.batch)),
@@ -70,6 +72,7 @@ class Machine:
         way_s = self.pace.link_s[home] / LAYERS / 2
         begun_s = max(self.clock_s + way_s, self.worker_free_s.get(home, 0.0))
         self.worker_free_s[home] = begun_s + seconds
+        self.worker_busy_s[home] += seconds
         return begun_s + seconds + way_s
 
     def kv_tokens(self, batch: Batch, home: int) -> int:
@@ -173,3 +176,17 @@ def test_near_rows_do_not_wait_for_what_a_slow_worker_cannot_attend() -> None:
     # two batches take Tier 1 some 0.08 s: time for 4 rows of 1000 tokens
     assert slow.best_far_rows(load, in_flight=2) == 4
     assert fast.best_far_rows(load, in_flight=2) == 60
+
+
+@pytest.mark.parametrize("slow", [1.0, 1.5, 3.0])
+def test_workers_of_unlike_speed_are_equally_busy(slow: float) -> None:
+    pace = Pace(((1, 0.01), (64, 0.02)), {1: 1e-6, 2: slow * 1e-6}, {1: 0.0, 2: 0.0})
+    scheduler = Scheduler(BatchLimits(64, 2, 2048), page_tokens=PAGE)
+    for home in (1, 2):
+        scheduler.handle(HomeJoined(home, 1000, PAGE))
+    for request in requests(300, 34, 60):
+        scheduler.handle(Submitted(Sequence(request)))
+    scheduler.handle(Paced(pace))
+    machine = Machine(pace, scheduler)
+    machine.run()
+    assert max(machine.worker_busy_s.values()) <= 1.15 * min(machine.worker_busy_s.values())

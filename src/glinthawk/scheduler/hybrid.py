@@ -35,6 +35,13 @@ class Hybrid:
         most = min(far, self._far_room(longest), self._most_rows - len(near.living))
         return self.pace.workers_pay(self._load(most, length), self._in_flight)
 
+    def seconds_of_token(self, home: int) -> float | None:
+        """To attend to a token there, if that is known of all workers."""
+        workers = [other for other in self._rooms if other != TIER1]
+        if self.pace is None or not all(self.pace.attend_s.get(other) for other in workers):
+            return None
+        return self.pace.attend_s.get(home)
+
     def far_rows_a_batch(self) -> int | None:
         """Rows at each worker that one batch should take, at least 1; None: no limit."""
         living = self._far_living()

@@ -9,6 +9,7 @@ sequence is pre-empted: it waits again, at the front, with all tokens it has.
 from collections import Counter, deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
@@ -37,8 +38,8 @@ __all__ = ["BatchLimits", "Scheduler"]
 #: Sequences that are passed over because another one is just computing their prefix.
 _MOST_ASIDE = 64
 
-#: How much fuller a home may be than the emptiest one, because a sequence finds its prefix there:
-#: a tenth, and a few sequences, so that small groups stay together.
+#: How much more a home may have to do than the idlest one, because a sequence finds its prefix
+#: there: a tenth, and a few sequences, so that small groups stay together.
 _UNEVEN, _UNEVEN_SEQUENCES = 1.1, 4
 
 
@@ -49,6 +50,16 @@ class BatchLimits:
     batch_size: int
     batches_in_flight: int
     batch_tokens: int
+
+
+class _Place(NamedTuple):
+    """A home that could take a sequence."""
+
+    #: Of the home, with the sequence; and of each of its tokens.
+    burden: float
+    of_token: float
+    home: int
+    start: Start
 
 
 class Scheduler:
@@ -238,22 +249,20 @@ class Scheduler:
     ) -> tuple[int, Start] | None:
         """A home with room for ``sequence``, and what it finds there of its prompt.
 
-        Tier 1 itself, if it has room; else a worker, if that pays: the one where it leaves the
-        smallest share of the room in use, at the peak; or one that has its prefix, if that is not
-        much fuller.
+        Tier 1 itself, if it has room; else a worker, if that pays: the one with the smallest burden
+        then; or one that has its prefix, if its burden is not much larger.
         """
-        near = self._places(
-            [home for home in self._rooms if home == TIER1], sequence, commands, spare
-        )
-        if near:
-            return near[0][1:]
-        if not self._hybrid.pays(sequence, len(self.waiting)):
-            return None
-        workers = [home for home in self._rooms if home != TIER1]
-        places = self._places(workers, sequence, commands, spare)
+        near = [home for home in self._rooms if home == TIER1]
+        places = self._places(near, sequence, commands, spare)
+        if not places:
+            if not self._hybrid.pays(sequence, len(self.waiting)):
+                return None
+            workers = [home for home in self._rooms if home != TIER1]
+            places = self._places(workers, sequence, commands, spare)
         if not places:
             return None
-        return min(self._with_prefix(sequence, places) or places)[1:]
+        best = min(self._with_prefix(sequence, places) or places)
+        return best.home, best.start
 
     def _places(
         self,
@@ -261,8 +270,13 @@ class Scheduler:
         sequence: Sequence,
         commands: list[Command],
         spare: Container[int | None],
-    ) -> list[tuple[float, int, Start]]:
-        """Those of ``homes`` with room: (share of it in use at the peak, home, start)."""
+    ) -> list[_Place]:
+        """Those of ``homes`` with room for ``sequence``, and how much each will have to do.
+
+        A worker's burden is the time in which it attends to its tokens at the peak, if the speed of
+        all is known, so that a batch's slowest worker is about as fast as its fastest; else the
+        share of its room that they take.
+        """
         places = []
         for home in homes:
             room = self._rooms[home]
@@ -271,27 +285,22 @@ class Scheduler:
                 start = room.start(sequence)
             if not room.fits(sequence, start):
                 continue
-            share = room.peak_with(sequence, start, self._lengths) / room.pages.num_tokens
+            peak = room.peak_with(sequence, start, self._lengths)
             # A home that is empty takes anything that fits at all.
-            if share <= 1 or not room.living:
-                places.append((share, home, start))
+            if peak <= room.pages.num_tokens or not room.living:
+                of_token = self._hybrid.seconds_of_token(home) or 1 / room.pages.num_tokens
+                places.append(_Place(peak * of_token, of_token, home, start))
         return places
 
-    def _with_prefix(
-        self, sequence: Sequence, places: list[tuple[float, int, Start]]
-    ) -> list[tuple[float, int, Start]]:
-        """Those of ``places`` that have, or will have, its prefix and are not too full for it."""
-        least = min(share for share, _, _ in places)
-        longest = sequence.length + sequence.remaining
-
-        def is_even(share: float, home: int) -> bool:
-            few = _UNEVEN_SEQUENCES * longest / self._rooms[home].pages.num_tokens
-            return share <= _UNEVEN * least + few
-
+    def _with_prefix(self, sequence: Sequence, places: list[_Place]) -> list[_Place]:
+        """Those of ``places`` that have, or will have, its prefix and not too much to do."""
+        least = min(place.burden for place in places)
+        few = _UNEVEN_SEQUENCES * (sequence.length + sequence.remaining)
         return [
-            (share, home, start)
-            for share, home, start in places
-            if (start.source is not None or start.is_early) and is_even(share, home)
+            place
+            for place in places
+            if (place.start.source is not None or place.start.is_early)
+            and place.burden <= _UNEVEN * least + few * place.of_token
         ]
 
     def _admit(self, sequence: Sequence, home: int, start: Start) -> Span:
