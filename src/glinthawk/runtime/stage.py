@@ -121,7 +121,9 @@ class _Stage:
             self._start_if_ready(batch.id)
 
     def _span(self, row: Row) -> Span:
-        sequence = self._sequences[row.sequence]
+        sequence = self._sequences.get(row.sequence)
+        if sequence is None:
+            raise WireError(f"nobody has told of sequence {row.sequence}")
         sequence.home = row.home
         sequence.output += row.tokens
         return Span(sequence, row.home, row.start, row.length, row.source)
@@ -193,8 +195,8 @@ class _NodeServer:
     def _answer(self) -> None:
         client, frames = self._channel.receive()
         try:
-            message = decode(frames[0], FromEngine)
-        except WireError as error:
+            message = decode(frames[0] if frames else b"", FromEngine)
+        except GlinthawkError as error:  # a configuration in it may be refused, too
             self._channel.send(client, Failed(type(error).__name__, str(error)))
             return
         if isinstance(message, Load):
