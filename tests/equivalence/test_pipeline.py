@@ -20,17 +20,18 @@ def write_cluster(folder: Path, workers: list[int], tier1_kv: str = "0") -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_three_slices_with_two_workers_each_answer_as_the_model_does(
-    tmp_path: Path, family: str
+@pytest.mark.parametrize(
+    ("family", "workers", "tier1_kv"), [("llama", [2, 2, 2], "0"), ("gemma2", [1, 1], "100KiB")]
+)
+def test_slices_with_workers_of_their_own_answer_as_the_model_does(
+    tmp_path: Path, family: str, workers: list[int], tier1_kv: str
 ) -> None:
     case = Case(tmp_path, family)
-    config = EngineConfig(
-        model=str(tmp_path / family), cluster=write_cluster(tmp_path, [2, 2, 2]), batch_tokens=96
-    )
+    cluster = write_cluster(tmp_path, workers, tier1_kv)
+    config = EngineConfig(model=str(tmp_path / family), cluster=cluster, batch_tokens=96)
     with open_run(config) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
         run.engine.scheduler.validate()
-        assert len(run.tier1.homes()) == 2
-        assert len(run.stats().tier2_busy) == 6
+        assert len(run.tier1.homes()) == workers[0] + (tier1_kv != "0")
+        assert len(run.stats().tier2_busy) == sum(workers)
     assert answers == case.expected()

@@ -24,7 +24,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError, WireError, WorkerLost
 from glinthawk.core.slices import LayerSlice, split_layers
 from glinthawk.runtime.opening import load_identity, share_cores
-from glinthawk.runtime.processes import LocalProcesses, local_nodes
+from glinthawk.runtime.processes import LocalProcesses, local_nodes, parse_tier2
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.pace import Pace
@@ -330,12 +330,28 @@ def open_pipeline(config: EngineConfig) -> Iterator[Pipeline]:
 def _loads(
     config: EngineConfig, nodes: tuple[NodePlan, ...], addresses: list[Address]
 ) -> list[Load]:
+    configs = [_node_config(config, node) for node in nodes]
+    _check_alike(configs)
     parts = _parts(count_layers(config), nodes)
     following = [address.text for address in addresses[1:]]
     return [
-        Load(VERSION, _node_config(config, node), part, behind)
-        for node, part, behind in zip(nodes, parts, [*following, None], strict=True)
+        Load(VERSION, own, part, behind)
+        for own, part, behind in zip(configs, parts, [*following, None], strict=True)
     ]
+
+
+def _check_alike(configs: list[EngineConfig]) -> None:
+    """A home has a part with every slice. Raises UsageError."""
+    counts = []
+    for config in configs:
+        num_local, addresses = parse_tier2(config.tier2)
+        counts.append(num_local + len(addresses))
+    if len(set(counts)) > 1:
+        raise UsageError(
+            f"every node needs as many workers as the others, not {', '.join(map(str, counts))}"
+        )
+    if len({config.tier1_kv_bytes > 0 for config in configs}) > 1:
+        raise UsageError("either all nodes have tier1_kv or none: a sequence's KV is with all")
 
 
 def _parts(num_layers: int, nodes: tuple[NodePlan, ...]) -> list[LayerSlice]:
