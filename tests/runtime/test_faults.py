@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,49 @@ def test_beside_kv_on_tier_1_neither(model: Path) -> None:
 def test_without_a_home_left_the_run_stops_and_says_so(model: Path) -> None:
     with open_run(config(model, "local:1")) as run, pytest.raises(WorkerLost, match="ipc://"):
         answer(run, kill_after=2)
+
+
+def answer_while_one_is_stopped(run: Run) -> dict[int, list[int]]:
+    """All answers; after three, the youngest child is stopped, and goes on once it is given up."""
+    answers, pid = {}, max(_children())
+    stopped = False
+    for sequence in run.engine.generate(requests(24)):
+        answers[sequence.id] = sequence.output
+        run.engine.scheduler.validate()
+        if len(answers) == 3:
+            os.kill(pid, signal.SIGSTOP)
+            stopped = True
+        if stopped and len(run.engine.scheduler.homes) == 1:
+            os.kill(pid, signal.SIGCONT)
+            stopped = False
+    os.kill(pid, signal.SIGCONT)
+    return answers
+
+
+def test_a_worker_that_is_silent_too_long_is_given_up_and_disturbs_nothing_later(
+    model: Path,
+) -> None:
+    settings = config(model, "local:2")
+    with open_run(settings) as run:
+        undisturbed = answer(run)
+    with open_run(replace(settings, worker_timeout=4.0)) as run:
+        assert answer_while_one_is_stopped(run) == undisturbed
+        assert len(run.engine.scheduler.homes) == 1
+        # Once more, with the other one awake again.
+        assert answer(run) == undisturbed
+
+
+def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(model: Path) -> None:
+    with open_run(config(model, "local:2")) as run:
+        undisturbed = answer(run)
+        pid = max(_children())
+        again = {}
+        for sequence in run.engine.generate(requests(24)):
+            again[sequence.id] = sequence.output
+            if len(again) == 3:
+                os.kill(pid, signal.SIGSTOP)
+                wake = threading.Timer(2.0, os.kill, (pid, signal.SIGCONT))
+                wake.start()
+        wake.join()
+        assert again == undisturbed
+        assert len(run.engine.scheduler.homes) == 2

@@ -23,7 +23,8 @@ def run(
     tier2: Annotated[
         list[str] | None,
         typer.Option(
-            help="local:N starts N workers here; tcp://host:port?key=KEY joins one (repeatable). "
+            help="local:N starts N workers here; tcp://host:port?key=KEY joins one (repeatable), "
+            "tcp+plain://host:port?password=PASSWORD without encryption. "
             "None: all attention on Tier 1."
         ),
     ] = None,
@@ -74,6 +75,13 @@ def run(
     identity: Annotated[
         Path | None, typer.Option(help="File of this user's key pair. Default: one for each user.")
     ] = None,
+    worker_timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds of silence after which a worker is given up; longer than its largest "
+            "parcel takes on the link."
+        ),
+    ] = _DEFAULT.worker_timeout,
     stats_json: Annotated[
         Path | None, typer.Option(help="Write the numbers of this run here.")
     ] = None,
@@ -107,6 +115,7 @@ def run(
         max_model_len=max_model_len,
         seed=seed,
         identity=str(identity) if identity else None,
+        worker_timeout=worker_timeout,
     )
     from glinthawk.cli.batch import answer_file
 

@@ -16,7 +16,11 @@ __all__ = ["worker"]
 
 def worker(
     listen: Annotated[
-        str, typer.Option(help="Where to listen: tcp://host:port or ipc:///path.")
+        str,
+        typer.Option(
+            help="Where to listen: tcp://host:port or ipc:///path; tcp+plain://host:port takes "
+            "whoever knows a password, and encrypts nothing."
+        ),
     ] = "tcp://127.0.0.1:7001",
     kv: Annotated[str, typer.Option(help="Memory for the KV cache, like 4GiB.")] = "4GiB",
     device: Annotated[
@@ -34,6 +38,10 @@ def worker(
     identity: Annotated[
         Path | None, typer.Option(help="File of this worker's key pair. Default: this user's.")
     ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="For tcp+plain: the password is the first line of this file."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True)] = False,
 ) -> None:
@@ -42,10 +50,10 @@ def worker(
 
     from glinthawk.core.units import format_size, parse_size
     from glinthawk.tier2.device import describe, pick_device
-    from glinthawk.tier2.server import serve
+    from glinthawk.tier2.server import largest_frame, serve
     from glinthawk.wire.address import Address
     from glinthawk.wire.channel import ServerChannel
-    from glinthawk.wire.keys import Identity, check_key
+    from glinthawk.wire.keys import Identity, check_key, load_password
 
     address = Address.parse(listen)
     num_bytes = parse_size(kv)
@@ -55,14 +63,18 @@ def worker(
     allowed = [check_key(key) for key in allow or ()]
     if own is not None and address.is_loopback:
         allowed.append(own.public)
+    password = load_password(password_file) if password_file is not None else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         if lifeline:
             stack.callback(_remove_private_folder, address.endpoint)
-        channel = stack.enter_context(ServerChannel(address, own, allowed))
+        channel = stack.enter_context(
+            ServerChannel(address, own, allowed, password, largest_frame(num_bytes))
+        )
         if not quiet:
             key = f"?key={own.public}" if own is not None else ""
-            typer.echo(f"listening on {channel.endpoint}{key}")
+            secret = "?password=..." if address.scheme == "tcp+plain" else ""
+            typer.echo(f"listening on {channel.endpoint}{key}{secret}")
             typer.echo(f"KV cache {format_size(num_bytes)}, {describe(place)}")
         with suppress(KeyboardInterrupt):
             serve(channel, num_bytes, place, lifeline=0 if lifeline else None)

@@ -96,7 +96,8 @@ def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
         attention = choose_prompt_attention(loaded)
         passes = _choose_passes(config, loaded)
         _self_check(loaded, attention, passes)
-        channels = [*reached, *(ClientChannel(address) for address in workers.addresses)]
+        local = [_connect(config, address) for address in workers.addresses]
+        channels = [*reached, *local]
         homes = _open_homes(stack, config, loaded, kv_dtype, workers, channels)
         yield assemble(config, loaded, kv_dtype, homes, trace, attention, passes)
 
@@ -110,15 +111,17 @@ def share_threads(num_local: int) -> tuple[int, int]:
 
 def _reach(stack: ExitStack, config: EngineConfig, addresses: list[Address]) -> list[ClientChannel]:
     """Connect to the workers given by address, before any time is spent on the model."""
-    channels = []
-    for address in addresses:
-        identity = None
-        if address.scheme == "tcp":
-            identity = Identity.load(Path(config.identity) if config.identity else None)
-        channels.append(stack.enter_context(ClientChannel(address, identity)))
+    channels = [stack.enter_context(_connect(config, address)) for address in addresses]
     for channel in channels:
         channel.reach(_ANSWER_S)
     return channels
+
+
+def _connect(config: EngineConfig, address: Address) -> ClientChannel:
+    identity = None
+    if address.scheme == "tcp":
+        identity = Identity.load(Path(config.identity) if config.identity else None)
+    return ClientChannel(address, identity, config.worker_timeout)
 
 
 def _choose_passes(config: EngineConfig, loaded: LoadedModel) -> Passes | None:
