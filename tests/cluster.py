@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from glinthawk.bench.relay import slow_link
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import Run, run_on
@@ -77,8 +78,10 @@ def open_cluster(
     passes: Passes | None = None,
     staging: Callable[[], Staging | None] = lambda: None,
     attention: PromptAttention = attend_prompts,
+    delay_s: float = 0.0,
 ) -> Iterator[Run]:
-    """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory."""
+    """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
+    ``ipc``, workers may be ``delay_s`` away each way."""
     spec = loaded.spec
     config = EngineConfig(
         model=spec.name,
@@ -99,6 +102,10 @@ def open_cluster(
             for _ in range(workers)
         ]
         for number, address in enumerate(places, start=1):
+            if delay_s:
+                socket = Path(address.endpoint.removeprefix("ipc://"))
+                relay = stack.enter_context(slow_link(socket, delay_s))
+                address = Address.parse(f"ipc://{relay.path}")
             channel = ClientChannel(address, IDENTITY)
             home = RemoteHome(number, channel, spec, loaded.model.device, staging())
             stack.callback(home.close)

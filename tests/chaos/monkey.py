@@ -11,8 +11,6 @@ from pathlib import Path
 
 __all__ = ["Monkey", "Supervised", "descendants", "worker_behind_relay"]
 
-_RELAY = "from glinthawk.bench.relay import relay; from sys import argv; relay(*argv[1:])"
-
 
 class Supervised:
     """A process that is started again whenever it is found dead."""
@@ -24,16 +22,19 @@ class Supervised:
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             self._command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # a relay lives as long as it is open
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
 
     def tend(self) -> None:
         if self.process.poll() is not None:
+            self.end()
             self.process = self._start()
 
     def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         self.process.kill()
         self.process.wait()
 
@@ -45,7 +46,7 @@ def worker_behind_relay(folder: Path, name: str) -> Iterator[tuple[str, list[Sup
     command = [sys.executable, "-m", "glinthawk", "worker", "--quiet", "--threads", 1]
     processes = [
         Supervised(*command, "--kv", "64MiB", "--listen", f"ipc://{socket}"),
-        Supervised(sys.executable, "-c", _RELAY, link, socket),
+        Supervised(sys.executable, "-m", "glinthawk.bench.relay", link, socket),
     ]
     try:
         yield f"ipc://{link}", processes

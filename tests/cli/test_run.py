@@ -203,6 +203,38 @@ def test_a_worker_by_address_serves_who_knows_its_key(tmp_path: Path) -> None:
     assert worker.returncode == 0
 
 
+def test_a_worker_on_a_trusted_network_serves_who_knows_its_password(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("hunter2\n")
+    worker = start(
+        *("worker", "--listen", "tcp+plain://127.0.0.1:0", "--kv", "64MiB", "--threads", "1"),
+        *("--password-file", secret),
+    )
+    try:
+        assert worker.stdout is not None
+        said = worker.stdout.readline()
+        address, _, query = said.split()[-1].partition("?")
+        assert address.startswith("tcp+plain://127.0.0.1:")
+        assert query == "password=..."
+        source = write_lines(tmp_path / "in.jsonl", [line("a", prompt="The", max_tokens=5)])
+        arguments = ["run", "-m", "demo", "-i", source, "-o", tmp_path / "out.jsonl", "--tier2"]
+        wrong = glinthawk(*arguments, f"{address}?password=hunter1")
+        assert wrong.returncode == 2
+        assert "--password-file" in wrong.stderr
+        known = glinthawk(*arguments, f"{address}?password=hunter2", "--worker-timeout", "20")
+        assert known.returncode == 0, known.stderr
+    finally:
+        worker.terminate()
+        worker.communicate(timeout=30)
+    assert worker.returncode == 0
+
+
+def test_a_worker_without_a_password_for_others_does_not_start() -> None:
+    done = glinthawk("worker", "--listen", "tcp+plain://127.0.0.1:0")
+    assert done.returncode == 2
+    assert "--password-file" in done.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one here")
 def test_a_worker_without_the_gpu_that_it_should_use_says_so(tmp_path: Path) -> None:
     done = glinthawk("worker", "--listen", f"ipc://{tmp_path}/worker", "--device", "cuda")

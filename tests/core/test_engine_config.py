@@ -30,6 +30,11 @@ UNCHECKED: list[tuple[str, Any]] = [
     ("worker_kv", -1),
     ("worker_kv", "much"),
     ("seed", 2**63),
+    ("worker_timeout", 0),
+    ("worker_timeout", -1.0),
+    ("worker_timeout", float("nan")),
+    ("worker_timeout", float("inf")),
+    ("worker_timeout", "soon"),
 ]
 
 

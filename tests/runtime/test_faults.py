@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,3 +85,48 @@ def test_when_none_comes_back_the_run_stops_and_says_so(model: Path, tmp_path: P
     finally:
         worker.kill()
         worker.wait()
+
+
+def answer_while_one_is_stopped(run: Run) -> dict[int, list[int]]:
+    """All answers; after three, the youngest child is stopped, and goes on once it is given up."""
+    answers, pid = {}, max(_children())
+    stopped = False
+    for sequence in run.engine.generate(requests(24)):
+        answers[sequence.id] = sequence.output
+        run.engine.scheduler.validate()
+        if len(answers) == 3:
+            os.kill(pid, signal.SIGSTOP)
+            stopped = True
+        if stopped and len(run.engine.scheduler.homes) == 1:
+            os.kill(pid, signal.SIGCONT)
+            stopped = False
+    os.kill(pid, signal.SIGCONT)
+    return answers
+
+
+def test_a_worker_that_is_silent_too_long_is_given_up_and_disturbs_nothing_later(
+    model: Path,
+) -> None:
+    settings = config(model, "local:2")
+    with open_run(settings) as run:
+        undisturbed = answer(run)
+    with open_run(replace(settings, worker_timeout=4.0)) as run:
+        assert answer_while_one_is_stopped(run) == undisturbed
+        while len(run.engine.scheduler.homes) < 2:  # once it is awake, it comes back
+            assert answer(run) == undisturbed
+
+
+def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(model: Path) -> None:
+    with open_run(config(model, "local:2")) as run:
+        undisturbed = answer(run)
+        pid = max(_children())
+        again = {}
+        for sequence in run.engine.generate(requests(24)):
+            again[sequence.id] = sequence.output
+            if len(again) == 3:
+                os.kill(pid, signal.SIGSTOP)
+                wake = threading.Timer(2.0, os.kill, (pid, signal.SIGCONT))
+                wake.start()
+        wake.join()
+        assert again == undisturbed
+        assert len(run.engine.scheduler.homes) == 2

@@ -149,7 +149,7 @@ def test_forks_of_a_step_that_does_not_fit_are_undone() -> None:
         ([(7, 8, 41)], "no 41 tokens to share"),
         ([(7, 8, 0)], "no 0 tokens to share"),
         ([(7, 8, -3)], "no -3 tokens to share"),
-        ([(7, 7, 5)], "has KV already"),
+        ([(7, 9, 5)], "9 begins with another's KV but is not in the step"),
         ([(7, 8, 5), (7, 8, 5)], "has KV already"),
         ([(7, 8, 4)], "no KV before position 5"),
     ],

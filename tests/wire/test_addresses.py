@@ -1,4 +1,4 @@
-"""Addresses: three forms, and an error that shows them for everything else."""
+"""Addresses: four forms, and an error that shows them for everything else."""
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -64,6 +64,15 @@ def test_the_key_goes_with_the_address_but_not_to_the_endpoint() -> None:
         f"tcp://host:1?key={KEY}&allow=1",
         "tcp://[::1",
         "tcp://[not-an-address]:1",
+        "tcp://user@host:1",
+        f"tcp://host:1?key={KEY}#1",
+        "tcp://host:1?password=hunter2",
+        "tcp+plain://host",
+        "tcp+plain://host:1/path",
+        f"tcp+plain://host:1?key={KEY}",
+        "tcp+plain://host:1?password=hunter2&key=1",
+        "tcp+plain://host:1?password=hunter2#2",
+        "tcp+plain://user:hunter2@host:1",
     ],
 )
 def test_anything_else_is_an_error_that_shows_the_forms(text: str) -> None:
@@ -77,16 +86,64 @@ def test_a_key_that_is_none_is_an_error_that_says_where_to_get_one(key: str) -> 
         Address.parse(f"tcp://host:1?key={key}")
 
 
+@pytest.mark.parametrize(
+    ("written", "password"),
+    [
+        ("hunter2", "hunter2"),
+        ("a+b", "a+b"),
+        ("a%20b%26c%23%25", "a b&c#%"),
+        ("p%C3%A4ss", "p\N{LATIN SMALL LETTER A WITH DIAERESIS}ss"),
+        ("x" * 255, "x" * 255),
+    ],
+)
+def test_a_password_makes_a_link_without_encryption(written: str, password: str) -> None:
+    address = Address.parse(f"tcp+plain://10.0.0.7:7001?password={written}")
+    assert address.scheme == "tcp+plain"
+    assert address.endpoint == "tcp://10.0.0.7:7001"
+    assert address.password == password
+    assert password not in repr(address)
+
+
+def test_a_place_to_listen_has_no_password() -> None:
+    assert Address.parse("tcp+plain://*:7001") == Address("tcp+plain", "tcp://*:7001", "*")
+
+
+@pytest.mark.parametrize("password", ["", "x" * 256, "%C3%A4" * 128, "a%00b", "a%0Ab", "%1B[2J"])
+def test_a_password_that_cannot_be_is_an_error_that_does_not_show_it(password: str) -> None:
+    with pytest.raises(AddressError, match="1 to 255 bytes") as caught:
+        Address.parse(f"tcp+plain://host:1?password={password}")
+    assert not password or password not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tcp+plain://host?password=hunter2",
+        "tcp+plain://[::1?password=hunter2",
+        "tcp-plain://host:1?password=hunter2",
+        "tcp://host:1?password=hunter2",
+        "tcp+plain://host:1?pasword=hunter2",
+        "tcp+plain://host:1?password=hunter2#",
+        "tcp+plain://host:1/?password=hunter2",
+    ],
+)
+def test_no_error_shows_a_password(text: str) -> None:
+    try:
+        assert "hunter2" not in repr(Address.parse(text))
+    except AddressError as error:
+        assert "hunter2" not in str(error)
+
+
 @QUIET
 @given(st.text())
 @example("[")
 def test_no_text_raises_anything_but_an_address_error(text: str) -> None:
-    for prefix in ("", "tcp://", "tcp://[", "tcp://host:1?key="):
+    for prefix in ("", "tcp://", "tcp://[", "tcp://host:1?key=", "tcp+plain://host:1?password="):
         try:
             address = Address.parse(prefix + text)
         except AddressError:
             continue
-        assert address.scheme in ("inproc", "ipc", "tcp")
+        assert address.scheme in ("inproc", "ipc", "tcp", "tcp+plain")
 
 
 @pytest.mark.parametrize(
@@ -104,5 +161,6 @@ def test_no_text_raises_anything_but_an_address_error(text: str) -> None:
         ("localhost.example", False),
     ],
 )
-def test_loopback_is_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
-    assert Address.parse(f"tcp://{host}:7001").is_loopback is loopback
+@pytest.mark.parametrize("scheme", ["tcp", "tcp+plain"])
+def test_loopback_is_what_only_this_machine_reaches(scheme: str, host: str, loopback: bool) -> None:
+    assert Address.parse(f"{scheme}://{host}:7001").is_loopback is loopback

@@ -2,12 +2,14 @@
 
 import contextlib
 import math
+import tracemalloc
 from typing import Any, get_args
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec import inspect
 
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import AttentionLayer
@@ -27,39 +29,14 @@ from glinthawk.wire.messages import (
     decode,
     encode,
 )
+from message_values import claims, sample, values
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-INTS = st.integers(-(2**63), 2**63 - 1)
-FLOATS = st.floats(allow_nan=False)
-LAYERS = st.builds(
-    AttentionLayer,
-    num_heads=INTS,
-    num_kv_heads=INTS,
-    head_dim=INTS,
-    value_dim=INTS,
-    scaling=FLOATS,
-    window=st.none() | INTS,
-    softcap=st.none() | FLOATS,
-    sinks=st.none() | st.lists(FLOATS).map(tuple),
-)
-COLUMN = st.lists(INTS, max_size=5)
-#: What a field of each type may hold.
-VALUES: dict[Any, st.SearchStrategy[Any]] = {
-    int: INTS,
-    float: FLOATS,
-    str: st.text(),
-    bool: st.booleans(),
-    list[int]: COLUMN,
-    list[tuple[int, int, int]]: st.lists(st.tuples(INTS, INTS, INTS), max_size=3),
-    list[AttentionLayer]: st.lists(LAYERS, max_size=3),
-    Spans: st.builds(Spans, COLUMN, COLUMN, COLUMN),
-}
 MEMBERS = [(kind, side) for side in (FromTier1, FromWorker) for kind in get_args(side)]
 
 
 def _any(kind: Any) -> st.SearchStrategy[Any]:
-    fields = msgspec.structs.fields(kind)
-    return st.builds(kind, **{field.name: VALUES[field.type] for field in fields})
+    return values(inspect.type_info(kind))
 
 
 ANY_MESSAGE = st.one_of([_any(kind).map(lambda m, s=side: (m, s)) for kind, side in MEMBERS])
@@ -137,11 +114,9 @@ def test_a_header_nested_a_hundred_thousand_deep_is_a_wire_error() -> None:
 
 @pytest.mark.parametrize(("kind", "side"), MEMBERS)
 def test_a_message_of_the_other_side_is_a_wire_error(kind: Any, side: Any) -> None:
-    sample = {int: 1, float: 1.0, str: "", bool: True, Spans: Spans([], [], [])}
-    message = kind(*[sample.get(field.type, []) for field in msgspec.structs.fields(kind)])
     other = FromWorker if side is FromTier1 else FromTier1
     with pytest.raises(WireError):
-        decode(encode(message), other)
+        decode(encode(sample(kind)), other)
 
 
 @pytest.mark.parametrize(
@@ -204,3 +179,47 @@ def test_messages_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Release([1]).sequences = []  # type: ignore[misc]
     assert Ping() == Ping()
+
+
+#: Memory that a list may claim before its elements are there: eight bytes for each of a million.
+_ALLOWANCE = 16 << 20
+
+
+@pytest.mark.parametrize(("kind", "side"), MEMBERS)
+@pytest.mark.parametrize("length", [2**28, 2**32 - 1])
+def test_no_memory_is_taken_for_what_a_list_only_claims(kind: Any, side: Any, length: int) -> None:
+    for header in claims(kind, length):
+        tracemalloc.start()
+        try:
+            with pytest.raises(WireError):
+                decode(header, side)
+            assert tracemalloc.get_traced_memory()[1] < _ALLOWANCE
+        finally:
+            tracemalloc.stop()
+
+
+def test_every_list_is_claimed() -> None:
+    """The test above looks at something."""
+    counts = {kind.__name__: len(list(claims(kind, 2**28))) for kind, _ in MEMBERS}
+    assert counts["Release"] >= 1
+    assert counts["Begin"] >= 7  # two times three columns, and forks
+    assert counts["Open"] >= 2  # layers, and a layer's sinks
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["attended", 1, 0, -1],
+        ["opened", 0, 32, 1],
+        ["opened", 5, 0, 1],
+        ["opened", 2**31, 32, 1],
+        ["opened", -5, 32, 1],
+        ["stats", -1.0, 5],
+        ["stats", math.nan, 5],
+        ["stats", math.inf, 5],
+        ["stats", 1.0, -5],
+    ],
+)
+def test_what_a_worker_cannot_have_counted_is_a_wire_error(fields: list[Any]) -> None:
+    with pytest.raises(WireError):
+        decode(msgspec.msgpack.encode(fields), FromWorker)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from glinthawk import _native
-from glinthawk.bench.layouts import kv_bytes, on_cores, open_home, worker_on
+from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home, worker_on
 from glinthawk.bench.models import load_shape
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
@@ -125,8 +125,11 @@ def _homes(
 ) -> Iterator[Home]:
     if layout.worker:
         num_bytes = kv_bytes(loaded.spec.layers, plan.requests, plan.prompt + plan.new, "bfloat16")
-        link = worker_on(cores[1:] or cores, num_bytes, layout.link_s)
-        address = stack.enter_context(link)
+        far = cores[1:] or cores
+        if layout.link_s:
+            address, _ = stack.enter_context(far_worker_on(far, num_bytes, layout.link_s))
+        else:
+            address = stack.enter_context(worker_on(far, num_bytes))
         yield stack.enter_context(open_home(address, loaded, loaded.spec.dtype))
 
 

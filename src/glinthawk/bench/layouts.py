@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from glinthawk.bench.relay import slow_link
+from glinthawk.bench.relay import Relay, slow_link
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.runtime.processes import local_workers
@@ -17,7 +17,7 @@ from glinthawk.tier2.backends import BackendChoice
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 
-__all__ = ["START_S", "kv_bytes", "on_cores", "open_home", "worker_on"]
+__all__ = ["START_S", "far_worker_on", "kv_bytes", "on_cores", "open_home", "worker_on"]
 
 #: Seconds that a worker may take to answer.
 START_S = 60.0
@@ -43,17 +43,25 @@ def kv_bytes(layers: Sequence[AttentionLayer], sequences: int, context: int, kv_
 
 
 @contextmanager
-def worker_on(cores: list[int], num_bytes: int, delay_s: float = 0.0) -> Iterator[Address]:
-    """A worker with one thread on ``cores``, at the end of a link of ``delay_s`` each way."""
+def worker_on(cores: list[int], num_bytes: int) -> Iterator[Address]:
+    """A worker with one thread on ``cores``."""
     with ExitStack() as stack:
         with on_cores(cores):  # a process starts where its parent runs
             workers = stack.enter_context(local_workers(1, num_bytes, threads=1))
-            address = workers.addresses[0]
-            if delay_s:
-                socket = Path(address.endpoint.removeprefix("ipc://"))
-                slow = stack.enter_context(slow_link(socket, delay_s))
-                address = Address.parse(f"ipc://{slow}")
-        yield address
+        yield workers.addresses[0]
+
+
+@contextmanager
+def far_worker_on(
+    cores: list[int], num_bytes: int, delay_s: float = 0.0
+) -> Iterator[tuple[Address, Relay]]:
+    """A worker on ``cores`` at the end of a link of ``delay_s`` each way, which may change."""
+    with ExitStack() as stack:
+        near = stack.enter_context(worker_on(cores, num_bytes))
+        with on_cores(cores):
+            socket = Path(near.endpoint.removeprefix("ipc://"))
+            relay = stack.enter_context(slow_link(socket, delay_s))
+        yield Address.parse(f"ipc://{relay.path}"), relay
 
 
 @contextmanager

@@ -1,53 +1,97 @@
 """A longer link: a process that passes bytes on between two Unix sockets, each some time later."""
 
 import asyncio
-import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
-__all__ = ["relay", "slow_link"]
+__all__ = ["Relay", "slow_link"]
 
 _CHUNK = 1 << 20
-_START_S = 30.0
 _RETRY_S = 0.05
+_GRACE_S = 5.0
+
+
+class Relay:
+    """The near end of a longer link. ``path`` is the socket that leads to the far end."""
+
+    def __init__(self, path: Path, process: "subprocess.Popen[str]") -> None:
+        self.path = path
+        self._process = process
+
+    def set_delay(self, delay_s: float) -> None:
+        """What is sent from now on is ``delay_s`` away, in each direction."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(f"{delay_s}\n")
+        self._process.stdin.flush()
+        if not self._process.stdout.readline():
+            raise RuntimeError("the relay between the tiers has ended")
 
 
 @contextmanager
-def slow_link(target: Path, delay_s: float) -> Iterator[Path]:
-    """The path of a socket that leads to ``target``, ``delay_s`` away in each direction."""
+def slow_link(target: Path, delay_s: float) -> Iterator[Relay]:
+    """A relay to ``target``, a socket that may not be there yet."""
     path = target.with_name(f"{target.name}.slow")
-    context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    process = context.Process(target=relay, args=(path, target, delay_s, ready), daemon=True)
-    process.start()
+    command = [sys.executable, "-m", "glinthawk.bench.relay", str(path), str(target)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            relay = Relay(path, process)
+            relay.set_delay(delay_s)
+            yield relay
+        finally:
+            _end(process)
+            path.unlink(missing_ok=True)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """The end of its input ends a relay."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.close()
     try:
-        if not ready.wait(_START_S):
-            raise TimeoutError(f"the relay did not listen within {_START_S:g} s")
-        yield path
-    finally:
-        process.terminate()
-        process.join()
-        path.unlink(missing_ok=True)
+        process.wait(_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
-def relay(
-    path: Path | str, target: Path | str, delay_s: float = 0.0, ready: Event | None = None
+class _Link:
+    """Bytes on their way."""
+
+    def __init__(self, target: Path) -> None:
+        self.delay_s = 0.0
+        self._target = target
+
+    async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward, back = await _reach(self._target)
+        await asyncio.gather(self._pump(reader, back), self._pump(onward, writer))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on what is read, each piece when its time has come; reading never waits for that."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        writing = asyncio.create_task(_write(pieces, writer))
+        with suppress(ConnectionError):
+            while piece := await reader.read(_CHUNK):
+                pieces.put_nowait((loop.time() + self.delay_s, piece))
+        pieces.put_nowait((loop.time() + self.delay_s, b""))
+        with suppress(ConnectionError):
+            await writing
+        writer.close()
+
+
+async def _write(
+    pieces: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter
 ) -> None:
-    """Pass on between ``path`` and ``target`` for ever; set ``ready`` once it listens."""
-
-    async def serve() -> None:
-        async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            onward, back = await _reach(Path(target))
-            await asyncio.gather(_pump(reader, back, delay_s), _pump(onward, writer, delay_s))
-
-        server = await asyncio.start_unix_server(connect, str(path), limit=_CHUNK)
-        if ready is not None:
-            ready.set()
-        await server.serve_forever()
-
-    asyncio.run(serve())
+    loop = asyncio.get_running_loop()
+    piece = b"first"
+    while piece:
+        due, piece = await pieces.get()
+        await asyncio.sleep(due - loop.time())
+        writer.write(piece)
+        await writer.drain()
 
 
 async def _reach(target: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -58,24 +102,19 @@ async def _reach(target: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
         await asyncio.sleep(_RETRY_S)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
-    """Pass on what is read, each piece when its time has come; reading never waits for that."""
-    loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+async def _relay(path: str, target: str) -> None:
+    """Serve until standard input ends; each line there is a new delay, and answered by a line."""
+    link = _Link(Path(target))
+    await asyncio.start_unix_server(link.connect, path, limit=_CHUNK)
+    orders = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
+    )
+    while line := await orders.readline():
+        link.delay_s = float(line)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
-    async def write() -> None:
-        while True:
-            due, piece = await pieces.get()
-            await asyncio.sleep(due - loop.time())
-            writer.write(piece)
-            await writer.drain()
-            if not piece:
-                return
 
-    writing = asyncio.create_task(write())
-    while piece := await reader.read(_CHUNK):
-        pieces.put_nowait((loop.time() + delay_s, piece))
-    pieces.put_nowait((loop.time() + delay_s, b""))
-    with suppress(ConnectionError):
-        await writing
-        writer.close()
+if __name__ == "__main__":
+    asyncio.run(_relay(*sys.argv[1:]))

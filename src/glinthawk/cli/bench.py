@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["attention", "bench", "dense", "job", "tiers"]
+__all__ = ["attention", "bench", "dense", "job", "latency", "tiers"]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 
@@ -34,6 +34,14 @@ def dense(quick: _Quick = False) -> None:
 def tiers(quick: _Quick = False) -> None:
     """Two tiers against one where KV memory is scarce."""
     from glinthawk.bench.tiers import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def latency(quick: _Quick = False) -> None:
+    """Two tiers over links of different length, with KV to spare."""
+    from glinthawk.bench.latency import run
 
     run(typer.echo, quick=quick)
 

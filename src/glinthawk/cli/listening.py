@@ -13,9 +13,23 @@ from glinthawk.core.config import PRIVATE_FOLDER
 if TYPE_CHECKING:
     from glinthawk.wire.channel import ServerChannel
 
-__all__ = ["Allow", "IdentityFile", "Lifeline", "Listen", "Quiet", "listen_on"]
+__all__ = [
+    "Allow",
+    "IdentityFile",
+    "Lifeline",
+    "Listen",
+    "PasswordFile",
+    "Quiet",
+    "listen_on",
+]
 
-Listen = Annotated[str, typer.Option(help="Where to listen: tcp://host:port or ipc:///path.")]
+Listen = Annotated[
+    str,
+    typer.Option(
+        help="Where to listen: tcp://host:port or ipc:///path; tcp+plain://host:port takes "
+        "whoever knows a password, and encrypts nothing."
+    ),
+]
 Allow = Annotated[
     list[str] | None,
     typer.Option(
@@ -26,6 +40,10 @@ Allow = Annotated[
 IdentityFile = Annotated[
     Path | None, typer.Option(help="File of this process's key pair. Default: this user's.")
 ]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(help="For tcp+plain: the password is the first line of this file."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing.")]
 Lifeline = Annotated[bool, typer.Option("--lifeline", hidden=True)]
 
@@ -35,27 +53,31 @@ def listen_on(
     listen: str,
     allow: list[str] | None,
     identity: Path | None,
+    password_file: Path | None,
     *,
+    largest_frame: int,
     lifeline: bool,
     quiet: bool,
 ) -> Iterator["ServerChannel"]:
     """An open channel; says where it can be reached. Raises AddressError."""
     from glinthawk.wire.address import Address
     from glinthawk.wire.channel import ServerChannel
-    from glinthawk.wire.keys import Identity, check_key
+    from glinthawk.wire.keys import Identity, check_key, load_password
 
     address = Address.parse(listen)
     own = Identity.load(identity) if address.scheme == "tcp" else None
     allowed = [check_key(key) for key in allow or ()]
     if own is not None and address.is_loopback:
         allowed.append(own.public)
+    password = load_password(password_file) if password_file is not None else None
     with ExitStack() as stack:
         if lifeline:
             stack.callback(_remove_private_folder, address.endpoint)
-        channel = stack.enter_context(ServerChannel(address, own, allowed))
+        channel = stack.enter_context(ServerChannel(address, own, allowed, password, largest_frame))
         if not quiet:
             key = f"?key={own.public}" if own is not None else ""
-            typer.echo(f"listening on {channel.endpoint}{key}")
+            secret = "?password=..." if address.scheme == "tcp+plain" else ""
+            typer.echo(f"listening on {channel.endpoint}{key}{secret}")
         yield channel
 
 

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from glinthawk.cli.listening import Allow, IdentityFile, Lifeline, Listen, Quiet, listen_on
+from glinthawk.cli.listening import (
+    Allow,
+    IdentityFile,
+    Lifeline,
+    Listen,
+    PasswordFile,
+    Quiet,
+    listen_on,
+)
 
 __all__ = ["node"]
 
@@ -18,6 +26,7 @@ def node(
     ] = 0,
     allow: Allow = None,
     identity: IdentityFile = None,
+    password_file: PasswordFile = None,
     quiet: Quiet = False,
     lifeline: Lifeline = False,
 ) -> None:
@@ -26,10 +35,19 @@ def node(
     The engine, and the node before this one in the pipeline, must be allowed to connect.
     """
     from glinthawk.runtime.stage import serve_node
+    from glinthawk.wire.channel import LARGEST_FRAME
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
-        listen_on(listen, allow, identity, lifeline=lifeline, quiet=quiet) as channel,
+        listen_on(
+            listen,
+            allow,
+            identity,
+            password_file,
+            largest_frame=LARGEST_FRAME,
+            lifeline=lifeline,
+            quiet=quiet,
+        ) as channel,
         suppress(KeyboardInterrupt),
     ):
         serve_node(channel, identity, threads or None, lifeline=0 if lifeline else None)

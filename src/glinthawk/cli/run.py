@@ -23,7 +23,8 @@ def run(
     tier2: Annotated[
         list[str] | None,
         typer.Option(
-            help="local:N starts N workers here; tcp://host:port?key=KEY joins one (repeatable). "
+            help="local:N starts N workers here; tcp://host:port?key=KEY joins one (repeatable), "
+            "tcp+plain://host:port?password=PASSWORD without encryption. "
             "None: all attention on Tier 1."
         ),
     ] = None,
@@ -78,6 +79,13 @@ def run(
     identity: Annotated[
         Path | None, typer.Option(help="File of this user's key pair. Default: one for each user.")
     ] = None,
+    worker_timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds of silence after which a worker is given up; longer than its largest "
+            "parcel takes on the link."
+        ),
+    ] = _DEFAULT.worker_timeout,
     wait_for_workers: Annotated[
         float, typer.Option(help="Seconds to wait for a worker when none is left.")
     ] = _DEFAULT.wait_for_workers,
@@ -116,6 +124,7 @@ def run(
         identity=str(identity) if identity else None,
         cluster=str(cluster) if cluster else None,
         wait_for_workers=wait_for_workers,
+        worker_timeout=worker_timeout,
     )
     from glinthawk.cli.batch import answer_file
 

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from glinthawk.cli.listening import Allow, IdentityFile, Lifeline, Listen, Quiet, listen_on
+from glinthawk.cli.listening import (
+    Allow,
+    IdentityFile,
+    Lifeline,
+    Listen,
+    PasswordFile,
+    Quiet,
+    listen_on,
+)
 from glinthawk.core.config import Device
 
 __all__ = ["worker"]
@@ -23,6 +31,7 @@ def worker(
     threads: Annotated[int, typer.Option(help="Threads for attention on a CPU; 0: all cores.")] = 0,
     allow: Allow = None,
     identity: IdentityFile = None,
+    password_file: PasswordFile = None,
     quiet: Quiet = False,
     lifeline: Lifeline = False,
 ) -> None:
@@ -31,13 +40,21 @@ def worker(
 
     from glinthawk.core.units import format_size, parse_size
     from glinthawk.tier2.device import describe, pick_device
-    from glinthawk.tier2.server import serve
+    from glinthawk.tier2.server import largest_frame, serve
 
     num_bytes = parse_size(kv)
     place = pick_device(device)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with listen_on(listen, allow, identity, lifeline=lifeline, quiet=quiet) as channel:
+    with listen_on(
+        listen,
+        allow,
+        identity,
+        password_file,
+        largest_frame=largest_frame(num_bytes),
+        lifeline=lifeline,
+        quiet=quiet,
+    ) as channel:
         if not quiet:
             typer.echo(f"KV cache {format_size(num_bytes)}, {describe(place)}")
         with suppress(KeyboardInterrupt):

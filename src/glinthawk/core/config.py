@@ -9,6 +9,7 @@ from glinthawk.core.units import parse_size
 __all__ = [
     "PAGE_TOKENS",
     "PRIVATE_FOLDER",
+    "WORKER_TIMEOUT_S",
     "Auto",
     "Dense",
     "Device",
@@ -23,6 +24,11 @@ PAGE_TOKENS = 32
 
 #: How the folders begin that a run makes for its workers' sockets.
 PRIVATE_FOLDER = "glinthawk-run-"
+
+#: Seconds of silence after which a worker is given up: more than any network's hiccup.
+WORKER_TIMEOUT_S = 30.0
+#: What heartbeats can say.
+_SHORTEST_TIMEOUT_S, _LONGEST_TIMEOUT_S = 0.1, 6000.0
 
 Auto = Literal["auto"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -70,6 +76,8 @@ class EngineConfig:
     cluster: str | None = None
     #: Seconds that a job waits for a worker when none is left.
     wait_for_workers: float = 60.0
+    #: Seconds of silence after which a worker is given up, and a worker gives up this run.
+    worker_timeout: float = WORKER_TIMEOUT_S
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -92,6 +100,7 @@ class EngineConfig:
             raise UsageError("max_model_len must be at least 2: one token in, one out")
         if self.cluster is not None and self.tier2:
             raise UsageError("the cluster file names the workers; leave tier2 out")
+        _check_timeout(self.worker_timeout)
         if not self.tier2 and self.tier1_kv_bytes == 0:
             raise UsageError(
                 "there is no memory for the KV cache: give tier1_kv a size or name workers in tier2"
@@ -108,6 +117,15 @@ class EngineConfig:
     def worker_kv_bytes(self) -> int:
         """Bytes of KV cache on each worker started here."""
         return parse_size(self.worker_kv)
+
+
+def _check_timeout(value: object) -> None:
+    is_number = isinstance(value, int | float)
+    if not is_number or not _SHORTEST_TIMEOUT_S <= value <= _LONGEST_TIMEOUT_S:  # type: ignore[operator]
+        raise UsageError(
+            f"worker_timeout must be {_SHORTEST_TIMEOUT_S:g} to {_LONGEST_TIMEOUT_S:g} seconds, "
+            f"not {value!r}"
+        )
 
 
 def _check_size(name: str, value: int | str | None) -> None:

@@ -85,7 +85,9 @@ def open_node(
         passes = _choose_passes(config, loaded)
         _self_check(loaded, attention, passes)
         kv_dtype = _kv_dtype(config, loaded)
-        seats = stack.enter_context(Seats(workers, identity, addresses, loaded, kv_dtype))
+        seats = stack.enter_context(
+            Seats(workers, identity, addresses, loaded, kv_dtype, config.worker_timeout)
+        )
         homes = [*_local_homes(config, loaded), *seats.open_all()]
         yield join_homes(config, loaded, homes, trace, attention, passes, seats, sample)
 

@@ -273,7 +273,9 @@ class Pipeline:
     # -- what the nodes are told -------------------------------------------------------------------
 
     def _begin(self, stage: _Stage) -> None:
-        stage.channel = ClientChannel(stage.address, self._identity, FromNode)
+        stage.channel = ClientChannel(
+            stage.address, self._identity, stage.load.config.worker_timeout, FromNode
+        )
         self._send(stage, stage.load)
 
     def _tell_all(self, message: Message) -> None:

@@ -44,10 +44,11 @@ class Seats:
         addresses: Sequence[Address],
         loaded: LoadedModel,
         kv_dtype: str,
+        silence_s: float,
     ) -> None:
         self._workers, self._identity = workers, identity
         self._addresses = dict(enumerate([*addresses, *workers.addresses], start=1))
-        self._loaded, self._kv_dtype = loaded, kv_dtype
+        self._loaded, self._kv_dtype, self._silence_s = loaded, kv_dtype, silence_s
         self._open: dict[int, RemoteHome] = {}
         self._trials: dict[int, _Trial] = {}
 
@@ -90,7 +91,7 @@ class Seats:
                 yield trial.home
 
     def _begin(self, number: int) -> RemoteHome:
-        channel = ClientChannel(self._addresses[number], self._identity)
+        channel = ClientChannel(self._addresses[number], self._identity, self._silence_s)
         spec = self._loaded.spec
         home = RemoteHome(number, channel, spec, self._loaded.model.device)
         home.open(spec, self._kv_dtype)

@@ -240,7 +240,9 @@ class _NodeServer:
         if message.next is not None:
             address = Address.parse(message.next)
             identity = load_identity(self._identity_file, [address])
-            following = self._stack.enter_context(ClientChannel(address, identity, FromNode))
+            following = self._stack.enter_context(
+                ClientChannel(address, identity, config.worker_timeout, FromNode)
+            )
         sample = sample_batch if part.is_last else _hidden_bytes
         opened = self._stack.enter_context(
             open_node(

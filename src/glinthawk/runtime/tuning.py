@@ -20,7 +20,14 @@ from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.varlen import PackedPrompts, agrees, find_packed_kernel
 from glinthawk.tier2.prompts import PromptKernel
 
-__all__ = ["Tuning", "batches_to_hide", "choose_prompt_attention", "tune"]
+__all__ = [
+    "MOST_IN_FLIGHT",
+    "Tuning",
+    "batches_to_hide",
+    "choose_prompt_attention",
+    "round_trip",
+    "tune",
+]
 
 _BUDGET_S = 2.0
 _ANSWER_S = 15.0
@@ -33,7 +40,8 @@ _STEPS = 3
 _WORTH = 1.08
 _LINK_TRIES = 5
 _PROMPT_TOKENS = 256
-_MOST_IN_FLIGHT = 16
+#: Batches that ``auto`` has under way, however slow the links.
+MOST_IN_FLIGHT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ def tune(
     if size == "auto" or (in_flight == "auto" and remote):
         size, dense = _grow_batch(partial(_step_seconds, loaded, passes), size, config.batch_tokens)
         num_layers = len(loaded.spec.layers)
-        pace = Pace(dense, {}, {home.id: num_layers * _round_trip(home) for home in remote})
+        pace = Pace(dense, {}, {home.id: num_layers * round_trip(home) for home in remote})
     if in_flight != "auto":
         return Tuning(BatchLimits(size, in_flight, config.batch_tokens))
     in_flight = 1
@@ -78,7 +86,7 @@ def batches_to_hide(link_s: float, dense_s: float) -> int:
     """
     attention = 0.9
     share = link_s / dense_s if dense_s else 0.0
-    return min(max(2, math.ceil(1 + attention + share)), _MOST_IN_FLIGHT)
+    return min(max(2, math.ceil(1 + attention + share)), MOST_IN_FLIGHT)
 
 
 def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:
@@ -148,7 +156,7 @@ def _step_seconds(loaded: LoadedModel, passes: Passes | None, rows: int) -> floa
     return min(step.seconds() for _ in range(_STEPS - 1))
 
 
-def _round_trip(home: RemoteHome) -> float:
+def round_trip(home: RemoteHome) -> float:
     """Median seconds from a question to its answer."""
     times = []
     for _ in range(_LINK_TRIES):

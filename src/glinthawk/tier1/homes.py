@@ -7,12 +7,14 @@ of a step once and then one parcel a layer.
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from glinthawk.core.batch import Span
+from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WireError, WorkerLost, WorkerRefused
 from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.staging import Outbox, Staging, make_staging
@@ -39,6 +41,9 @@ from glinthawk.wire.messages import (
 )
 
 __all__ = ["Cache", "Home", "LocalHome", "RemoteHome", "Reply", "Traffic"]
+
+#: Of a worker's fault.
+_LONGEST_WORDS = 1000
 
 #: (source, sequence, number of tokens)
 _Fork = tuple[int, int, int]
@@ -175,6 +180,18 @@ class Traffic:
                 self.decode_bytes_out += num_bytes
 
 
+@dataclass(slots=True)
+class _Awaited:
+    """What a worker may answer to a step in progress."""
+
+    #: That it attends.
+    num_rows: int
+    #: Whose output is to come.
+    layer: int | None = None
+    #: Whether its prompts' last layer has been sent.
+    stored: bool = False
+
+
 class RemoteHome:
     """KV on a worker; parcels leave as soon as their bytes are in the host's memory, and answers
     are collected by ``receive``."""
@@ -194,7 +211,7 @@ class RemoteHome:
         self.num_pages = self.page_tokens = self.threads = 0
         self._layers = spec.layers
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
-        self._rows: dict[int, int] = {}
+        self._steps: dict[int, _Awaited] = {}
         self._staging = staging or make_staging(device)
         self._outbox = Outbox()
 
@@ -217,20 +234,28 @@ class RemoteHome:
         return True
 
     def _take_opened(self, message: Opened) -> None:
+        if message.page_tokens != PAGE_TOKENS:
+            raise WireError(
+                f"worker {self.channel.address.endpoint} has pages of {message.page_tokens} "
+                f"tokens, not {PAGE_TOKENS}; install the same glinthawk on both machines",
+                home=self.id,
+            )
         self.num_pages, self.page_tokens = message.num_pages, message.page_tokens
         self.threads = message.threads
 
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
         both = [Spans(*_columns(spans)) for spans in (extends, prompts)]
-        self._rows[step] = sum(span.length for span in extends)
+        self._steps[step] = _Awaited(sum(span.length for span in extends))
         self._send(Begin(step, both[0], both[1], _forks(extends)))
 
     def attend(
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> None:
+        self._steps[step].layer = layer
         self._send_tensors(Attend(step, layer), (q, k, v))
 
     def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
+        self._steps[step].stored = layer == len(self._layers) - 1
         self._send_tensors(Store(step, layer), (k, v))
         return False
 
@@ -238,27 +263,30 @@ class RemoteHome:
         self._send(Release(sequences))
 
     def abandon(self, step: int) -> None:
-        self._rows.pop(step, None)
+        self._steps.pop(step, None)
         self._outbox.drop(step)
         self._send(Abandon(step))
 
     def finish(self, step: int) -> None:
         """The step is over; its late replies, if any, are dropped."""
-        self._rows.pop(step, None)
+        self._steps.pop(step, None)
 
     def receive(self) -> list[Reply]:
-        """Everything that has arrived. Raises WorkerLost when the worker is gone."""
+        """Everything that has arrived. Raises WorkerLost when the worker is gone, WireError when it
+        answers what nobody asked."""
         replies: list[Reply] = []
         while (received := self._next()) is not None:
             message, frames, num_bytes = received
             match message:
                 case Attended(step, layer, us):
                     self.traffic.decode_bytes_back += num_bytes
-                    if step in self._rows:
+                    if step in self._steps:
                         replies.append(Reply(step, self._output(step, layer, frames), 1e-6 * us))
                 case Stored(step):
                     self.traffic.prefill_bytes += num_bytes
-                    if step in self._rows:
+                    if step in self._steps:
+                        self._expect(self._steps[step].stored, message)
+                        self._steps[step].stored = False
                         replies.append(Reply(step, None))
                 case Stats():
                     self.stats = message
@@ -304,7 +332,7 @@ class RemoteHome:
         if received is not None and isinstance(received[0], Fault):
             kind = WorkerRefused if received[0].refused else WireError
             endpoint = self.channel.address.endpoint
-            raise kind(f"worker {endpoint}: {received[0].text}", home=self.id)
+            raise kind(f"worker {endpoint}: {_printable(received[0].text)}", home=self.id)
         return received
 
     def _await(self, kind: Any, timeout_s: float) -> Any:
@@ -321,13 +349,25 @@ class RemoteHome:
             f"no answer from {self.channel.address.endpoint} in {timeout_s:g} s", home=self.id
         )
 
+    def _expect(self, holds: bool, message: Message) -> None:
+        if not holds:
+            raise WireError(f"the worker answers what nobody asked: {message}", home=self.id)
+
     def _output(self, step: int, layer: int, frames: list[memoryview]) -> torch.Tensor:
+        awaited = self._steps[step]
+        self._expect(awaited.layer == layer, Attended(step, layer, 0))
+        awaited.layer = None
         spec = self._layers[layer]
-        shape = (self._rows[step], spec.num_heads, spec.value_dim)
+        shape = (awaited.num_rows, spec.num_heads, spec.value_dim)
         expected = shape[0] * shape[1] * shape[2] * self._dtype.itemsize
         if len(frames) != 1 or frames[0].nbytes != expected:
             raise WireError(f"an answer of layer {layer} has the wrong size", home=self.id)
         return self._staging.copy_in(frames[0], self._dtype, shape)
+
+
+def _printable(text: str) -> str:
+    """What another machine says, fit for a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_WORDS])
 
 
 def _forks(spans: Sequence[Span]) -> list[_Fork]:

@@ -13,6 +13,9 @@ from glinthawk.tier2.pages import PageTable, SpanTable
 
 __all__ = ["KVCache"]
 
+#: A page's number has 32 bits.
+_MOST_PAGES = 2**31 - 1
+
 #: (source, sequence, number of tokens)
 _Fork = tuple[int, int, int]
 #: sequences, starts, lengths
@@ -39,7 +42,7 @@ class KVCache:
             layers, kv_dtype, torch.device(device), threads, backend, on_torch_threads
         )
         self.page_bytes = choice.page_bytes
-        num_pages = num_bytes // self.page_bytes
+        num_pages = min(num_bytes // self.page_bytes, _MOST_PAGES)
         if num_pages < 1:
             raise WorkerRefused(
                 f"{format_size(num_bytes)} of KV memory hold not one page of this model "

@@ -8,10 +8,21 @@ import torch
 import zmq
 
 from glinthawk.tier2.worker import Worker
-from glinthawk.wire.channel import ServerChannel
+from glinthawk.wire.channel import LARGEST_FRAME, ServerChannel
 from glinthawk.wire.messages import Ping
 
-__all__ = ["serve"]
+__all__ = ["largest_frame", "serve"]
+
+#: Headers are smaller than this, whatever the KV memory.
+_SMALL_FRAME = 1 << 24
+#: A step's rows fit the KV memory; its queries are larger by their heads per KV head and their
+#: type, smaller by the number of layers.
+_QUERIES_OVER_KV = 64
+
+
+def largest_frame(kv_bytes: int) -> int:
+    """Bytes of the largest frame that a session over ``kv_bytes`` of KV memory can need."""
+    return min(_SMALL_FRAME + _QUERIES_OVER_KV * kv_bytes, LARGEST_FRAME)
 
 
 def serve(

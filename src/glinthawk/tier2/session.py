@@ -18,6 +18,10 @@ __all__ = ["Session", "check_layers"]
 _LARGEST_DIM = 65_536
 #: Elements of one token's q, k, v and o in one layer; the largest models have some 100,000.
 _LARGEST_ROW = 1 << 24
+_LARGEST_WINDOW = 2**31 - 1
+
+#: sequences, starts, lengths
+_Columns = tuple[list[int], list[int], list[int]]
 
 
 @dataclass(slots=True)
@@ -41,6 +45,8 @@ class Session:
             self._layers, kv_bytes, request.kv_dtype, device, threads=torch.get_num_threads()
         )
         self._steps: dict[int, _Step] = {}
+        #: Sequences in a step, and which: so steps cannot pile up, nor pages change hands in one.
+        self._stepping: dict[int, int] = {}
 
     def begin(self, message: Begin) -> None:
         """Reserve pages for a step's rows."""
@@ -52,10 +58,13 @@ class Session:
             raise WireError("a sequence appears twice in one step")
         if any(prompts[1]):
             raise WireError("a prompt starts at position 0")
+        self._check_resting(sequences)
+        _check_forks(message.forks, sequences)
         tables = self.cache.begin(message.forks, extends, prompts)
         if any(tables):
             before = (sequences, extends[1] + prompts[1])
             self._steps[message.step] = _Step(tables[0], tables[1], before)
+            self._stepping.update(dict.fromkeys(sequences, message.step))
 
     def attend(self, message: Attend, frames: Sequence[memoryview]) -> torch.Tensor:
         """Attention output (T, H, Dv), on the CPU, of the step's extends in one layer."""
@@ -95,12 +104,22 @@ class Session:
         return True
 
     def release(self, sequences: list[int]) -> None:
+        """Forget ``sequences``; others may have their pages at once."""
+        self._check_resting(sequences)
         self.cache.release(sequences)
 
     def abandon(self, step: int) -> None:
         """What the step wrote is not in all layers, so nobody may attend over it."""
         if step in self._steps:
-            self.cache.pages.rewind(*self._steps.pop(step).before)
+            self.cache.pages.rewind(*self._forget(step).before)
+
+    def _check_resting(self, sequences: list[int]) -> None:
+        for sequence in sequences:
+            if sequence in self._stepping:
+                raise WireError(
+                    f"sequence {sequence} is in step {self._stepping[sequence]}; "
+                    "finish or abandon that first"
+                )
 
     def _layer(self, index: int) -> AttentionLayer:
         if not 0 <= index < len(self._layers):
@@ -118,7 +137,13 @@ class Session:
 
     def _forget_if_done(self, step: int) -> None:
         if self._steps[step].extends is None and self._steps[step].prompts is None:
-            del self._steps[step]
+            self._forget(step)
+
+    def _forget(self, step: int) -> _Step:
+        forgotten = self._steps.pop(step)
+        for sequence in forgotten.before[0]:
+            del self._stepping[sequence]
+        return forgotten
 
     def _tensors(
         self, frames: Sequence[memoryview], *shapes: tuple[int, int, int]
@@ -140,7 +165,7 @@ def _tensor(frame: memoryview, shape: tuple[int, int, int], dtype: torch.dtype) 
     return torch.frombuffer(frame, dtype=dtype).view(shape)
 
 
-def _columns(spans: Spans) -> tuple[list[int], list[int], list[int]]:
+def _columns(spans: Spans) -> _Columns:
     """The three lists of ``spans``, checked."""
     columns = (spans.sequences, spans.starts, spans.lengths)
     if len({len(column) for column in columns}) != 1:
@@ -150,6 +175,15 @@ def _columns(spans: Spans) -> tuple[list[int], list[int], list[int]]:
     if any(not 0 < length < 2**31 for length in spans.lengths):
         raise WireError("a span has no tokens or too many")
     return columns
+
+
+def _check_forks(forks: list[tuple[int, int, int]], sequences: list[int]) -> None:
+    """Who begins with another's pages takes one of its own in the same step: else there could be
+    more sequences than pages. Raises WireError."""
+    stepping = set(sequences)
+    for _, sequence, _ in forks:
+        if sequence not in stepping:
+            raise WireError(f"sequence {sequence} begins with another's KV but is not in the step")
 
 
 def check_layers(request: Open) -> None:
@@ -170,7 +204,7 @@ def _check_layer(layer: AttentionLayer) -> None:
         raise WireError("query heads must be a multiple of KV heads")
     if layer.sinks is not None and len(layer.sinks) != layer.num_heads:
         raise WireError("sinks are one number a query head")
-    if layer.window is not None and layer.window < 1:
-        raise WireError("a window holds at least the query's own token")
+    if layer.window is not None and not 1 <= layer.window <= _LARGEST_WINDOW:
+        raise WireError(f"a window holds 1 to {_LARGEST_WINDOW} tokens, the query's own included")
     if not isfinite(layer.scaling) or not 0 < (layer.softcap or 1.0) < inf or layer.softcap == 0:
         raise WireError("scaling and softcap must be finite numbers, softcap above 0")

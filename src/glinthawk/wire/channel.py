@@ -1,47 +1,43 @@
-"""Messages over ZeroMQ sockets. The transport is chosen by the address; tcp is always CURVE.
+"""Messages over ZeroMQ sockets. The transport is chosen by the address; tcp is always CURVE, and
+tcp+plain, for who asks for it by name, PLAIN: a password and no encryption.
 
 One ``ClientChannel`` (DEALER) speaks to one ``ServerChannel`` (ROUTER). A message is a header frame
 and raw frames; large frames are sent without a copy, so a sender must not write to them again.
 """
 
 import contextlib
-import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
+from glinthawk.core.config import WORKER_TIMEOUT_S
 from glinthawk.core.errors import AddressError, WorkerLost
 from glinthawk.wire.address import Address
+from glinthawk.wire.gate import Gate, KnownKeys, Lock, Password
 from glinthawk.wire.keys import Identity, to_z85
 from glinthawk.wire.messages import Ask, FromWorker, Message, decode, encode
 
-__all__ = ["ClientChannel", "Frame", "ServerChannel"]
+__all__ = ["LARGEST_FRAME", "ClientChannel", "Frame", "ServerChannel"]
 
 Frame = memoryview | bytes
 
-_HEARTBEAT_MS = 5_000
-_SILENCE_MS = 30_000
+#: Bytes of a frame beyond which the sender is cut off before memory is taken for it. A million
+#: rows of the widest models fit.
+LARGEST_FRAME = 1 << 34
+#: The longest message is a client's name, a header and q, k, v; one more shows that it is longer.
+_MOST_FRAMES = 6
+#: Answers that may wait for a client that does not take them.
+_MOST_ANSWERS = 4096
+#: Two questions in the time after which silence means that the other side is gone.
+_HEARTBEATS = 3
 _REFUSALS = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
 )
-
-logging.getLogger("zmq.auth").setLevel(logging.CRITICAL)
-
-
-class _AllowList:
-    """The ZAP callback: a client may in whose public key is on the list."""
-
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._keys = {to_z85(key) for key in keys}
-
-    def callback(self, _domain: str, key: bytes) -> bool:
-        return key in self._keys
 
 
 def _context(address: Address) -> zmq.Context[zmq.Socket[bytes]]:
@@ -52,10 +48,19 @@ def _context(address: Address) -> zmq.Context[zmq.Socket[bytes]]:
 def _open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
     socket.linger = 0
-    socket.sndhwm = socket.rcvhwm = 0  # bounded by the batches in flight, not by dropping
-    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
+    # Bounded by the batches in flight, not by dropping; and who stops reading hears no heartbeat.
+    socket.sndhwm = socket.rcvhwm = 0
     return socket
+
+
+def _receive_frames(socket: zmq.Socket[bytes], flags: int = 0) -> list[memoryview]:
+    """The frames of the next message; what is beyond any valid one is thrown away unread."""
+    frames = [socket.recv(flags, copy=False)]
+    while socket.getsockopt(zmq.RCVMORE):
+        frame = socket.recv(copy=False)
+        if len(frames) < _MOST_FRAMES:
+            frames.append(frame)
+    return [frame.buffer for frame in frames]
 
 
 class _Channel:
@@ -85,78 +90,121 @@ class _Channel:
 
 
 class ServerChannel(_Channel):
-    """A worker's end. ``allow`` are the public keys of clients that may connect over tcp."""
+    """A worker's end. ``allow`` are the public keys of clients that may connect over tcp;
+    ``password`` is what they must know over tcp+plain. Larger frames than ``largest_frame`` bytes
+    break their sender's connection."""
 
-    def __init__(self, address: Address, identity: Identity | None, allow: Sequence[str]) -> None:
-        if address.scheme == "tcp" and (identity is None or not allow):
-            raise AddressError(
-                f"{address.endpoint} is reached by anyone on the network; say which keys may "
-                "connect: --allow PUBLIC_KEY (the client's `glinthawk keygen` prints it)"
-            )
+    def __init__(
+        self,
+        address: Address,
+        identity: Identity | None = None,
+        allow: Sequence[str] = (),
+        password: str | None = None,
+        largest_frame: int = LARGEST_FRAME,
+    ) -> None:
+        lock = _choose_lock(address, identity, allow, password)
         super().__init__(address, zmq.ROUTER)
-        self._authenticator: ThreadAuthenticator | None = None
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, largest_frame)
+        self.socket.sndhwm = _MOST_ANSWERS
+        if lock is not None:
+            Gate(self._context, lock).guard(self.socket)
         if address.scheme == "tcp" and identity is not None:
-            self._lock(identity, allow)
+            self.socket.curve_publickey, self.socket.curve_secretkey = identity.as_z85()
+            self.socket.curve_server = True
+        elif address.scheme == "tcp+plain":
+            self.socket.plain_server = True
         try:
             self.socket.bind(address.endpoint)
         except zmq.ZMQError as error:
             self.close()
             raise AddressError(f"cannot listen on {address.endpoint}: {error.strerror}") from error
 
-    def _lock(self, identity: Identity, allow: Sequence[str]) -> None:
-        self._authenticator = ThreadAuthenticator(self._context)
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(credentials_provider=_AllowList(allow))
-        self.socket.curve_publickey, self.socket.curve_secretkey = identity.as_z85()
-        self.socket.curve_server = True
-
     @property
     def endpoint(self) -> str:
         """Where it really listens: a port of 0 or ``*`` has become a number."""
-        return str(self.socket.get_string(zmq.LAST_ENDPOINT))
+        _, _, place = self.socket.get_string(zmq.LAST_ENDPOINT).partition("://")
+        return f"{self.address.scheme}://{place}"
 
     def receive(self) -> tuple[bytes, list[memoryview]]:
         """(client, frames) of the next message; frames[0] is its header."""
-        client, *frames = self.socket.recv_multipart(copy=False)
-        return client.bytes, [frame.buffer for frame in frames]
+        client, *frames = _receive_frames(self.socket)
+        return bytes(client), frames
 
     def send(self, client: bytes, message: Message, frames: Sequence[Frame] = ()) -> bool:
-        """Answer ``client``; False if it is no longer there."""
+        """Answer ``client``; False if it is no longer there, or takes no answers any more."""
         try:
-            self.socket.send_multipart([client, encode(message), *frames], copy=False)
+            self.socket.send_multipart([client, encode(message), *frames], zmq.NOBLOCK, copy=False)
         except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False
             raise
         return True
 
     def close(self) -> None:
-        if self._authenticator is not None:
-            self._authenticator.stop()
         if self.address.scheme == "inproc" and not self.socket.closed:
             with contextlib.suppress(zmq.ZMQError):  # else the name stays taken for a while
                 self.socket.unbind(self.address.endpoint)
         super().close()
 
 
+def _choose_lock(
+    address: Address, identity: Identity | None, allow: Sequence[str], password: str | None
+) -> Lock | None:
+    """What guards a listening socket: over tcp, never nothing. Raises AddressError."""
+    if address.scheme == "tcp":
+        if identity is not None and allow:
+            return KnownKeys(allow)
+        raise AddressError(
+            f"{address.endpoint} is reached by anyone on the network; say which keys may "
+            "connect: --allow PUBLIC_KEY (the client's `glinthawk keygen` prints it)"
+        )
+    if address.password is not None:
+        raise AddressError(
+            "a worker's password does not stand in its address, where every user of the machine "
+            "can read it; write it into a file: --password-file FILE"
+        )
+    if address.scheme == "tcp+plain":
+        if password is not None:
+            return Password(password)
+        raise AddressError(
+            f"{address.endpoint} is reached by anyone on the network; say what they must know: "
+            "--password-file FILE"
+        )
+    return None
+
+
 class ClientChannel(_Channel):
-    """The end of who asks. Counts the bytes that cross it; notices when the other side goes away.
+    """The end of who asks. Counts the bytes that cross it; notices when the other side goes away,
+    or says nothing for ``silence_s`` seconds, after which the other side gives this one up, too.
 
     ``hears`` is the union of messages that may come.
     """
 
     def __init__(
-        self, address: Address, identity: Identity | None = None, hears: object = FromWorker
+        self,
+        address: Address,
+        identity: Identity | None = None,
+        silence_s: float = WORKER_TIMEOUT_S,
+        hears: object = FromWorker,
     ) -> None:
+        if address.scheme == "tcp+plain" and address.password is None:
+            raise AddressError(
+                "tcp+plain needs the password: tcp+plain://host:port?password=PASSWORD"
+            )
         super().__init__(address, zmq.DEALER)
+        self._silence_s = silence_s
         self._hears = hears
         self._monitor: zmq.Socket[bytes] | None = None
+        self.socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_FRAME)
+        self._ask_for_life()
         if address.scheme == "tcp":
             identity = identity or Identity.load()
             self.socket.curve_publickey, self.socket.curve_secretkey = identity.as_z85()
             self.socket.curve_serverkey = to_z85(address.key or identity.public)
+        elif address.password is not None:
+            self.socket.plain_username = b"glinthawk"
+            self.socket.plain_password = address.password.encode()
         if address.scheme != "inproc":
             self._monitor = self.socket.get_monitor_socket()
         try:
@@ -164,6 +212,14 @@ class ClientChannel(_Channel):
         except zmq.ZMQError as error:
             self.close()
             raise AddressError(f"cannot connect to {address.endpoint}: {error.strerror}") from error
+
+    def _ask_for_life(self) -> None:
+        """Heartbeats go out from here alone; each says how long the other side shall wait for the
+        next, so that one setting holds for both ends."""
+        silence_ms = round(1000 * self._silence_s)
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, silence_ms // _HEARTBEATS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, silence_ms - silence_ms // _HEARTBEATS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TTL, silence_ms)
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
@@ -186,7 +242,7 @@ class ClientChannel(_Channel):
         Raises WorkerLost once the connection broke and nothing is left to read.
         """
         with contextlib.suppress(zmq.Again):
-            frames = [frame.buffer for frame in self.socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+            frames = _receive_frames(self.socket, zmq.NOBLOCK)
             message = decode(frames[0], self._hears)
             return message, frames[1:], sum(frame.nbytes for frame in frames)
         self._check_connection()
@@ -202,7 +258,7 @@ class ClientChannel(_Channel):
             self.wait(left)
         raise WorkerLost(
             f"no answer from {self.address.endpoint} in {timeout_s:g} s: is the worker running, "
-            "and do both sides know each other's key (`glinthawk keygen`)?"
+            "and do both sides know each other's key (`glinthawk keygen`), or the same password?"
         )
 
     def wait(self, timeout_s: float) -> None:
@@ -216,12 +272,27 @@ class ClientChannel(_Channel):
         while self._monitor is not None and self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)["event"]
             if event in _REFUSALS:
-                raise WorkerLost(
-                    f"{self.address.endpoint} refused the connection: give its public key "
-                    "(tcp://host:port?key=...), and let it --allow yours (`glinthawk keygen`)"
-                )
+                raise WorkerLost(f"{self.address.endpoint} refused the connection: {self._advice}")
             if event == zmq.EVENT_DISCONNECTED:
-                raise WorkerLost(f"the connection to {self.address.endpoint} broke")
+                self._disconnect()
+                raise WorkerLost(
+                    f"the connection to {self.address.endpoint} broke, or was silent for "
+                    f"{self._silence_s:g} s (--worker-timeout)"
+                )
+
+    @property
+    def _advice(self) -> str:
+        if self.address.scheme == "tcp+plain":
+            return "is the password that of its --password-file, and does it listen on tcp+plain?"
+        return (
+            "give its public key (tcp://host:port?key=...), and let it --allow yours "
+            "(`glinthawk keygen`)"
+        )
+
+    def _disconnect(self) -> None:
+        """ZeroMQ would connect again, and deliver to who knows nothing of what came before."""
+        with contextlib.suppress(zmq.ZMQError):
+            self.socket.disconnect(self.address.endpoint)
 
     def close(self) -> None:
         if self._monitor is not None and not self.socket.closed:

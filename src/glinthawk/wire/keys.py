@@ -1,4 +1,5 @@
-"""Who may talk to whom over TCP: CURVE key pairs, kept in a file, written in hexadecimal."""
+"""Who may talk to whom over TCP: CURVE key pairs, kept in a file, written in hexadecimal; and
+passwords, where a network is trusted."""
 
 import json
 import os
@@ -11,9 +12,18 @@ from zmq.utils import z85
 
 from glinthawk.core.errors import AddressError
 
-__all__ = ["Identity", "check_key", "default_identity_path", "to_z85"]
+__all__ = [
+    "Identity",
+    "check_key",
+    "check_password",
+    "default_identity_path",
+    "load_password",
+    "to_z85",
+]
 
 _KEY = re.compile(r"[0-9a-f]{64}")
+#: What ZeroMQ takes.
+_PASSWORD_BYTES = 255
 
 
 def default_identity_path() -> Path:
@@ -28,6 +38,25 @@ def check_key(text: str) -> str:
             f"{text!r} is not a key: 64 hexadecimal digits, as `glinthawk keygen` prints them"
         )
     return text
+
+
+def check_password(text: str) -> str:
+    """``text`` if it can be a password. Raises AddressError that does not show it."""
+    if not 0 < len(text.encode(errors="replace")) <= _PASSWORD_BYTES or not text.isprintable():
+        raise AddressError(
+            f"a password has 1 to {_PASSWORD_BYTES} bytes of printable text; "
+            "`openssl rand -hex 32` makes a good one"
+        )
+    return text
+
+
+def load_password(path: Path) -> str:
+    """The password in the first line of ``path``, without the blanks around it."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AddressError(f"cannot read the password in {path}: {error}") from None
+    return check_password(lines[0].strip() if lines else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ once a step and a layer's parcel is nothing but a few bytes and its tensors.
 
 Frames are raw little-endian elements, row-major: q (T, H, D), k (T, K, D), v (T, K, Dv),
 o (T, H, Dv), in the session's ``wire_dtype``.
+
+A list says how long it is before its elements come, and the decoder takes memory for as many: so
+every list here has a greatest length. What numbers mean is for the receiver to check.
 """
 
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -45,6 +48,17 @@ __all__ = [
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
 VERSION = 2
 
+#: The sequences of one step or release, and the layers of a model: more than anybody has.
+_MOST_SEQUENCES, _MOST_LAYERS = 1 << 20, 4096
+
+_Column = Annotated[list[int], msgspec.Meta(max_length=_MOST_SEQUENCES)]
+_Forks = Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=_MOST_SEQUENCES)]
+_Layers = Annotated[list[AttentionLayer], msgspec.Meta(max_length=_MOST_LAYERS)]
+#: What a worker counted.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+_Size = Annotated[int, msgspec.Meta(ge=1, le=(1 << 31) - 1)]
+
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=str.lower, omit_defaults=True):
     """Arrays instead of maps on the wire: field names would outweigh the fields."""
@@ -53,16 +67,16 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=str.lower, omit_
 class Spans(msgspec.Struct, frozen=True, array_like=True):
     """New tokens of some sequences; three lists of one length."""
 
-    sequences: list[int]
-    starts: list[int]
-    lengths: list[int]
+    sequences: _Column
+    starts: _Column
+    lengths: _Column
 
 
 class Open(Message, frozen=True):
     """Begin a session: the worker gives all its KV memory to this model."""
 
     version: int
-    layers: list[AttentionLayer]
+    layers: _Layers
     wire_dtype: str
     kv_dtype: str
 
@@ -72,13 +86,13 @@ class Begin(Message, frozen=True):
 
     ``extends`` continue what the worker holds, mostly by one token, and are attended there;
     ``prompts`` are only kept. A fork (source, sequence, n) lets a new sequence begin with the first
-    n tokens of another.
+    n tokens of another; it is one of the step's. A sequence is in one step at a time.
     """
 
     step: int
     extends: Spans
     prompts: Spans
-    forks: list[tuple[int, int, int]] = []
+    forks: _Forks = []
 
 
 class Attend(Message, frozen=True):
@@ -96,9 +110,9 @@ class Store(Message, frozen=True):
 
 
 class Release(Message, frozen=True):
-    """Forget these sequences."""
+    """Forget these sequences, none of which may be in a step."""
 
-    sequences: list[int]
+    sequences: _Column
 
 
 class Abandon(Message, frozen=True):
@@ -118,9 +132,9 @@ class Bye(Message, frozen=True):
 class Opened(Message, frozen=True):
     """The session stands."""
 
-    num_pages: int
-    page_tokens: int
-    threads: int
+    num_pages: _Size
+    page_tokens: _Size
+    threads: _Count
 
 
 class Attended(Message, frozen=True):
@@ -128,7 +142,7 @@ class Attended(Message, frozen=True):
 
     step: int
     layer: int
-    us: int
+    us: _Count
 
 
 class Stored(Message, frozen=True):
@@ -140,8 +154,8 @@ class Stored(Message, frozen=True):
 class Stats(Message, frozen=True):
     """What the worker did in this session."""
 
-    busy_s: float
-    kv_bytes_peak: int
+    busy_s: _Seconds
+    kv_bytes_peak: _Count
 
 
 class Fault(Message, frozen=True):

@@ -1,0 +1,130 @@
+"""Two tiers over links of different length, decoding in steady state with KV to spare.
+
+The same batches, in one session, over a relay whose delay changes: the latencies take turns in
+rounds, and a figure is the median of its windows. As many batches are under way as ``auto`` takes
+for the round trip that is measured.
+"""
+
+import json
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+
+from glinthawk.bench.decoding import Decoding, dense_seconds
+from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home
+from glinthawk.bench.models import load_shape
+from glinthawk.bench.relay import Relay
+from glinthawk.runtime.tuning import MOST_IN_FLIGHT, batches_to_hide, round_trip
+from glinthawk.tier1.homes import RemoteHome
+from glinthawk.tier1.loader import LoadedModel
+
+__all__ = ["Link", "Plan", "measure_links", "run"]
+
+_Write = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Batches of ``batch`` sequences of ``context`` tokens; in each of the ``rounds``, a window of
+    ``seconds`` at least and ``steps`` steps of each batch for every latency."""
+
+    model: str = "M"
+    context: int = 64
+    batch: int = 128
+    #: Milliseconds each way; shares are of the first one's speed.
+    latencies: tuple[int, ...] = (0, 2, 10, 50, 100)
+    rounds: int = 3
+    seconds: float = 2.0
+    steps: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Generated tokens a second over a link of ``ms`` each way."""
+
+    ms: int
+    #: From a question to its answer, as measured.
+    round_trip_ms: float
+    batches: int
+    tokens_per_s: float
+    #: Of the speed without latency.
+    share: float
+    #: Between the fastest and the slowest window, over the median.
+    spread: float
+
+
+def run(write: _Write, *, quick: bool = False) -> None:
+    """Measure, and write lines as they come; the last one is a JSON object."""
+    plan = Plan(batch=32, latencies=(0, 10), rounds=2, seconds=1.0) if quick else Plan()
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    torch.manual_seed(0)
+    torch.set_num_threads(len(cores))
+    links = measure_links(plan, load_shape(plan.model), cores, write)
+    write(json.dumps({"model": plan.model, "rows": [asdict(link) for link in links]}))
+
+
+def measure_links(plan: Plan, loaded: LoadedModel, cores: list[int], write: _Write) -> list[Link]:
+    """A link for each latency of ``plan``: Tier 1 on the first core, the worker on the others."""
+    with on_cores(cores[:1]):
+        step_s = dense_seconds(loaded, plan.batch)
+    write(
+        f"batches of {plan.batch} at context {plan.context}; "
+        f"roof: dense step {plan.batch / step_s:.1f} tokens/s"
+    )
+    most = plan.batch * MOST_IN_FLIGHT  # memory is taken as it is used
+    num_bytes = kv_bytes(loaded.spec.layers, most, plan.context, loaded.spec.dtype)
+    with (
+        far_worker_on(cores[1:] or cores, num_bytes) as (address, relay),
+        on_cores(cores[:1]),
+        open_home(address, loaded, loaded.spec.dtype) as home,
+    ):
+        trips = [_round_trip(relay, home, ms) for ms in plan.latencies]
+        layer_s = step_s / len(loaded.spec.layers)
+        batches = [batches_to_hide(trip, layer_s) for trip in trips]
+        decoding = Decoding(loaded, home, plan.context, [plan.batch] * max(batches))
+        speeds = _take_turns(plan, relay, decoding, batches)
+    links: list[Link] = []
+    for ms, trip, count, windows in zip(plan.latencies, trips, batches, speeds, strict=True):
+        links.append(_link(ms, trip, count, windows, links[0].tokens_per_s if links else None))
+        write(_describe(links[-1]))
+    return links
+
+
+def _round_trip(relay: Relay, home: RemoteHome, ms: int) -> float:
+    relay.set_delay(1e-3 * ms)
+    return round_trip(home)
+
+
+def _take_turns(
+    plan: Plan, relay: Relay, decoding: Decoding, batches: list[int]
+) -> list[list[float]]:
+    """Tokens a second of every window, a list for each latency."""
+    speeds: list[list[float]] = [[] for _ in plan.latencies]
+    for _ in range(plan.rounds):
+        for windows, ms, count in zip(speeds, plan.latencies, batches, strict=True):
+            relay.set_delay(1e-3 * ms)
+            windows.append(decoding.speed(plan.seconds, plan.steps, count))
+    return speeds
+
+
+def _link(ms: int, trip_s: float, batches: int, windows: list[float], base: float | None) -> Link:
+    speed = statistics.median(windows)
+    return Link(
+        ms,
+        round(1e3 * trip_s, 2),
+        batches,
+        round(speed, 1),
+        round(speed / base, 3) if base else 1.0,
+        round((max(windows) - min(windows)) / speed, 3),
+    )
+
+
+def _describe(link: Link) -> str:
+    return (
+        f"{link.ms} ms each way (round trip {link.round_trip_ms:.1f} ms), {link.batches} batches: "
+        f"{link.tokens_per_s:.1f} tokens/s, {link.share:.3f} of that without latency "
+        f"(windows within {link.spread:.1%})"
+    )

@@ -1,0 +1,175 @@
+"""Whatever a worker answers: Tier 1 goes on, or ends with an error that names the worker."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from typing import get_args
+
+import pytest
+import zmq
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from msgspec import inspect
+
+from cluster import pages_bytes
+from families import make_model
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import UsageError, WireError, WorkerError
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request
+from glinthawk.runtime.run import assemble
+from glinthawk.tier1.homes import RemoteHome
+from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier2.worker import Worker
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.messages import (
+    Attended,
+    Fault,
+    FromWorker,
+    Opened,
+    Stats,
+    Stored,
+    encode,
+)
+from message_values import values
+
+QUIET = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+_NEW = 4
+_ROWS, _HEADS, _HEAD_BYTES = 3, 4, 64
+_names = count()
+#: Steps and layers that there are, and some that never are.
+_NUMBERS = st.sampled_from([*range(7), 32, -1, 2**31, 2**63 - 1, 2**64 - 1, -(2**63)])
+_FLOATS = st.sampled_from([0.0, -1.0, 1e300, float("nan"), float("inf")])
+_WILD = st.one_of(
+    [values(inspect.type_info(kind), _NUMBERS, _FLOATS) for kind in get_args(FromWorker)]
+)
+_SIZES = st.sampled_from([0, 1, *(_HEADS * _HEAD_BYTES * rows for rows in range(1, _ROWS + 1))])
+_RAW = st.tuples(_WILD, st.lists(_SIZES.map(bytes), max_size=3)).map(
+    lambda said: [encode(said[0]), *said[1]]
+) | st.lists(st.binary(max_size=40), min_size=1, max_size=4)
+#: What is said before each of the true answers.
+_STORM = st.lists(st.lists(_RAW, max_size=2), max_size=12)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    path = make_model(tmp_path_factory.mktemp("model"), "llama")
+    return load_model(EngineConfig(model=str(path)))
+
+
+@contextmanager
+def liar(loaded: LoadedModel, storm: list[list[list[bytes]]]) -> Iterator[Address]:
+    """A worker that answers as it should, and says something else before each answer."""
+    worker, bursts = Worker(pages_bytes(loaded, 16), lambda _: False), iter(storm)
+    address, stop = Address.parse(f"inproc://liar-{next(_names)}"), threading.Event()
+
+    def serve(channel: ServerChannel) -> None:
+        while not stop.is_set():
+            client, frames = channel.receive()
+            answer = worker.handle(client, frames)
+            if answer is not None:
+                with suppress(zmq.ZMQError):  # the client may have had enough
+                    for lie in next(bursts, []):
+                        channel.socket.send_multipart([client, *lie])
+                channel.send(client, *answer)
+
+    with ServerChannel(address) as channel:
+        thread = threading.Thread(target=serve, args=(channel,))
+        thread.start()
+        try:
+            yield address
+        finally:
+            stop.set()
+            with ClientChannel(address) as bell:
+                bell.socket.send(b"")
+                thread.join()
+
+
+def generate(loaded: LoadedModel, address: Address, in_flight: int = 1) -> dict[int, list[int]]:
+    """Three answers by way of the worker."""
+    spec = loaded.spec
+    home = RemoteHome(1, ClientChannel(address), spec, loaded.model.device)
+    try:
+        home.open(spec, "float32")
+        home.await_open(60)
+        config = EngineConfig(model=spec.name, batch_size=_ROWS, batches_in_flight=in_flight)
+        run = assemble(config, loaded, "float32", [home])
+        params = SamplingParams(temperature=0, max_tokens=_NEW, ignore_eos=True)
+        requests = [Request(i, (5 + i, 9, 11), params, 0, _NEW) for i in range(_ROWS)]
+        answers = {s.id: s.output for s in run.engine.generate(requests)}
+        run.stats()
+        return answers
+    finally:
+        home.close()
+
+
+def test_a_worker_that_does_not_lie_is_believed(loaded: LoadedModel) -> None:
+    with liar(loaded, []) as address:
+        answers = generate(loaded, address)
+    assert [len(output) for output in answers.values()] == [_NEW] * _ROWS
+
+
+@settings(QUIET, max_examples=150)
+@given(storm=_STORM)
+@example(storm=[[], [], [[encode(Attended(0, 2**40, 1)), bytes(256)]]])
+@example(storm=[[], [[encode(Attended(0, 0, 1)), bytes(256)]]])
+@example(storm=[[], [], [[encode(Stored(1))]]])
+@example(storm=[[[encode(Opened(5, 32, 2**62))]]])
+def test_no_answer_raises_anything_but_an_error_with_a_next_step(
+    loaded: LoadedModel, storm: list[list[list[bytes]]]
+) -> None:
+    with liar(loaded, storm) as address:
+        try:
+            answers = generate(loaded, address, in_flight=2)
+        except (WorkerError, UsageError):  # usage: of a worker that claims to have no room
+            return
+    assert sorted(answers) == [0, 1, 2]
+
+
+#: Before which answer (Opened, then the prompts' Stored, then an Attended a layer), what, and why
+#: it is not believed.
+_LIES: dict[str, tuple[int, list[bytes], str]] = {
+    "a layer that is not there": (2, [encode(Attended(1, 99, 1)), bytes(_ROWS * 256)], "asked"),
+    "a layer below zero": (2, [encode(Attended(1, -1, 1)), bytes(_ROWS * 256)], "asked"),
+    "another layer": (2, [encode(Attended(1, 1, 1)), bytes(_ROWS * 256)], "asked"),
+    "an output of prompts": (1, [encode(Attended(0, 0, 1))], "asked"),
+    "an output too short": (2, [encode(Attended(1, 0, 1)), bytes(7)], "wrong size"),
+    "no output": (2, [encode(Attended(1, 0, 1))], "wrong size"),
+    "two outputs": (2, [encode(Attended(1, 0, 1)), *[bytes(_ROWS * 256)] * 2], "wrong size"),
+    "a step without prompts as stored": (2, [encode(Stored(1))], "asked"),
+    "a time below zero": (2, [encode(Attended(1, 0, -1)), bytes(_ROWS * 256)], "not a message"),
+    "other pages": (0, [encode(Opened(64, 16, 1))], "pages of 16 tokens"),
+    "no pages": (0, [encode(Opened(0, 32, 1))], "not a message"),
+    "stats beyond belief": (0, [encode(Stats(float("nan"), 5))], "not a message"),
+    "stats that nobody wants": (0, [encode(Stats(1.0, 5))], "unexpected"),
+    "garbage": (2, [b"garbage"], "not a message"),
+    "no header": (2, [b""], "not a message"),
+}
+
+
+@pytest.mark.parametrize("kind", list(_LIES))
+def test_a_lie_is_an_error_that_says_why(loaded: LoadedModel, kind: str) -> None:
+    when, lie, reason = _LIES[kind]
+    storm: list[list[list[bytes]]] = [*([] for _ in range(when)), [lie]]
+    with liar(loaded, storm) as address, pytest.raises(WireError, match=reason):
+        generate(loaded, address)
+
+
+def test_an_answer_that_comes_twice_is_an_error(loaded: LoadedModel) -> None:
+    """It would be taken for the output of a layer that is under way at home."""
+    lie = [encode(Attended(1, 0, 1)), bytes(_ROWS * 256)]
+    with liar(loaded, [[], [], [lie, lie]]) as address, pytest.raises(WireError, match="asked"):
+        generate(loaded, address)
+
+
+def test_what_a_worker_says_is_fit_for_a_terminal(loaded: LoadedModel) -> None:
+    lie = [encode(Fault("\x1b[2J\nrun rm -rf" + "!" * 100_000))]
+    with liar(loaded, [[lie]]) as address, pytest.raises(WorkerError) as caught:
+        generate(loaded, address)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 2000
