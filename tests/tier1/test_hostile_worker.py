@@ -18,7 +18,8 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError, WireError, WorkerError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import assemble
+from glinthawk.runtime.opening import join_homes
+from glinthawk.runtime.run import run_on
 from glinthawk.tier1.homes import RemoteHome
 from glinthawk.tier1.loader import LoadedModel, load_model
 from glinthawk.tier2.worker import Worker
@@ -98,7 +99,7 @@ def generate(loaded: LoadedModel, address: Address, in_flight: int = 1) -> dict[
         home.open(spec, "float32")
         home.await_open(60)
         config = EngineConfig(model=spec.name, batch_size=_ROWS, batches_in_flight=in_flight)
-        run = assemble(config, loaded, "float32", [home])
+        run = run_on(config, join_homes(config, loaded, [home]))
         params = SamplingParams(temperature=0, max_tokens=_NEW, ignore_eos=True)
         requests = [Request(i, (5 + i, 9, 11), params, 0, _NEW) for i in range(_ROWS)]
         answers = {s.id: s.output for s in run.engine.generate(requests)}

@@ -120,7 +120,8 @@ class LocalNode:
         return usage
 
     def _lost(self, error: WorkerError) -> HomeLost:
-        if error.home is None:
+        is_last = self._seats is None and len(self._homes) == 1
+        if error.home is None or is_last:
             raise error
         self._faults[error.home] += not isinstance(error, WorkerLost)
         if self._faults[error.home] > _MOST_FAULTS:
