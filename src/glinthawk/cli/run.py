@@ -29,8 +29,22 @@ def run(
         ),
     ] = None,
     cluster: Annotated[
-        Path | None,
-        typer.Option(help="TOML file of the nodes and workers to lay the model over."),
+        str | None,
+        typer.Option(
+            help="TOML file of the nodes and workers to lay the model over; or ray: they are "
+            "actors of the Ray cluster that runs here, or of one that is started for this run."
+        ),
+    ] = None,
+    slices: Annotated[
+        int | None,
+        typer.Option(help="With --cluster ray: nodes in a row. Default: one for every GPU, or 1."),
+    ] = None,
+    workers_per_slice: Annotated[
+        int | None,
+        typer.Option(
+            help="With --cluster ray: workers of each node, with --worker-kv each. Default: one "
+            "for every machine."
+        ),
     ] = None,
     tier1_kv: Annotated[
         str | None,
@@ -122,7 +136,9 @@ def run(
         max_model_len=max_model_len,
         seed=seed,
         identity=str(identity) if identity else None,
-        cluster=str(cluster) if cluster else None,
+        cluster=cluster,
+        slices=slices,
+        workers_per_slice=workers_per_slice,
         wait_for_workers=wait_for_workers,
         worker_timeout=worker_timeout,
     )

@@ -9,6 +9,7 @@ from glinthawk.core.units import parse_size
 __all__ = [
     "PAGE_TOKENS",
     "PRIVATE_FOLDER",
+    "RAY",
     "WORKER_TIMEOUT_S",
     "Auto",
     "Dense",
@@ -29,6 +30,8 @@ PRIVATE_FOLDER = "glinthawk-run-"
 WORKER_TIMEOUT_S = 30.0
 #: What heartbeats can say.
 _SHORTEST_TIMEOUT_S, _LONGEST_TIMEOUT_S = 0.1, 6000.0
+#: In place of a cluster file: nodes and workers are actors of a Ray cluster.
+RAY = "ray"
 
 Auto = Literal["auto"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -72,8 +75,12 @@ class EngineConfig:
     seed: int = 0
     #: File of the key pair with which tcp workers are joined; None is the user's own.
     identity: str | None = None
-    #: File of the machines that the model is laid over (core/cluster.py); None is this one.
+    #: File of the machines that the model is laid over (core/cluster.py), or ``ray``; None is this
+    #: one.
     cluster: str | None = None
+    #: On Ray: nodes, None is one for every GPU; workers of each, None is one for every machine.
+    slices: int | None = None
+    workers_per_slice: int | None = None
     #: Seconds that a job waits for a worker when none is left.
     wait_for_workers: float = 60.0
     #: Seconds of silence after which a worker is given up, and a worker gives up this run.
@@ -98,10 +105,19 @@ class EngineConfig:
             raise UsageError(f"seed must be a 64-bit integer, not {self.seed}")
         if self.max_model_len is not None and self.max_model_len < 2:
             raise UsageError("max_model_len must be at least 2: one token in, one out")
+        self._check_places()
+
+    def _check_places(self) -> None:
         if self.cluster is not None and self.tier2:
-            raise UsageError("the cluster file names the workers; leave tier2 out")
+            raise UsageError("the cluster names the workers; leave tier2 out")
         _check_timeout(self.worker_timeout)
-        if not self.tier2 and self.tier1_kv_bytes == 0:
+        for name, least in (("slices", 1), ("workers_per_slice", 0)):
+            value = getattr(self, name)
+            if value is not None and self.cluster != RAY:
+                raise UsageError(f"{name} goes with cluster {RAY} only")
+            if value is not None and value < least:
+                raise UsageError(f"{name} must be at least {least}, not {value}")
+        if self.cluster is None and not self.tier2 and self.tier1_kv_bytes == 0:
             raise UsageError(
                 "there is no memory for the KV cache: give tier1_kv a size or name workers in tier2"
             )

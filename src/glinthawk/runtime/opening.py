@@ -61,7 +61,7 @@ def open_node(
     sample: Sampler = sample_batch,
     loaded: LoadedModel | None = None,
     cores: int | None = None,
-    identity_file: Path | None = None,
+    identity: Identity | Path | None = None,
 ) -> Iterator[OpenNode]:
     """Start workers, load and check the model (or ``part`` of it, unless it is ``loaded`` already),
     open a session at every home. ``cores`` are for the node and the workers it starts.
@@ -71,9 +71,9 @@ def open_node(
     num_local, addresses = parse_tier2(config.tier2)
     tier1_threads, worker_threads = share_threads(num_local, cores)
     torch.set_num_threads(tier1_threads)
-    if identity_file is None and config.identity is not None:
-        identity_file = Path(config.identity)
-    identity = load_identity(identity_file, addresses)
+    if identity is None and config.identity is not None:
+        identity = Path(config.identity)
+    identity = load_identity(identity, addresses)
     with ExitStack() as stack:
         workers = stack.enter_context(
             local_workers(num_local, config.worker_kv_bytes, worker_threads)
@@ -120,11 +120,11 @@ def share_threads(num_local: int, cores: int | None = None) -> tuple[int, int]:
     return max(1, cores - num_local * each), each
 
 
-def load_identity(file: Path | None, addresses: Sequence[Address]) -> Identity | None:
-    """The key pair in ``file``, or this user's. Only if it is needed: it is made at first use."""
+def load_identity(source: Identity | Path | None, addresses: Sequence[Address]) -> Identity | None:
+    """A key pair, that in a file, or this user's. Only if it is needed: it is made at first use."""
     if not any(address.scheme == "tcp" for address in addresses):
         return None
-    return Identity.load(file)
+    return source if isinstance(source, Identity) else Identity.load(source)
 
 
 def _reach(address: Address, identity: Identity | None) -> None:

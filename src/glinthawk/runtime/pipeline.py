@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import zmq
 
 from glinthawk.core import errors
 from glinthawk.core.batch import Batch, Span
-from glinthawk.core.cluster import LOCAL, Cluster, NodePlan
-from glinthawk.core.config import EngineConfig
+from glinthawk.core.cluster import NodePlan
+from glinthawk.core.config import RAY, EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError, WireError, WorkerLost
 from glinthawk.core.slices import LayerSlice, split_layers
-from glinthawk.runtime.opening import load_identity, share_cores
-from glinthawk.runtime.processes import LocalProcesses, local_nodes, parse_tier2
+from glinthawk.core.source import resolve_model
+from glinthawk.runtime.places import Processes, open_places
+from glinthawk.runtime.processes import parse_tier2
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.pace import Pace
@@ -82,10 +83,10 @@ class Pipeline:
     """Tier 1 over ``stages``; ``processes`` are those of them that were started here."""
 
     def __init__(
-        self, loads: list[tuple[Address, Load]], identity: Identity | None, local: LocalProcesses
+        self, loads: list[tuple[Address, Load]], identity: Identity | None, processes: Processes
     ) -> None:
         self._stages = [_Stage(i, address, load) for i, (address, load) in enumerate(loads)]
-        self._identity, self._local = identity, local
+        self._identity, self._processes = identity, processes
         self._running: dict[int, Batch] = {}
         #: Tokens of each sequence that the nodes know, and where it lives.
         self._known: dict[int, tuple[int, int]] = {}
@@ -108,7 +109,7 @@ class Pipeline:
             self._begin(stage)
         deadline = time.monotonic() + _LOAD_S
         while not self._is_complete():
-            self._local.check()
+            self._processes.check()
             self._look(_LOOK_S)
             if time.monotonic() > deadline:
                 raise WorkerLost(f"the nodes have not loaded the model in {_LOAD_S:g} s")
@@ -210,7 +211,7 @@ class Pipeline:
     def _hear(self, stage: _Stage) -> None:
         if stage.channel is None:
             if time.monotonic() >= stage.retry_s:
-                self._local.revive()
+                self._processes.revive()
                 self._begin(stage)
             return
         try:
@@ -309,36 +310,23 @@ class Pipeline:
 
 @contextmanager
 def open_pipeline(config: EngineConfig) -> Iterator[Pipeline]:
-    """Start the nodes that are to run here, and load every node's slice."""
-    assert config.cluster is not None
-    nodes = Cluster.load(Path(config.cluster)).nodes
-    num_local = sum(node.address == LOCAL for node in nodes)
-    with ExitStack() as stack:
-        local = stack.enter_context(local_nodes(num_local, share_cores(num_local)))
-        here = iter(local.addresses)
-        addresses = [
-            next(here) if node.address == LOCAL else Address.parse(node.address) for node in nodes
-        ]
-        identity_file = Path(config.identity) if config.identity else None
-        identity = load_identity(identity_file, addresses)
-        loads = _loads(config, nodes, addresses)
-        pipeline = stack.enter_context(
-            Pipeline(list(zip(addresses, loads, strict=True)), identity, local)
-        )
-        pipeline.open()
-        yield pipeline
+    """Start the nodes that the run starts itself, and load every node's slice."""
+    with open_places(config) as places:
+        loads = _loads(config, places.nodes)
+        with Pipeline(loads, places.identity, places.processes) as pipeline:
+            pipeline.open()
+            yield pipeline
 
 
-def _loads(
-    config: EngineConfig, nodes: tuple[NodePlan, ...], addresses: list[Address]
-) -> list[Load]:
+def _loads(config: EngineConfig, nodes: tuple[NodePlan, ...]) -> list[tuple[Address, Load]]:
     configs = [_node_config(config, node) for node in nodes]
     _check_alike(configs)
     parts = _parts(count_layers(config), nodes)
-    following = [address.text for address in addresses[1:]]
+    addresses = [Address.parse(node.address) for node in nodes]
+    following = [*(address.text for address in addresses[1:]), None]
     return [
-        Load(VERSION, own, part, behind)
-        for own, part, behind in zip(configs, parts, [*following, None], strict=True)
+        (address, Load(VERSION, own, part, behind))
+        for address, own, part, behind in zip(addresses, configs, parts, following, strict=True)
     ]
 
 
@@ -385,7 +373,12 @@ def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:
         for name in ("tier1_kv", "worker_kv", "device")
         if getattr(node, name) is not None
     }
-    return replace(config, tier2=node.workers, cluster=None, identity=None, **own)
+    model = Path(resolve_model(config.model))
+    if config.cluster == RAY and model.is_dir():  # actors run in a folder of Ray's
+        own["model"] = str(model.resolve())
+    for name in ("cluster", "identity", "slices", "workers_per_slice"):
+        own[name] = None
+    return replace(config, tier2=node.workers, **own)
 
 
 def _error(kind: str, text: str) -> GlinthawkError:

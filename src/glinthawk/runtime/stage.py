@@ -38,6 +38,7 @@ from glinthawk.wire.control import (
     Sampled,
     Used,
 )
+from glinthawk.wire.keys import Identity
 from glinthawk.wire.messages import VERSION, Ask, Bye, Message, decode
 
 __all__ = ["serve_node"]
@@ -161,9 +162,9 @@ def _hidden_bytes(_batch: Batch, hidden: torch.Tensor) -> memoryview:
 class _NodeServer:
     """Serves one engine at a time; a new one takes over when the old one has gone."""
 
-    def __init__(self, channel: ServerChannel, identity_file: Path | None, cores: int | None):
+    def __init__(self, channel: ServerChannel, identity: Identity | Path | None, cores: int | None):
         self._channel = channel
-        self._identity_file, self._cores = identity_file, cores
+        self._identity, self._cores = identity, cores
         self._client: bytes | None = None
         self._stage: _Stage | None = None
         self._stack = ExitStack()
@@ -239,7 +240,7 @@ class _NodeServer:
         following = None
         if message.next is not None:
             address = Address.parse(message.next)
-            identity = load_identity(self._identity_file, [address])
+            identity = load_identity(self._identity, [address])
             following = self._stack.enter_context(
                 ClientChannel(address, identity, config.worker_timeout, FromNode)
             )
@@ -251,7 +252,7 @@ class _NodeServer:
                 sample=sample,
                 loaded=self._known_model(config, part),
                 cores=self._cores,
-                identity_file=self._identity_file,
+                identity=self._identity,
             )
         )
         self._loaded = (_model_key(config, part), opened.loaded)
@@ -297,9 +298,10 @@ def _describe(opened: OpenNode) -> Loaded:
 
 def serve_node(
     channel: ServerChannel,
-    identity_file: Path | None = None,
+    identity: Identity | Path | None = None,
     cores: int | None = None,
     lifeline: int | None = None,
 ) -> None:
-    """Serve until ``lifeline``, a readable file descriptor, reaches its end."""
-    _NodeServer(channel, identity_file, cores).serve(lifeline)
+    """Serve until ``lifeline``, a readable file descriptor, reaches its end. ``identity`` is the
+    key pair, or its file, with which workers and the next node are joined."""
+    _NodeServer(channel, identity, cores).serve(lifeline)
