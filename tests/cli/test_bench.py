@@ -19,7 +19,7 @@ ROWS = {
 
 @pytest.mark.parametrize("bench", list(ROWS))
 def test_a_quick_look_ends_with_its_figures(bench: str) -> None:
-    done = glinthawk("bench", bench, "--quick")
+    done = glinthawk("bench", bench, "--quick", timeout=600)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "roof" in lines[0]

@@ -81,7 +81,7 @@ class Row:
 
 def run(write: _Write, *, quick: bool = False, requests: int | None = None) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = Plan("M", 128, new=32) if quick else Plan()
+    plan = Plan("M", 24, new=16, capped=4) if quick else Plan()
     if requests is not None:
         plan = Plan(plan.model, requests, plan.prompt, plan.new)
     cores = sorted(os.sched_getaffinity(0))[:2]
