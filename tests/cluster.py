@@ -7,13 +7,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from glinthawk.bench.relay import slow_link
-from glinthawk.core.config import PAGE_TOKENS, EngineConfig
+from glinthawk.core.config import PAGE_TOKENS, EngineConfig, SplitAttention
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import Run, run_on
 from glinthawk.tier1.cut import Passes
-from glinthawk.tier1.homes import Home, LocalHome, RemoteHome
+from glinthawk.tier1.homes import Home, LocalHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.ranges import STRIPE_PAGES
+from glinthawk.tier1.splits import group_workers, make_home
 from glinthawk.tier1.staging import Staging
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.server import serve
@@ -71,7 +73,9 @@ def open_cluster(
     workers: int = 1,
     batches_in_flight: int = 1,
     tier1_pages: int = 0,
-    worker_pages: int = 64,
+    worker_pages: int | Sequence[int] = 64,
+    split: SplitAttention = "sequence",
+    stripe_pages: int = STRIPE_PAGES,
     batch_size: int = 8,
     batch_tokens: int = 2048,
     worker_device: str = "cpu",
@@ -81,7 +85,8 @@ def open_cluster(
     delay_s: float = 0.0,
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
-    ``ipc``, workers may be ``delay_s`` away each way."""
+    ``ipc``, workers may be ``delay_s`` away each way. ``worker_pages``, of each or of all alike,
+    are pages of all heads."""
     spec = loaded.spec
     config = EngineConfig(
         model=spec.name,
@@ -96,20 +101,22 @@ def open_cluster(
             kv_bytes = pages_bytes(loaded, tier1_pages)
             cache = KVCache(spec.layers, kv_bytes, "float32", loaded.model.device)
             homes.append(LocalHome(0, cache))
-        kv_bytes = pages_bytes(loaded, worker_pages)
-        places: Sequence[Address] = [
-            stack.enter_context(worker_thread(scheme, folder, kv_bytes, worker_device))
-            for _ in range(workers)
-        ]
-        for number, address in enumerate(places, start=1):
+        counts = [worker_pages] * workers if isinstance(worker_pages, int) else worker_pages
+        channels = []
+        for num_pages in counts:
+            kv_bytes = pages_bytes(loaded, num_pages)
+            worker = worker_thread(scheme, folder, kv_bytes, worker_device)
+            address = stack.enter_context(worker)
             if delay_s:
                 socket = Path(address.endpoint.removeprefix("ipc://"))
                 relay = stack.enter_context(slow_link(socket, delay_s))
                 address = Address.parse(f"ipc://{relay.path}")
-            channel = ClientChannel(address, IDENTITY)
-            home = RemoteHome(number, channel, spec, loaded.model.device, staging())
+            channels.append(stack.enter_context(ClientChannel(address, IDENTITY)))
+        for number, group in enumerate(group_workers(split, channels), start=1):
+            device = loaded.model.device
+            home = make_home(split, number, group, spec, device, staging, stripe_pages)
             stack.callback(home.close)
-            home.open(spec, "float32")
+            home.open("float32")
             home.await_open(10)
             homes.append(home)
         yield run_on(config, join_homes(config, loaded, homes, None, attention, passes))

@@ -142,9 +142,9 @@ private:
 
 Plan* make_plan(std::uintptr_t starts, std::uintptr_t lengths, std::size_t num_spans,
                 std::uintptr_t pages, std::size_t num_pages, std::uintptr_t offsets,
-                std::size_t num_rows, int page_limit, int page_tokens) {
+                std::uintptr_t oldest, std::size_t num_rows, int page_limit, int page_tokens) {
     return new Plan({pointer<int>(starts), pointer<int>(lengths), num_spans, pointer<int>(pages),
-                     num_pages, pointer<int>(offsets)},
+                     num_pages, pointer<int>(offsets), pointer<int>(oldest)},
                     num_rows, page_limit, page_tokens);
 }
 
@@ -205,8 +205,8 @@ NB_MODULE(_native, m) {
           "scaling"_a, "window"_a, "softcap"_a, "sinks"_a);
     nb::class_<Plan>(m, "Plan");
     m.def("make_plan", &make_plan, "starts"_a, "lengths"_a, "num_spans"_a, "pages"_a,
-          "num_pages"_a, "offsets"_a, "num_rows"_a, "page_limit"_a, "page_tokens"_a,
-          nb::rv_policy::take_ownership);
+          "num_pages"_a, "offsets"_a, "oldest"_a, "num_rows"_a, "page_limit"_a,
+          "page_tokens"_a, nb::rv_policy::take_ownership);
     nb::class_<Engine>(m, "Engine")
         .def(nb::init<const std::vector<LayerArgument>&, int, int, const std::string&, int,
                       const std::string&, std::uintptr_t, std::uintptr_t>(),

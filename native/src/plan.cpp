@@ -43,9 +43,11 @@ void Plan::add_span(const SpanView& table, std::size_t i, std::size_t& row) {
     require(first <= last && last <= (long long)pages_.size(), name + " has pages out of order");
     require((last - first) * page_tokens_ >= start + length,
             name + " has too few pages for its tokens");
+    const int oldest = table.oldest ? table.oldest[i] : 0;
+    require(0 <= oldest && oldest <= start, name + " sees nothing, or tokens below 0");
     row += std::size_t(length);
     require(row <= num_rows_, "a table has more rows than " + std::to_string(num_rows_));
-    spans_.push_back({int(start), int(length), int(row - length), pages_.data() + first});
+    spans_.push_back({int(start), int(length), int(row - length), pages_.data() + first, oldest});
 }
 
 void Plan::cut_pieces() {

@@ -1,6 +1,7 @@
 // A step's spans, checked once, and how their attention is cut into work for the threads.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <map>
 #include <memory>
@@ -26,12 +27,14 @@ struct SpanView {
     const int* pages;
     std::size_t num_pages;
     const int* offsets;  // (num_spans + 1,)
+    const int* oldest;   // (num_spans,), or none: every span sees its tokens from 0 on
 };
 
 struct Span {
     int start, length;
     int row;           // of its first token in the batch
     const int* pages;  // cover start + length tokens
+    int oldest;        // token that its rows see, whatever the window
     int end() const { return start + length; }
 };
 
@@ -40,10 +43,15 @@ struct Slice {
     int span;
     int position, tokens;  // of its queries
     int row;
+    int oldest;                  // token of its span that is seen
     int first_chunk, end_chunk;  // the chunks it sees
     std::size_t partial;         // index of its first partial row in its component, per KV head
     int end() const { return position + tokens; }
     bool sees(int chunk) const { return first_chunk <= chunk && chunk < end_chunk; }
+    // The first token that the query at `at` sees; window 0 is none.
+    int first_seen(int at, int window) const {
+        return window ? std::max(oldest, at - window + 1) : oldest;
+    }
 };
 
 // One chunk of KV against all query tokens of slices [first, end) that see it; their pages are the same.

@@ -64,7 +64,8 @@ private:
                 slice.position = at;
                 slice.tokens = std::min(tokens, span.end() - at);
                 slice.row = span.row + at - span.start;
-                slice.first_chunk = window_ ? std::max(0, at - window_ + 1) / kChunkTokens : 0;
+                slice.oldest = span.oldest;
+                slice.first_chunk = slice.first_seen(at, window_) / kChunkTokens;
                 slice.end_chunk = chunks_of(slice.end());
                 made_.slices.push_back(slice);
             }

@@ -69,7 +69,7 @@ Worker::Job Worker::look_up(const Unit& unit, const Item& item) const {
     for (int i = item.first_slice; i < item.end_slice; ++i) {
         const Slice& slice = schedule.slices[i];
         if (!slice.sees(item.chunk)) continue;
-        begin = std::min(begin, window ? std::max(0, slice.position - window + 1) : 0);
+        begin = std::min(begin, slice.first_seen(slice.position, window));
         end = std::max(end, slice.end());
     }
     Job job;
@@ -110,7 +110,7 @@ void Worker::gather_rows(const Job& job) {
             shared_.partials.get() + job.unit->first_partial + partial * shared_.row_floats;
         for (int token = 0; token < slice.tokens; ++token) {
             const int position = slice.position + token;
-            const int begin = shape.window ? std::max(0, position - shape.window + 1) : 0;
+            const int begin = slice.first_seen(position, shape.window);
             const std::size_t query = std::size_t(slice.row + token) * shape.num_heads +
                                       std::size_t(job.unit->head) * shape.group();
             for (int head = 0; head < shape.group(); ++head, state += shared_.row_floats)

@@ -34,6 +34,7 @@ def make_plan(
     pages: int,
     num_pages: int,
     offsets: int,
+    oldest: int,
     num_rows: int,
     page_limit: int,
     page_tokens: int,

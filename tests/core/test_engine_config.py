@@ -11,6 +11,8 @@ from glinthawk.core.errors import UsageError
 BAD: list[tuple[str, Any]] = [
     ("dtype", "int8"),
     ("dtype", ""),
+    ("split_attention", "rows"),
+    ("split_attention", "tokens"),
     ("kv_dtype", "float64"),
     ("device", "tpu"),
     ("load_format", "pickle"),

@@ -20,9 +20,9 @@ columns = st.lists(numbers, max_size=5).map(lambda x: torch.tensor(x, dtype=torc
 
 
 @settings(max_examples=500, deadline=None)
-@given(columns, columns, columns, columns, st.integers(0, 40))
-def test_random_tables_raise_or_work(starts, lengths, pages, offsets, num_rows) -> None:
-    table = SpanTable(starts, lengths, pages, offsets, num_rows)
+@given(columns, columns, columns, columns, st.integers(0, 40), st.none() | columns)
+def test_random_tables_raise_or_work(starts, lengths, pages, offsets, num_rows, oldest) -> None:
+    table = SpanTable(starts, lengths, pages, offsets, num_rows, oldest)
     try:
         keys, values = CACHE.random_rows(num_rows)
         CACHE.backend.append(0, table, keys, values)
@@ -33,7 +33,7 @@ def test_random_tables_raise_or_work(starts, lengths, pages, offsets, num_rows) 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    column=st.sampled_from(["starts", "lengths", "pages", "offsets"]),
+    column=st.sampled_from(["starts", "lengths", "pages", "offsets", "oldest"]),
     index=st.integers(0, 2),
     number=numbers,
 )
@@ -44,6 +44,7 @@ def test_one_wrong_number(column: str, index: int, number: int) -> None:
         torch.tensor([0, 1, 2, 3, 4], dtype=torch.int32),
         torch.tensor([0, 2, 3, 5], dtype=torch.int32),
         7,
+        torch.tensor([8, 0, 63], dtype=torch.int32),
     )
     getattr(table, column)[index] = number
     keys, values = CACHE.random_rows(7)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from families import make_model
-from glinthawk.core.config import EngineConfig
+from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.core.errors import WorkerLost
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
@@ -45,9 +45,16 @@ def _children() -> list[int]:
     return [int(pid) for pid in listed.split()]
 
 
-def config(model: Path, places: str, tier1_kv: str = "0") -> EngineConfig:
+def config(
+    model: Path, places: str, tier1_kv: str = "0", split: SplitAttention = "sequence"
+) -> EngineConfig:
     return EngineConfig(
-        model=str(model), tier2=(places,), tier1_kv=tier1_kv, worker_kv="4MiB", batch_size=4
+        model=str(model),
+        tier2=(places,),
+        tier1_kv=tier1_kv,
+        worker_kv="4MiB",
+        batch_size=4,
+        split_attention=split,
     )
 
 
@@ -130,3 +137,20 @@ def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(model: Path)
         wake.join()
         assert again == undisturbed
         assert len(run.engine.scheduler.homes) == 2
+
+
+@pytest.mark.parametrize("split", ["heads", "tokens"])
+@pytest.mark.parametrize("tier1_kv", ["0", "100KiB"])
+def test_a_worker_that_shares_sequences_takes_all_of_them_along(
+    model: Path, split: SplitAttention, tier1_kv: str
+) -> None:
+    """And all workers together come back as the home that they were."""
+    with open_run(config(model, "local:2")) as run:
+        undisturbed = answer(run)
+    with open_run(config(model, "local:2", tier1_kv, split)) as run:
+        homes = run.engine.scheduler.homes
+        assert homes == ([1] if tier1_kv == "0" else [0, 1])
+        assert answer(run, kill_after=3) == undisturbed
+        while len(run.engine.scheduler.homes) < len(homes):
+            assert answer(run) == undisturbed
+        assert len(run.stats().tier2_busy) == 2

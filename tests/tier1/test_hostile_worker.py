@@ -96,7 +96,7 @@ def generate(loaded: LoadedModel, address: Address, in_flight: int = 1) -> dict[
     spec = loaded.spec
     home = RemoteHome(1, ClientChannel(address), spec, loaded.model.device)
     try:
-        home.open(spec, "float32")
+        home.open("float32")
         home.await_open(60)
         config = EngineConfig(model=spec.name, batch_size=_ROWS, batches_in_flight=in_flight)
         run = run_on(config, join_homes(config, loaded, [home]))

@@ -163,8 +163,8 @@ def test_an_abandoned_step_sends_nothing_more_and_delays_nobody() -> None:
     kinds = [type(message) for message, _ in wire.sent]
     assert kinds == [Begin, Begin, Store, Release, Abandon]
     assert wire.sent[2][1] == [bytes(frame) for frame in HostStaging().copy_out([k, 2 * k])[0]]
-    assert home.traffic.decode_bytes_out == 10
-    assert home.traffic.prefill_bytes == 10 + 10 + 2 * 16
+    assert home.link.traffic.decode_bytes_out == 10
+    assert home.link.traffic.prefill_bytes == 10 + 10 + 2 * 16
 
 
 def test_what_is_counted_is_what_left() -> None:
@@ -172,11 +172,11 @@ def test_what_is_counted_is_what_left() -> None:
     home = RemoteHome(1, wire, SPEC, CPU, LateStaging(gate))  # type: ignore[arg-type]
     home.begin(0, [_span(0, 3, 1)], [])
     home.attend(0, 0, torch.randn(1, 2, 4), torch.randn(1, 1, 4), torch.randn(1, 1, 4))
-    assert home.traffic.decode_bytes_out == 10
+    assert home.link.traffic.decode_bytes_out == 10
     gate.is_open = True
     assert not home.flush()
     assert type(wire.sent[-1][0]) is Attend
-    assert home.traffic.decode_bytes_out == 10 + 10 + 4 * (8 + 4 + 4)
+    assert home.link.traffic.decode_bytes_out == 10 + 10 + 4 * (8 + 4 + 4)
 
 
 # A node.
@@ -267,7 +267,7 @@ def test_asking_a_worker_waits_for_what_is_copied(tmp_path: Path) -> None:
         home.begin(0, [], [Span(sequence, 1, 0, 3)])
         home.store(0, 0, *(torch.randn(3, layer.num_kv_heads, 16) for _ in range(2)))
         assert home.flush()
-        assert home.ask(10).kv_bytes_peak > 0
+        assert home.link.ask(10).kv_bytes_peak > 0
         assert not home.flush()
 
 

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
 from attention_cases import LAYERS, normal
-from glinthawk.attention.reference import attend_sequence
+from glinthawk.attention.reference import attend_sequence, merge_partials
 from glinthawk.core.spec import AttentionLayer
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,25 +85,28 @@ def test_it_is_torchs_attention(heads: int, kv_heads: int, num_queries: int, num
 
 
 @QUIET
-@given(LAYERS, st.integers(1, 20), st.integers(1, 20))
-def test_two_halves_merge_into_the_whole(layer: AttentionLayer, first: int, second: int) -> None:
-    """What one place answers about old keys and another about new ones, weighed by log-sum-exp."""
-    plain = AttentionLayer(
-        layer.num_heads,
-        layer.num_kv_heads,
-        layer.head_dim,
-        layer.value_dim,
-        layer.scaling,
-        softcap=layer.softcap,
-    )
-    query, keys, values = _inputs(plain, 1, first + second)
-    whole, whole_lse = attend_sequence(query, keys, values, plain)
-    old, old_lse = attend_sequence(query, keys[:first], values[:first], plain)
-    new, new_lse = attend_sequence(query, keys[first:], values[first:], plain)
-    lse = torch.logaddexp(old_lse, new_lse)
-    merged = old * (old_lse - lse).exp()[..., None] + new * (new_lse - lse).exp()[..., None]
-    torch.testing.assert_close(lse, whole_lse, atol=2e-6, rtol=1e-5)
-    torch.testing.assert_close(merged, whole, atol=2e-6, rtol=1e-5)
+@given(LAYERS, st.integers(1, 25), st.lists(st.integers(0, 25), max_size=3), st.data())
+def test_parts_of_the_keys_merge_into_the_whole(
+    layer: AttentionLayer, num_keys: int, cuts: list[int], data: st.DataObject
+) -> None:
+    """Wherever keys are cut, also where a part is out of the window or empty; sinks count once."""
+    query, keys, values = _inputs(layer, 1, num_keys)
+    whole = attend_sequence(query, keys, values, layer)
+    oldest = 0 if layer.window is None else max(0, num_keys - layer.window)
+    part_layer = replace(layer, window=None, sinks=None)
+    edges = [0, *sorted(min(cut, num_keys) for cut in cuts), num_keys]
+    ranges = [(max(begin, oldest), end) for begin, end in pairwise(edges)]
+    parts = [
+        attend_sequence(query, keys[begin:end], values[begin:end], part_layer)
+        if begin < end
+        else (torch.zeros_like(whole[0]), torch.full_like(whole[1], -math.inf))
+        for begin, end in data.draw(st.permutations(ranges))
+    ]
+    sinks = None if layer.sinks is None else torch.tensor(layer.sinks)
+    outputs, lses = (torch.stack(column) for column in zip(*parts, strict=True))
+    merged, lse = merge_partials(outputs, lses, sinks)
+    torch.testing.assert_close(lse, whole[1], atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(merged, whole[0], atol=2e-6, rtol=1e-5)
 
 
 @QUIET

@@ -95,6 +95,10 @@ class Talk:
     def prefill(self, step: int, sequence: int, length: int, seed: int) -> Answer | None:
         """A prompt in all layers; the last answer."""
         assert self.say(Begin(step, NONE, Spans([sequence], [0], [length]))) is None
+        return self.store_all(step, length, seed)
+
+    def store_all(self, step: int, length: int, seed: int) -> Answer | None:
+        """Keys and values of a step's prompts in all layers; the last answer."""
         answers = [
             self.say(Store(step, layer), *self.frames(layer, seed, length)[1:])
             for layer in range(len(self.layers))

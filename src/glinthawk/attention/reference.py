@@ -4,7 +4,7 @@ import torch
 
 from glinthawk.core.spec import AttentionLayer
 
-__all__ = ["attend_sequence"]
+__all__ = ["attend_sequence", "merge_partials"]
 
 
 def attend_sequence(
@@ -31,6 +31,23 @@ def attend_sequence(
     weights = torch.exp(scores - lse.unsqueeze(-1))[..., :num_keys]
     output = (weights @ v).permute(2, 0, 1, 3).flatten(1, 2)
     return output, lse.permute(2, 0, 1).flatten(1, 2)
+
+
+def merge_partials(
+    outputs: torch.Tensor, lses: torch.Tensor, sinks: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over all keys, of P places that each attended to some of them, in float32.
+
+    outputs (P, T, H, Dv), log-sum-exps (P, T, H), sinks (H,), which the places have left out ->
+    output (T, H, Dv), log-sum-exp (T, H). A place where a row saw nothing says minus infinity, and
+    a finite output.
+    """
+    scores = lses.float()
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.float().expand(1, *lses.shape[1:])])
+    lse = torch.logsumexp(scores, dim=0)
+    weights = torch.exp(lses.float() - lse)
+    return (weights.unsqueeze(-1) * outputs.float()).sum(0), lse
 
 
 def _hidden(

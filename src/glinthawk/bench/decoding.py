@@ -10,7 +10,7 @@ from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.homes import Home, RemoteHome
+from glinthawk.tier1.homes import Home
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.sampler import sample_batch
@@ -74,8 +74,8 @@ class Decoding:
                 self.home.store(sequence.id, index, k, v)
             self.home.finish(sequence.id)
             sequence.output.append(7)
-        if isinstance(self.home, RemoteHome):
-            self.home.ask(_FILL_S)
+        for link in self.home.links:
+            link.ask(_FILL_S)
 
     def speed(self, seconds: float, steps: int, batches: int | None = None) -> float:
         """Tokens a second with the first ``batches`` under way (None: all): for ``seconds`` at

@@ -95,7 +95,7 @@ def measure_links(plan: Plan, loaded: LoadedModel, cores: list[int], write: _Wri
 
 def _round_trip(relay: Relay, home: RemoteHome, ms: int) -> float:
     relay.set_delay(1e-3 * ms)
-    return round_trip(home)
+    return round_trip(home.link)
 
 
 def _take_turns(

@@ -69,7 +69,7 @@ def open_home(address: Address, loaded: LoadedModel, kv_dtype: str) -> Iterator[
     """A session at the worker, as home 1."""
     home = RemoteHome(1, ClientChannel(address), loaded.spec, loaded.model.device)
     try:
-        home.open(loaded.spec, kv_dtype)
+        home.open(kv_dtype)
         home.await_open(START_S)
         yield home
     finally:

@@ -167,9 +167,10 @@ def _run_worker(
 ) -> tuple[float, tuple[float, float], float]:
     with open_home(address, loaded, kv_dtype) as home:
         decoding = Decoding(loaded, home, case.context, [case.batch] * case.batches)
-        busy_before = home.ask(START_S).busy_s
+        busy_before = home.link.ask(START_S).busy_s
         speed = decoding.speed(plan.seconds, plan.steps)
-        busy = home.ask(START_S).busy_s - busy_before
-        traffic = home.traffic.decode_bytes_out + home.traffic.decode_bytes_back
+        busy = home.link.ask(START_S).busy_s - busy_before
+        counted = home.link.traffic
+        traffic = counted.decode_bytes_out + counted.decode_bytes_back
         minimum = decoding.total_tokens * loaded.spec.wire_bytes_per_token
         return speed, (decoding.tier1_busy, busy / decoding.total_s), traffic / minimum

@@ -5,7 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from glinthawk.core.config import Dense, Device, Dtype, EngineConfig, KvDtype, LoadFormat
+from glinthawk.core.config import (
+    Dense,
+    Device,
+    Dtype,
+    EngineConfig,
+    KvDtype,
+    LoadFormat,
+    SplitAttention,
+)
 
 __all__ = ["run"]
 
@@ -53,6 +61,13 @@ def run(
     worker_kv: Annotated[str, typer.Option(help="KV cache of each worker started here.")] = str(
         _DEFAULT.worker_kv
     ),
+    split_attention: Annotated[
+        SplitAttention,
+        typer.Option(
+            help="What each worker keeps: whole sequences; some KV heads of all sequences; or some "
+            "tokens, so that one sequence may outgrow every worker."
+        ),
+    ] = _DEFAULT.split_attention,
     kv_dtype: Annotated[
         KvDtype, typer.Option(help="Type of the KV cache; auto: as --dtype.")
     ] = _DEFAULT.kv_dtype,
@@ -125,6 +140,7 @@ def run(
         tier2=tuple(tier2 or ()),
         tier1_kv=tier1_kv,
         worker_kv=worker_kv,
+        split_attention=split_attention,
         kv_dtype=kv_dtype,
         dtype=dtype,
         device=device,

@@ -18,6 +18,7 @@ __all__ = [
     "EngineConfig",
     "KvDtype",
     "LoadFormat",
+    "SplitAttention",
 ]
 
 #: Tokens of one KV page. 16 would waste less memory, 64 would copy less; see docs/architecture.md.
@@ -39,6 +40,7 @@ KvDtype = Literal["auto", "bfloat16", "float16", "float32", "int8"]
 Device = Literal["auto", "cpu", "cuda"]
 LoadFormat = Literal["auto", "dummy"]
 Dense = Literal["auto", "plain"]
+SplitAttention = Literal["sequence", "heads", "tokens"]
 
 _CHOICES = {
     "kv_dtype": KvDtype,
@@ -46,6 +48,7 @@ _CHOICES = {
     "device": Device,
     "load_format": LoadFormat,
     "dense": Dense,
+    "split_attention": SplitAttention,
 }
 
 
@@ -59,6 +62,9 @@ class EngineConfig:
     #: KV cache on Tier 1 itself; None is 2 GiB without workers and 0 beside workers.
     tier1_kv: int | str | None = None
     worker_kv: int | str = "4GiB"
+    #: Each worker keeps whole sequences (``sequence``), some KV heads of all sequences (``heads``),
+    #: or some of their tokens, so that one sequence may outgrow every worker (``tokens``).
+    split_attention: SplitAttention = "sequence"
     kv_dtype: KvDtype = "auto"
     dtype: Dtype = "auto"
     device: Device = "auto"
@@ -120,6 +126,10 @@ class EngineConfig:
         if self.cluster is None and not self.tier2 and self.tier1_kv_bytes == 0:
             raise UsageError(
                 "there is no memory for the KV cache: give tier1_kv a size or name workers in tier2"
+            )
+        if self.split_attention != "sequence" and not (self.tier2 or self.cluster):
+            raise UsageError(
+                f"split_attention {self.split_attention} splits over workers: name some in tier2"
             )
 
     @property

@@ -37,7 +37,8 @@ class Limits:
         if len(prompt) > self.kv_tokens:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens but no KV memory holds more than "
-                f"{self.kv_tokens}; raise --worker-kv or --tier1-kv",
+                f"{self.kv_tokens}; raise --worker-kv or --tier1-kv, or let workers share "
+                "sequences (--split-attention tokens)",
                 param="prompt",
                 code="kv_memory_exceeded",
             )

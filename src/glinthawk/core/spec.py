@@ -1,12 +1,21 @@
 """The numbers of an architecture that placement, wire and benchmarks must agree on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from msgspec import Meta
 
-__all__ = ["DTYPE_BYTES", "KV_DTYPES", "AttentionLayer", "ModelSpec", "kv_bytes_per_token"]
+from glinthawk.core.errors import UsageError
+
+__all__ = [
+    "DTYPE_BYTES",
+    "KV_DTYPES",
+    "AttentionLayer",
+    "ModelSpec",
+    "kv_bytes_per_token",
+    "share_heads",
+]
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 #: How keys and values may be kept; int8 has a scale of its own for each token and KV head.
@@ -71,3 +80,29 @@ def kv_bytes_per_token(layers: Sequence[AttentionLayer], kv_dtype: str) -> int:
     if kv_dtype == "int8":
         return sum(layer.kv_elements + _INT8_SCALE_BYTES * layer.num_kv_heads for layer in layers)
     return DTYPE_BYTES[kv_dtype] * sum(layer.kv_elements for layer in layers)
+
+
+def share_heads(
+    layers: Sequence[AttentionLayer], part: int, num_parts: int
+) -> tuple[AttentionLayer, ...]:
+    """``layers`` with one of ``num_parts`` equal runs of their KV heads, and the query heads that
+    meet those. Raises UsageError when the KV heads do not divide.
+
+    >>> # 8 query heads on 2 KV heads: part 1 of 2 has query heads 4 to 7 and KV head 1
+    """
+    return tuple(_share_layer(layer, part, num_parts) for layer in layers)
+
+
+def _share_layer(layer: AttentionLayer, part: int, num_parts: int) -> AttentionLayer:
+    if layer.num_kv_heads % num_parts:
+        raise UsageError(
+            f"{num_parts} workers cannot share {layer.num_kv_heads} KV heads equally: give --tier2 "
+            "a number of workers that divides the KV heads, or use --split-attention tokens"
+        )
+    num_heads = layer.num_heads // num_parts
+    return replace(
+        layer,
+        num_heads=num_heads,
+        num_kv_heads=layer.num_kv_heads // num_parts,
+        sinks=layer.sinks and layer.sinks[part * num_heads : (part + 1) * num_heads],
+    )

@@ -16,7 +16,8 @@ from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.pace import Pace
 from glinthawk.telemetry.usage import Usage
-from glinthawk.tier1.homes import Home, LocalHome, RemoteHome, Traffic
+from glinthawk.tier1.homes import Home, LocalHome
+from glinthawk.tier1.links import Traffic
 from glinthawk.tier1.node import Node
 
 __all__ = ["LocalNode"]
@@ -107,11 +108,11 @@ class LocalNode:
 
     def usage(self) -> Usage:
         usage = Usage([self.node.busy_s])
-        remote = [home for home in self._homes.values() if isinstance(home, RemoteHome)]
-        for stats in [home.ask(_ANSWER_S) for home in remote]:
+        links = [link for home in self._homes.values() for link in home.links]
+        for stats in [link.ask(_ANSWER_S) for link in links]:
             usage.tier2_busy_s.append(stats.busy_s)
             usage.kv_bytes_peak += stats.kv_bytes_peak
-        for traffic in [*self._past_traffic, *(home.traffic for home in remote)]:
+        for traffic in [*self._past_traffic, *(link.traffic for link in links)]:
             usage.decode_bytes_out += traffic.decode_bytes_out
             usage.decode_bytes_back += traffic.decode_bytes_back
             usage.prefill_bytes += traffic.prefill_bytes
@@ -133,9 +134,8 @@ class LocalNode:
     def _leave(self, number: int) -> None:
         home = self._homes.pop(number)
         self.node.lose(number)
-        if isinstance(home, RemoteHome):
-            self._past_traffic.append(home.traffic)
-        elif isinstance(home, LocalHome):
+        self._past_traffic += [link.traffic for link in home.links]
+        if isinstance(home, LocalHome):
             self._cleared[number] = home
 
     def _joining(self) -> list[HomeJoined]:

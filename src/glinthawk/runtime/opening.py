@@ -86,7 +86,15 @@ def open_node(
         _self_check(loaded, attention, passes)
         kv_dtype = _kv_dtype(config, loaded)
         seats = stack.enter_context(
-            Seats(workers, identity, addresses, loaded, kv_dtype, config.worker_timeout)
+            Seats(
+                workers,
+                identity,
+                addresses,
+                loaded,
+                kv_dtype,
+                config.worker_timeout,
+                config.split_attention,
+            )
         )
         homes = [*_local_homes(config, loaded), *seats.open_all()]
         yield join_homes(config, loaded, homes, trace, attention, passes, seats, sample)

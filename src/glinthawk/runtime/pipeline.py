@@ -33,6 +33,7 @@ from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.loader import count_layers
 from glinthawk.tier1.sampler import Sampled as Choice
+from glinthawk.tier1.splits import group_workers
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.control import (
@@ -335,7 +336,8 @@ def _check_alike(configs: list[EngineConfig]) -> None:
     counts = []
     for config in configs:
         num_local, addresses = parse_tier2(config.tier2)
-        counts.append(num_local + len(addresses))
+        workers = range(num_local + len(addresses))
+        counts.append(len(group_workers(config.split_attention, workers)))
     if len(set(counts)) > 1:
         raise UsageError(
             f"every node needs as many workers as the others, not {', '.join(map(str, counts))}"

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from glinthawk.core.config import SplitAttention
 from glinthawk.core.errors import WorkerError, WorkerLost
 from glinthawk.runtime.processes import LocalProcesses
-from glinthawk.tier1.homes import RemoteHome
+from glinthawk.tier1.homes import WorkerHome
 from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.splits import group_workers, make_home
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity
@@ -29,13 +31,13 @@ _RETRY_S = 0.5
 class _Trial:
     """A home that is being opened again."""
 
-    home: RemoteHome | None = None
+    home: WorkerHome | None = None
     next_s: float = field(default_factory=time.monotonic)
 
 
 class Seats:
-    """Opens a home for each worker, numbered from 1: those at ``addresses`` first, then those
-    started here. Closes all at the end, whatever happened between."""
+    """Opens a home for each worker, or one for all, numbered from 1: those at ``addresses`` first,
+    then those started here. Closes all at the end, whatever happened between."""
 
     def __init__(
         self,
@@ -45,11 +47,14 @@ class Seats:
         loaded: LoadedModel,
         kv_dtype: str,
         silence_s: float,
+        split: SplitAttention = "sequence",
     ) -> None:
         self._workers, self._identity = workers, identity
-        self._addresses = dict(enumerate([*addresses, *workers.addresses], start=1))
+        groups = group_workers(split, [*addresses, *workers.addresses])
+        self._addresses = dict(enumerate(groups, start=1))
+        self._split = split
         self._loaded, self._kv_dtype, self._silence_s = loaded, kv_dtype, silence_s
-        self._open: dict[int, RemoteHome] = {}
+        self._open: dict[int, WorkerHome] = {}
         self._trials: dict[int, _Trial] = {}
 
     def __enter__(self) -> "Seats":
@@ -67,7 +72,7 @@ class Seats:
         """Whether a lost home may still come back."""
         return bool(self._trials)
 
-    def open_all(self) -> list[RemoteHome]:
+    def open_all(self) -> list[WorkerHome]:
         """The homes of all workers. Raises WorkerError if one cannot be opened."""
         for number in self._addresses:
             self._open[number] = self._begin(number)
@@ -79,7 +84,7 @@ class Seats:
         self._open.pop(number).close()
         self._trials[number] = _Trial()
 
-    def returned(self) -> Iterator[RemoteHome]:
+    def returned(self) -> Iterator[WorkerHome]:
         """Homes that are open again. Never waits."""
         if self._trials:
             self._workers.revive()
@@ -90,16 +95,21 @@ class Seats:
                 del self._trials[number]
                 yield trial.home
 
-    def _begin(self, number: int) -> RemoteHome:
-        channel = ClientChannel(self._addresses[number], self._identity, self._silence_s)
-        spec = self._loaded.spec
-        home = RemoteHome(number, channel, spec, self._loaded.model.device)
-        home.open(spec, self._kv_dtype)
+    def _begin(self, number: int) -> WorkerHome:
+        with ExitStack() as undo:
+            channels = [
+                undo.enter_context(ClientChannel(address, self._identity, self._silence_s))
+                for address in self._addresses[number]
+            ]
+            device = self._loaded.model.device
+            home = make_home(self._split, number, channels, self._loaded.spec, device)
+            home.open(self._kv_dtype)
+            undo.pop_all()
         return home
 
-    def _await(self, home: RemoteHome) -> None:
+    def _await(self, home: WorkerHome) -> None:
         """One that is still starting is given time, unless it dies."""
-        is_local = home.channel.address in self._workers.addresses
+        is_local = any(link.channel.address in self._workers.addresses for link in home.links)
         deadline = time.monotonic() + (_START_S if is_local else _ANSWER_S)
         while True:
             try:

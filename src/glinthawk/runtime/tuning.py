@@ -14,7 +14,8 @@ from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.tier1.cut import Passes
 from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.homes import Home, RemoteHome
+from glinthawk.tier1.homes import Home
+from glinthawk.tier1.links import Link
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.varlen import PackedPrompts, agrees, find_packed_kernel
@@ -61,12 +62,13 @@ def tune(
     How many batches are in flight decides what workers are worth beside KV on Tier 1, so who says
     how many also says that workers are used whenever Tier 1 is full: then there is no pace.
     """
-    remote = [home for home in homes if isinstance(home, RemoteHome)]
+    remote = [home for home in homes if home.links]
     size, in_flight, pace = config.batch_size, config.batches_in_flight, None
     if size == "auto" or (in_flight == "auto" and remote):
         size, dense = _grow_batch(partial(_step_seconds, loaded, passes), size, config.batch_tokens)
         num_layers = len(loaded.spec.layers)
-        pace = Pace(dense, {}, {home.id: num_layers * round_trip(home) for home in remote})
+        trips = {home.id: max(round_trip(link) for link in home.links) for home in remote}
+        pace = Pace(dense, {}, {home: num_layers * trip for home, trip in trips.items()})
     if in_flight != "auto":
         return Tuning(BatchLimits(size, in_flight, config.batch_tokens))
     in_flight = 1
@@ -156,11 +158,11 @@ def _step_seconds(loaded: LoadedModel, passes: Passes | None, rows: int) -> floa
     return min(step.seconds() for _ in range(_STEPS - 1))
 
 
-def round_trip(home: RemoteHome) -> float:
+def round_trip(link: Link) -> float:
     """Median seconds from a question to its answer."""
     times = []
     for _ in range(_LINK_TRIES):
         begun = time.perf_counter()
-        home.ask(_ANSWER_S)
+        link.ask(_ANSWER_S)
         times.append(time.perf_counter() - begun)
     return statistics.median(times)

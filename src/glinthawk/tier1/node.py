@@ -20,7 +20,7 @@ from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.cut import Call, Forward, Pass, Passes
-from glinthawk.tier1.homes import Home, RemoteHome, Reply
+from glinthawk.tier1.homes import Home, Reply
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.staging import upload
 
@@ -112,7 +112,7 @@ class Node:
         #: How fast each home attended so far.
         self.attention: dict[int, AttentionSpeed] = {}
         self._watched: set[zmq.Socket[bytes]] = set()
-        for home in self._remote_homes():
+        for home in homes:
             self._listen_to(home)
 
     @property
@@ -195,22 +195,17 @@ class Node:
         self.attention.pop(home_id, None)
         for running in self._running.values():
             running.is_stuck |= any(span.home == home_id for span in running.batch.spans)
-        if isinstance(home, RemoteHome):
-            for socket in home.channel.sockets:
-                self._poller.unregister(socket)
+        for socket in _sockets(home):
+            self._poller.unregister(socket)
 
     def join(self, home: Home) -> None:
         """A home is there, empty."""
         self._homes[home.id] = home
-        if isinstance(home, RemoteHome):
-            self._listen_to(home)
+        self._listen_to(home)
 
-    def _listen_to(self, home: RemoteHome) -> None:
-        for socket in home.channel.sockets:
+    def _listen_to(self, home: Home) -> None:
+        for socket in _sockets(home):
             self._poller.register(socket, zmq.POLLIN)
-
-    def _remote_homes(self) -> list[RemoteHome]:
-        return [home for home in self._homes.values() if isinstance(home, RemoteHome)]
 
     def _new_pass(self, batch: Batch, hidden: torch.Tensor | None) -> Forward:
         spans = batch.spans
@@ -264,7 +259,7 @@ class Node:
             output[rows] = self._attend_prompts(q[rows], k[rows], v[rows], lengths, layer)
 
     def _remote_first(self, extends: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
-        return sorted(extends, key=lambda rows: not isinstance(self._homes[rows[0]], RemoteHome))
+        return sorted(extends, key=lambda rows: not self._homes[rows[0]].links)
 
     def _collect(self, wait: bool, timeout_s: float | None) -> bool:
         """Take in what workers answered; with ``wait``, until at least one has, or parcels that
@@ -273,12 +268,12 @@ class Node:
         awaits = any(running.awaited or running.unstored for running in self._running.values())
         if not self._poller.sockets or not (wait or awaits or self._watched):
             return wait
-        is_copying = any([home.flush() for home in self._remote_homes()])
+        is_copying = any([home.flush() for home in self._homes.values()])
         timeout_ms = None if timeout_s is None else int(1000 * timeout_s)
         polled = self._poller.poll(timeout_ms if wait and not is_copying else 0)
         ready = {socket for socket, _ in polled}
-        for home in self._remote_homes():
-            if ready.intersection(home.channel.sockets):
+        for home in self._homes.values():
+            if ready.intersection(_sockets(home)):
                 for reply in home.receive():
                     self._take(self._running[reply.step], home.id, reply)
         is_late = wait and not is_copying and not ready
@@ -312,6 +307,10 @@ class Node:
         running.forward.close()
         self._count(running, "sample", begun)
         return running.batch, sampled
+
+
+def _sockets(home: Home) -> list[zmq.Socket[bytes]]:
+    return [socket for link in home.links for socket in link.channel.sockets]
 
 
 def _kv_tokens(batch: Batch) -> Counter[int]:

@@ -88,6 +88,16 @@ class KVCache:
         """Keep the new tokens' keys and values, then attend: queries (T, H, D) -> (T, H, Dv)."""
         return self._backend.append_attend(layer, table, q, k, v)[0]
 
+    def look_at(self, sequences: list[int], firsts: list[int], ends: list[int]) -> SpanTable:
+        """A table of rows that each see tokens [first, end) of a sequence, which are here."""
+        return self.pages.look_at(sequences, firsts, ends)
+
+    def query(
+        self, layer: int, table: SpanTable, q: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend over what is kept: queries (T, H, D) -> output (T, H, Dv), log-sum-exp (T, H)."""
+        return self._backend.attend(layer, table, q)
+
     def release(self, sequences: list[int]) -> None:
         """Forget ``sequences``."""
         self.pages.release(sequences)

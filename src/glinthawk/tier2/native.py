@@ -1,5 +1,7 @@
 """Attention over KV pages at the speed of memory: the C++ kernels behind the Backend protocol."""
 
+from weakref import WeakKeyDictionary
+
 import torch
 
 from glinthawk import _native
@@ -70,8 +72,8 @@ class NativeBackend:
             )
         except (ValueError, TypeError, MemoryError) as error:
             raise WorkerRefused(f"this KV cache cannot be made: {error}") from error
-        # A table serves every layer of a step, so its plan is kept until the next table comes.
-        self._planned: tuple[SpanTable, _native.Plan] | None = None
+        # A table serves every layer of a step, so its plan is kept as long as the table is.
+        self._plans: WeakKeyDictionary[SpanTable, _native.Plan] = WeakKeyDictionary()
 
     @property
     def isa(self) -> str:
@@ -136,10 +138,9 @@ class NativeBackend:
             raise WireError(f"page {source} cannot be copied to {target}: {error}") from error
 
     def _plan(self, table: SpanTable) -> "_native.Plan":
-        if self._planned is not None and self._planned[0] is table:
-            return self._planned[1]
-        plan = _make_plan(table, self._num_pages, self._page_tokens)
-        self._planned = (table, plan)
+        plan = self._plans.get(table)
+        if plan is None:
+            plan = self._plans[table] = _make_plan(table, self._num_pages, self._page_tokens)
         return plan
 
     def _layer(self, index: int) -> AttentionLayer:
@@ -192,6 +193,9 @@ def _make_plan(table: SpanTable, num_pages: int, page_tokens: int) -> "_native.P
     starts, lengths, pages, offsets = columns
     if len(starts) != len(lengths) or len(offsets) != len(starts) + 1:
         raise WireError("a table needs as many starts as lengths, and one more offset")
+    oldest = None if table.oldest is None else _column("oldest", table.oldest)
+    if oldest is not None and len(oldest) != len(starts):
+        raise WireError("a table needs as many oldest tokens as starts, or none")
     try:
         return _native.make_plan(
             starts=starts.data_ptr(),
@@ -200,6 +204,7 @@ def _make_plan(table: SpanTable, num_pages: int, page_tokens: int) -> "_native.P
             pages=pages.data_ptr(),
             num_pages=len(pages),
             offsets=offsets.data_ptr(),
+            oldest=0 if oldest is None else oldest.data_ptr(),
             num_rows=table.num_rows,
             page_limit=num_pages,
             page_tokens=page_tokens,

@@ -11,7 +11,7 @@ from glinthawk.core.pages import Pages
 __all__ = ["PageTable", "SpanTable"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class SpanTable:
     """Rows of one step and where their KV lies; the same for every layer, so it is made once.
 
@@ -28,6 +28,8 @@ class SpanTable:
     pages: torch.Tensor  # (P,)
     offsets: torch.Tensor  # (S + 1,)
     num_rows: int
+    #: The oldest token that rows of a span see, if their layer's window reaches so far; None: 0.
+    oldest: torch.Tensor | None = None  # (S,)
 
 
 class PageTable:
@@ -44,6 +46,15 @@ class PageTable:
     @property
     def num_used(self) -> int:
         return self._pages.num_used
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences that have KV here."""
+        return len(self._tokens)
+
+    def num_tokens(self, sequence: int) -> int:
+        """Tokens that ``sequence`` has had room for so far."""
+        return self._tokens.get(sequence, 0)
 
     def release(self, sequences: Iterable[int]) -> None:
         """Take back all pages of ``sequences``; unknown ones hold none."""
@@ -123,9 +134,30 @@ class PageTable:
             pages.extend(self._pages.held[sequence][:count])
             offsets.append(len(pages))
         return SpanTable(
-            starts=torch.tensor(starts, dtype=torch.int32),
-            lengths=torch.tensor(lengths, dtype=torch.int32),
-            pages=torch.tensor(pages, dtype=torch.int32),
-            offsets=torch.tensor(offsets, dtype=torch.int32),
-            num_rows=sum(lengths),
+            _int32(starts), _int32(lengths), _int32(pages), _int32(offsets), sum(lengths)
         )
+
+    def look_at(self, sequences: list[int], firsts: list[int], ends: list[int]) -> SpanTable:
+        """One row for each of ``sequences``, which sees its tokens [first, end); pages before those
+        are left out, so that positions in the table count from the first that is not."""
+        held = {number: _int32(self._pages.held[number]) for number in set(sequences)}
+        seen: list[torch.Tensor] = []
+        starts, oldest, offsets = [], [], [0]
+        for sequence, first, end in zip(sequences, firsts, ends, strict=True):
+            skipped = first // self.page_tokens
+            seen.append(held[sequence][skipped : -(-end // self.page_tokens)])
+            offsets.append(offsets[-1] + len(seen[-1]))
+            starts.append(end - 1 - skipped * self.page_tokens)
+            oldest.append(first - skipped * self.page_tokens)
+        return SpanTable(
+            _int32(starts),
+            torch.ones(len(starts), dtype=torch.int32),
+            torch.cat(seen),
+            _int32(offsets),
+            len(starts),
+            _int32(oldest),
+        )
+
+
+def _int32(column: list[int]) -> torch.Tensor:
+    return torch.tensor(column, dtype=torch.int32)

@@ -68,12 +68,13 @@ class TorchBackend:
             pool[target] = pool[source]
 
     def _gather(self, layer: int, table: SpanTable, span: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of one span's whole sequence, (S, K, D) and (S, K, Dv)."""
+        """Keys and values of what one span sees of its sequence, (S, K, D) and (S, K, Dv)."""
         first, last = int(table.offsets[span]), int(table.offsets[span + 1])
         pages = table.pages[first:last].to(self._keys[layer].device, torch.int64)
         num_tokens = int(table.starts[span] + table.lengths[span])
-        keys = self._keys[layer][pages].flatten(0, 1)[:num_tokens]
-        values = self._values[layer][pages].flatten(0, 1)[:num_tokens]
+        oldest = int(table.oldest[span]) if table.oldest is not None else 0
+        keys = self._keys[layer][pages].flatten(0, 1)[oldest:num_tokens]
+        values = self._values[layer][pages].flatten(0, 1)[oldest:num_tokens]
         return keys, values
 
     def _slots(self, table: SpanTable) -> torch.Tensor:

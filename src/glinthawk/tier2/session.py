@@ -11,7 +11,7 @@ from glinthawk.core.spec import DTYPE_BYTES, KV_DTYPES, AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.device import to_device, to_host
 from glinthawk.tier2.pages import SpanTable
-from glinthawk.wire.messages import Attend, Begin, Open, Spans, Store
+from glinthawk.wire.messages import Attend, Begin, BeginPart, Open, Spans, Store, View
 
 __all__ = ["Session", "check_layers"]
 
@@ -19,6 +19,10 @@ _LARGEST_DIM = 65_536
 #: Elements of one token's q, k, v and o in one layer; the largest models have some 100,000.
 _LARGEST_ROW = 1 << 24
 _LARGEST_WINDOW = 2**31 - 1
+#: Sequences in a session with views, which may be here with no page of their own.
+_MOST_SEQUENCES = 1 << 20
+#: Pages that all rows of a step's views see together.
+_MOST_SEEN = 1 << 27
 
 #: sequences, starts, lengths
 _Columns = tuple[list[int], list[int], list[int]]
@@ -28,10 +32,20 @@ _Columns = tuple[list[int], list[int], list[int]]
 class _Step:
     """Tables of a step, each kept until its last layer is done."""
 
+    #: Whose keys and values are kept before rows attend.
     extends: SpanTable | None
     prompts: SpanTable | None
+    #: The rows that attend, for each layer: those that extend, or those of its view.
+    rows: list[SpanTable | None]
     #: Where its sequences stood before it: (sequences, starts).
     before: tuple[list[int], list[int]]
+    #: Those and the ones that are only looked at.
+    sequences: list[int]
+
+    @property
+    def last_layer(self) -> int:
+        """The last one in which rows attend, -1 for none."""
+        return max((index for index, rows in enumerate(self.rows) if rows is not None), default=-1)
 
 
 class Session:
@@ -39,6 +53,7 @@ class Session:
 
     def __init__(self, request: Open, kv_bytes: int, device: torch.device | str = "cpu") -> None:
         self._layers = tuple(request.layers)
+        self._view_of = request.views
         self._dtype: torch.dtype = getattr(torch, request.wire_dtype)
         self._device = torch.device(device)
         self.cache = KVCache(
@@ -58,32 +73,49 @@ class Session:
             raise WireError("a sequence appears twice in one step")
         if any(prompts[1]):
             raise WireError("a prompt starts at position 0")
-        self._check_resting(sequences)
-        _check_forks(message.forks, sequences)
+        views = self._views(message)
+        everyone = list({*sequences, *(number for view in views for number in view[0])})
+        self._check_resting(everyone)
+        self._check_forks(message, sequences)
+        self._check_views(message, extends, views)
         tables = self.cache.begin(message.forks, extends, prompts)
-        if any(tables):
+        rows = self._rows(views, tables[0])
+        if tables[1] or any(rows):
             before = (sequences, extends[1] + prompts[1])
-            self._steps[message.step] = _Step(tables[0], tables[1], before)
-            self._stepping.update(dict.fromkeys(sequences, message.step))
+            self._steps[message.step] = _Step(tables[0], tables[1], rows, before, everyone)
+            self._stepping.update(dict.fromkeys(everyone, message.step))
 
-    def attend(self, message: Attend, frames: Sequence[memoryview]) -> torch.Tensor:
-        """Attention output (T, H, Dv), on the CPU, of the step's extends in one layer."""
+    def attend(self, message: Attend, frames: Sequence[memoryview]) -> list[torch.Tensor]:
+        """Attention output (T, H, Dv), on the CPU, of the step's rows in one layer; in a session
+        with views also their log-sum-exps (T, H)."""
         layer = self._layer(message.layer)
-        table = self._step(message.step).extends
-        if table is None:
+        step = self._step(message.step)
+        rows = step.rows[message.layer]
+        if rows is None:
             raise WireError(f"step {message.step} has no rows to attend here, or they are done")
-        rows, kv_heads = table.num_rows, layer.num_kv_heads
-        queries, keys, values = self._tensors(
-            frames,
-            (rows, layer.num_heads, layer.head_dim),
-            (rows, kv_heads, layer.head_dim),
-            (rows, kv_heads, layer.value_dim),
-        )
-        output = self.cache.attend(message.layer, table, queries, keys, values)
-        if self._is_last(message.layer):
-            self._steps[message.step].extends = None
+        shapes = [(rows.num_rows, layer.num_heads, layer.head_dim)]
+        if step.extends is not None:
+            shapes += _kv_shapes(layer, step.extends.num_rows)
+        tensors = self._tensors(frames, *shapes)
+        answer = self._attend(message.layer, step.extends, rows, *tensors)
+        if message.layer == step.last_layer:
+            step.extends, step.rows = None, [None] * len(self._layers)
             self._forget_if_done(message.step)
-        return to_host(output)
+        return [to_host(tensor) for tensor in answer]
+
+    def _attend(
+        self,
+        layer: int,
+        extends: SpanTable | None,
+        rows: SpanTable,
+        queries: torch.Tensor,
+        *kv: torch.Tensor,
+    ) -> Sequence[torch.Tensor]:
+        if rows is extends:
+            return [self.cache.attend(layer, rows, queries, *kv)]
+        if extends is not None:
+            self.cache.store(layer, extends, *kv)
+        return self.cache.query(layer, rows, queries)
 
     def store(self, message: Store, frames: Sequence[memoryview]) -> bool:
         """Keep k, v of the step's prompts in one layer; whether that was the last layer."""
@@ -91,13 +123,9 @@ class Session:
         table = self._step(message.step).prompts
         if table is None:
             raise WireError(f"step {message.step} has no prompts here, or they are done")
-        keys, values = self._tensors(
-            frames,
-            (table.num_rows, layer.num_kv_heads, layer.head_dim),
-            (table.num_rows, layer.num_kv_heads, layer.value_dim),
-        )
+        keys, values = self._tensors(frames, *_kv_shapes(layer, table.num_rows))
         self.cache.store(message.layer, table, keys, values)
-        if not self._is_last(message.layer):
+        if message.layer < len(self._layers) - 1:
             return False
         self._steps[message.step].prompts = None
         self._forget_if_done(message.step)
@@ -126,8 +154,46 @@ class Session:
             raise WireError(f"layer {index} is not one of the model's {len(self._layers)}")
         return self._layers[index]
 
-    def _is_last(self, layer: int) -> bool:
-        return layer == len(self._layers) - 1
+    def _views(self, message: Begin) -> list[_Columns]:
+        """The views of a step, none if no row attends by one."""
+        if isinstance(message, BeginPart) != bool(self._view_of):
+            raise WireError("a step has views if, and only if, the session has")
+        views = message.views if isinstance(message, BeginPart) else []
+        num_views = max(self._view_of, default=-1) + 1
+        if views and len(views) != num_views:
+            raise WireError(f"this session has {num_views} views, not {len(views)}")
+        return [_view_columns(view) for view in views]
+
+    def _check_views(self, message: Begin, extends: _Columns, views: list[_Columns]) -> None:
+        """Every row sees something, and nothing that will not be here."""
+        pages = self.cache.pages
+        coming = {sequence: num_tokens for _, sequence, num_tokens in message.forks}
+        coming |= {s: start + length for s, start, length in zip(*extends, strict=True)}
+        num_seen = 0
+        for sequence, first, end in (row for view in views for row in zip(*view, strict=True)):
+            held = max(coming.get(sequence, 0), pages.num_tokens(sequence))
+            if not 0 <= first < end <= held:
+                raise WireError(f"sequence {sequence} has no tokens {first} to {end} here")
+            num_seen += (end - first) // pages.page_tokens + 2
+        if num_seen > _MOST_SEEN:
+            raise WireError("the rows of one step see too many pages; send smaller steps")
+
+    def _rows(self, views: list[_Columns], extends: SpanTable | None) -> list[SpanTable | None]:
+        """The rows that attend in each layer."""
+        if not views:
+            return [None if self._view_of else extends] * len(self._layers)
+        tables = [self.cache.look_at(*view) if view[0] else None for view in views]
+        return [tables[index] for index in self._view_of]
+
+    def _check_forks(self, message: Begin, sequences: list[int]) -> None:
+        """Who begins with another's pages takes one of its own in the same step, where it can: else
+        there could be more sequences than pages. Raises WireError."""
+        if self._view_of:
+            if self.cache.pages.num_sequences + len(message.forks) > _MOST_SEQUENCES:
+                raise WireError(f"there are {_MOST_SEQUENCES} sequences here; release some")
+            return
+        for sequence in {fork[1] for fork in message.forks} - set(sequences):
+            raise WireError(f"sequence {sequence} begins with another's KV but is not in the step")
 
     def _step(self, step: int) -> _Step:
         try:
@@ -136,12 +202,12 @@ class Session:
             raise WireError(f"step {step} has not begun") from None
 
     def _forget_if_done(self, step: int) -> None:
-        if self._steps[step].extends is None and self._steps[step].prompts is None:
+        if self._steps[step].prompts is None and not any(self._steps[step].rows):
             self._forget(step)
 
     def _forget(self, step: int) -> _Step:
         forgotten = self._steps.pop(step)
-        for sequence in forgotten.before[0]:
+        for sequence in forgotten.sequences:
             del self._stepping[sequence]
         return forgotten
 
@@ -165,6 +231,19 @@ def _tensor(frame: memoryview, shape: tuple[int, int, int], dtype: torch.dtype) 
     return torch.frombuffer(frame, dtype=dtype).view(shape)
 
 
+def _kv_shapes(layer: AttentionLayer, rows: int) -> list[tuple[int, int, int]]:
+    """Of the frames k and v."""
+    return [(rows, layer.num_kv_heads, size) for size in (layer.head_dim, layer.value_dim)]
+
+
+def _view_columns(view: View) -> _Columns:
+    """The three lists of ``view``, checked."""
+    columns = (view.sequences, view.firsts, view.ends)
+    if len({len(column) for column in columns}) != 1:
+        raise WireError("a view needs as many sequences as firsts and ends")
+    return columns
+
+
 def _columns(spans: Spans) -> _Columns:
     """The three lists of ``spans``, checked."""
     columns = (spans.sequences, spans.starts, spans.lengths)
@@ -177,15 +256,6 @@ def _columns(spans: Spans) -> _Columns:
     return columns
 
 
-def _check_forks(forks: list[tuple[int, int, int]], sequences: list[int]) -> None:
-    """Who begins with another's pages takes one of its own in the same step: else there could be
-    more sequences than pages. Raises WireError."""
-    stepping = set(sequences)
-    for _, sequence, _ in forks:
-        if sequence not in stepping:
-            raise WireError(f"sequence {sequence} begins with another's KV but is not in the step")
-
-
 def check_layers(request: Open) -> None:
     """Raise WireError for layers over which nothing can be attended."""
     if request.wire_dtype not in DTYPE_BYTES or request.kv_dtype not in KV_DTYPES:
@@ -194,6 +264,16 @@ def check_layers(request: Open) -> None:
         raise WireError("a model has at least one attention layer")
     for layer in request.layers:
         _check_layer(layer)
+    if request.views:
+        _check_views(request)
+
+
+def _check_views(request: Open) -> None:
+    num_layers = len(request.layers)
+    if len(request.views) != num_layers or not all(0 <= v < num_layers for v in request.views):
+        raise WireError("each layer has a view, by a number from 0")
+    if any(layer.window is not None or layer.sinks is not None for layer in request.layers):
+        raise WireError("a part of the tokens knows neither windows nor sinks")
 
 
 def _check_layer(layer: AttentionLayer) -> None:

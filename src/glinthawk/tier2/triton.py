@@ -2,6 +2,7 @@
 
 from subprocess import CalledProcessError
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import triton
@@ -100,8 +101,8 @@ class TritonBackend:
         self._chunk_tokens = chunk_tokens
         shape = (num_pages, page_tokens)
         self._layers = [_Layer(layer, shape, kv_dtype, self._device) for layer in layers]
-        # A table serves every layer of a step, so what is made of it is kept until the next comes.
-        self._prepared: tuple[SpanTable, StepTables] | None = None
+        # A table serves every layer of a step, so what is made of it is kept as long as it is.
+        self._prepared: WeakKeyDictionary[SpanTable, StepTables] = WeakKeyDictionary()
 
     def append(
         self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
@@ -217,10 +218,11 @@ class TritonBackend:
         )
 
     def _tables(self, table: SpanTable) -> StepTables:
-        if self._prepared is None or self._prepared[0] is not table:
+        tables = self._prepared.get(table)
+        if tables is None:
             tables = StepTables(table, self._page_tokens, self._chunk_tokens, self._device)
-            self._prepared = (table, tables)
-        return self._prepared[1]
+            self._prepared[table] = tables
+        return tables
 
     def _layer(self, index: int) -> _Layer:
         if not 0 <= index < len(self._layers):

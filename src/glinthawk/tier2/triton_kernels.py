@@ -146,7 +146,7 @@ def attend_kernel(
             scores = scores * unit[None, :]
         if SOFTCAP:  # softcap * tanh(scores / softcap)
             scores = softcap * (1 - 2 / (1 + tl.exp(tl.minimum(2 * scores / softcap, 80.0))))
-        is_seen = is_held[None, :] & (token[None, :] <= position[:, None])
+        is_seen = (is_held & (token >= begin))[None, :] & (token[None, :] <= position[:, None])
         if WINDOW > 0:
             is_seen = is_seen & (token[None, :] > position[:, None] - WINDOW)
         scores = tl.where(is_seen, scores, float("-inf"))

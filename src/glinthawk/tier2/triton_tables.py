@@ -93,6 +93,9 @@ class _Spans:
         self.starts, self.lengths, self.pages, self.offsets = (
             column.numpy().astype(np.int64) for column in columns
         )
+        self.oldest = np.zeros_like(self.starts)
+        if table.oldest is not None:
+            self.oldest = table.oldest.numpy().astype(np.int64)
         self.first_rows = np.cumsum(self.lengths) - self.lengths
 
     def slots(self, page_tokens: int) -> _Ints:
@@ -111,9 +114,9 @@ class _Spans:
         skipped = index * size[span]
         rows = np.minimum(size[span], self.lengths[span] - skipped)
         positions = self.starts[span] + skipped
-        oldest = np.zeros_like(positions)
+        oldest = self.oldest[span]
         if cut.window is not None:
-            oldest = np.maximum(0, positions - cut.window + 1)
+            oldest = np.maximum(oldest, positions - cut.window + 1)
         return _Tiles(
             first_rows=self.first_rows[span] + skipped,
             rows=rows,

@@ -81,9 +81,9 @@ class Worker:
                 session.begin(message)
             case Attend(step, layer):
                 begun = time.perf_counter()
-                output = session.attend(message, frames)
+                answer = session.attend(message, frames)
                 us = int(1e6 * (time.perf_counter() - begun))
-                return Attended(step, layer, us), (_tensor_bytes(output),)
+                return Attended(step, layer, us), [_tensor_bytes(tensor) for tensor in answer]
             case Store(step):
                 return (Stored(step), ()) if session.store(message, frames) else None
             case Release(sequences):

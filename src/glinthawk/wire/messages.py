@@ -9,6 +9,12 @@ once a step and a layer's parcel is nothing but a few bytes and its tensors.
 Frames are raw little-endian elements, row-major: q (T, H, D), k (T, K, D), v (T, K, Dv),
 o (T, H, Dv), in the session's ``wire_dtype``.
 
+A worker may keep only some tokens of each sequence, with other workers that keep the rest. Such a
+session is opened with ``views``. Steps begin with ``BeginPart``: its ``extends`` say whose k, v are
+kept here, and its views which rows attend to what, kept here now or before. A layer's ``Attend``
+has q of the rows in the layer's view, k and v only if any are kept, and is sent only if the view
+has rows; ``Attended`` carries o and a frame of log-sum-exps (T, H) in float32, which Tier 1 merges.
+
 A list says how long it is before its elements come, and the decoder takes memory for as many: so
 every list here has a greatest length. What numbers mean is for the receiver to check.
 """
@@ -28,6 +34,7 @@ __all__ = [
     "Attend",
     "Attended",
     "Begin",
+    "BeginPart",
     "Bye",
     "Fault",
     "FromTier1",
@@ -41,12 +48,13 @@ __all__ = [
     "Stats",
     "Store",
     "Stored",
+    "View",
     "decode",
     "encode",
 ]
 
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
-VERSION = 2
+VERSION = 3
 
 #: The sequences of one step or release, and the layers of a model: more than anybody has.
 _MOST_SEQUENCES, _MOST_LAYERS = 1 << 20, 4096
@@ -72,13 +80,28 @@ class Spans(msgspec.Struct, frozen=True, array_like=True):
     lengths: _Column
 
 
+class View(msgspec.Struct, frozen=True, array_like=True):
+    """Rows that attend, each to tokens [first, end) of those that the worker keeps of a sequence,
+    counted without gaps; three lists of one length."""
+
+    sequences: _Column
+    firsts: _Column
+    ends: _Column
+
+
 class Open(Message, frozen=True):
-    """Begin a session: the worker gives all its KV memory to this model."""
+    """Begin a session: the worker gives all its KV memory to this model.
+
+    ``views`` says for each layer by which view of a step its rows attend; such layers have neither
+    windows, which are in the views, nor sinks, which belong to no part. Without views, rows attend
+    to all of their sequence.
+    """
 
     version: int
     layers: _Layers
     wire_dtype: str
     kv_dtype: str
+    views: Annotated[list[int], msgspec.Meta(max_length=_MOST_LAYERS)] = []
 
 
 class Begin(Message, frozen=True):
@@ -93,6 +116,13 @@ class Begin(Message, frozen=True):
     extends: Spans
     prompts: Spans
     forks: _Forks = []
+
+
+class BeginPart(Begin, frozen=True):
+    """The rows of one step at a worker that keeps some tokens of each sequence; positions count
+    only those. No views: no row attends here. A fork need not be one of the step's."""
+
+    views: Annotated[list[View], msgspec.Meta(max_length=_MOST_LAYERS)] = []
 
 
 class Attend(Message, frozen=True):
@@ -169,7 +199,7 @@ class Ping(Message, frozen=True):
     """Are you there? Needs no answer: sending it fails when the client has gone."""
 
 
-FromTier1 = Open | Begin | Attend | Store | Release | Abandon | Ask | Bye
+FromTier1 = Open | Begin | BeginPart | Attend | Store | Release | Abandon | Ask | Bye
 FromWorker = Opened | Attended | Stored | Stats | Fault | Ping
 
 _encoder = msgspec.msgpack.Encoder()

@@ -1,0 +1,45 @@
+"""How workers become homes."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from glinthawk.core.config import SplitAttention
+from glinthawk.core.spec import ModelSpec
+from glinthawk.tier1.heads import HeadSplitHome
+from glinthawk.tier1.homes import RemoteHome, WorkerHome
+from glinthawk.tier1.ranges import STRIPE_PAGES, RangeSplitHome
+from glinthawk.tier1.staging import Staging
+from glinthawk.wire.channel import ClientChannel
+
+__all__ = ["group_workers", "make_home"]
+
+_Worker = TypeVar("_Worker")
+
+
+def group_workers(split: SplitAttention, workers: Sequence[_Worker]) -> list[list[_Worker]]:
+    """The workers of each home: one, or all of them."""
+    if split == "sequence" or not workers:
+        return [[worker] for worker in workers]
+    return [list(workers)]
+
+
+def make_home(
+    split: SplitAttention,
+    id: int,
+    channels: Sequence[ClientChannel],
+    spec: ModelSpec,
+    device: torch.device,
+    staging: Callable[[], Staging | None] = lambda: None,
+    stripe_pages: int = STRIPE_PAGES,
+) -> WorkerHome:
+    """A home at the workers behind ``channels``, whose sessions are not open yet.
+
+    Raises UsageError when the model's KV heads cannot be shared among so many workers.
+    """
+    if len(channels) == 1:
+        return RemoteHome(id, channels[0], spec, device, staging())
+    if split == "heads":
+        return HeadSplitHome(id, channels, spec, device, staging)
+    return RangeSplitHome(id, channels, spec, device, staging, stripe_pages)
