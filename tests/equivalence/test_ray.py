@@ -105,9 +105,19 @@ def test_cpus_are_shared_so_that_all_find_room(
     assert share_cpus(hosts, count) == share
 
 
-def test_without_ray_the_extra_is_named() -> None:
+def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
     hidden = "import sys; sys.modules['ray'] = None; from glinthawk.cli.main import main; main()"
-    command = ["run", "-m", "demo", "-i", EXAMPLES, "-o", os.devnull, "--cluster", "ray"]
+    command = [
+        "run",
+        "-m",
+        "demo",
+        "-i",
+        EXAMPLES,
+        "-o",
+        tmp_path / "out.jsonl",
+        "--cluster",
+        "ray",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", hidden, *map(str, command)], capture_output=True, text=True
     )
