@@ -2,12 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_families import Case
 
+from commands import EXAMPLES
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.runtime.run import Run, open_run
@@ -21,28 +25,24 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(tmp_path_factory.mktemp("model"), "llama")
 
 
+def make_config(case: Case, **settings: Any) -> EngineConfig:
+    settings = {"worker_kv": "1MiB", "batch_size": 4, "device": "cpu", **settings}
+    return EngineConfig(model=str(case.path), cluster="ray", **settings)
+
+
 @pytest.fixture(scope="module")
 def run(case: Case) -> Iterator[Run]:
     """Two slices with two workers each, on a Ray that is started for them and ends with them."""
     before = descendants(os.getpid())
-    config = EngineConfig(
-        model=str(case.path),
-        cluster="ray",
-        slices=2,
-        workers_per_slice=2,
-        worker_kv="1MiB",
-        batch_size=4,
-        device="cpu",
-    )
-    with open_run(config) as opened:
+    with open_run(make_config(case, slices=2, workers_per_slice=2)) as opened:
         yield opened
     assert not ray.is_initialized()
     assert descendants(os.getpid()) == before, "a process was left behind"
 
 
-def actors(method: str) -> list[int]:
-    """Processes of the actors that are in a call of ``method``."""
-    title = f"ray::_Server.{method}".encode()
+def actors(kind: str) -> list[int]:
+    """Processes of the actors of this class that serve."""
+    title = f"ray::{kind}.serve".encode()
     found = [(Path(f"/proc/{pid}/cmdline"), pid) for pid in descendants(os.getpid())]
     return [pid for path, pid in found if path.read_bytes().startswith(title)]
 
@@ -60,23 +60,66 @@ def answer(run: Run, case: Case, victim: int | None = None) -> dict[int, list[in
 
 def test_two_slices_with_two_workers_each_answer_as_the_model_does(run: Run, case: Case) -> None:
     assert len(run.tier1.homes()) == 2
-    assert len(actors("serve_node")) == 2
-    assert len(actors("serve_worker")) == 4
+    assert len(actors("NodeActor")) == 2
+    assert len(actors("WorkerActor")) == 4
     assert answer(run, case) == case.expected()
 
 
-@pytest.mark.parametrize("method", ["serve_node", "serve_worker"])
-def test_a_killed_actor_costs_no_answer_and_comes_back(run: Run, case: Case, method: str) -> None:
-    before = actors(method)
+@pytest.mark.parametrize("kind", ["NodeActor", "WorkerActor"])
+def test_a_killed_actor_costs_no_answer_and_comes_back(run: Run, case: Case, kind: str) -> None:
+    before = actors(kind)
     assert answer(run, case, victim=before[-1]) == case.expected()
     while len(run.engine.scheduler.homes) < 2:
         assert answer(run, case) == case.expected()
-    assert len(actors(method)) == len(before)
-    assert before[-1] not in actors(method)
+    assert len(actors(kind)) == len(before)
+    assert before[-1] not in actors(kind)
 
 
-def test_more_workers_than_there_is_room_for_are_refused(run: Run, case: Case) -> None:
-    del run
-    config = EngineConfig(model=str(case.path), cluster="ray", worker_kv="100TiB", device="cpu")
+def test_a_cluster_without_room_is_named(
+    run: Run, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glinthawk.runtime.ray_cluster._PLACE_S", 0.5)
+    config = make_config(case, worker_kv="100TiB")
     with pytest.raises(UsageError, match="no room for 1 nodes and 1 workers"), open_run(config):
         pass
+    assert ray.is_initialized(), "the run's Ray, which another one may use"
+    assert answer(run, case) == case.expected()
+
+
+def test_a_gpu_that_no_machine_has_is_named(run: Run, case: Case) -> None:
+    config = make_config(case, device="cuda")
+    with pytest.raises(UsageError, match="no GPU in the Ray cluster"), open_run(config):
+        pass
+    assert answer(run, case) == case.expected()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "count", "share"),
+    [([8], 2, 4), ([4, 4, 4], 4, 2), ([64, 8], 2, 32), ([2], 6, 0.3333), ([1, 1], 3, 0.5)],
+)
+def test_cpus_are_shared_so_that_all_find_room(
+    hosts: list[float], count: int, share: float
+) -> None:
+    from glinthawk.runtime.ray_cluster import share_cpus
+
+    assert share_cpus(hosts, count) == share
+
+
+def test_without_ray_the_extra_is_named(tmp_path: Path) -> None:
+    hidden = "import sys; sys.modules['ray'] = None; from glinthawk.cli.main import main; main()"
+    command = [
+        "run",
+        "-m",
+        "demo",
+        "-i",
+        EXAMPLES,
+        "-o",
+        tmp_path / "out.jsonl",
+        "--cluster",
+        "ray",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", hidden, *map(str, command)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == ("glinthawk: --cluster ray needs Ray: pip install 'glinthawk[ray]'\n")

@@ -1,13 +1,15 @@
 """Where a pipeline's nodes and workers run: as a cluster file says, or as Ray does."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from glinthawk.core.cluster import LOCAL, Cluster, NodePlan
 from glinthawk.core.config import RAY, EngineConfig
+from glinthawk.core.errors import UsageError
 from glinthawk.runtime.opening import load_identity, share_cores
 from glinthawk.runtime.processes import local_nodes
 from glinthawk.wire.address import Address
@@ -40,14 +42,24 @@ class Places:
 @contextmanager
 def open_places(config: EngineConfig) -> Iterator[Places]:
     """Start what is to be started; end it with the block."""
-    if config.cluster == RAY:
-        from glinthawk.runtime.ray_cluster import open_on_ray  # an extra
+    open_them = _ray_opener() if config.cluster == RAY else _open_file
+    with open_them(config) as places:
+        yield places
 
-        with open_on_ray(config) as places:
-            yield places
-    else:
-        with _open_file(config) as places:
-            yield places
+
+def _ray_opener() -> Callable[[EngineConfig], AbstractContextManager[Places]]:
+    # Ray reads these when it is imported: nothing is reported to anyone, and nothing is printed,
+    # not even when its daemons see an actor killed, which is how all end.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    try:
+        from glinthawk.runtime.ray_cluster import open_on_ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise UsageError("--cluster ray needs Ray: pip install 'glinthawk[ray]'") from error
+    return open_on_ray
 
 
 @contextmanager

@@ -5,32 +5,23 @@ goes over our wire: tcp with CURVE, and one key pair that is made for the run an
 """
 
 import os
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from glinthawk.core.cluster import NodePlan
-from glinthawk.core.config import PRIVATE_FOLDER, EngineConfig
-from glinthawk.core.errors import UsageError, WorkerLost
-from glinthawk.runtime.places import Places
-from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ServerChannel
-from glinthawk.wire.keys import Identity
-
-# Ray reads these when it is imported: nothing is reported to anyone, no advice is printed.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-try:
-    import ray
-except ImportError as error:
-    raise UsageError("--cluster ray needs Ray: pip install 'glinthawk[ray]'") from error
+import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from glinthawk.core.cluster import NodePlan
+from glinthawk.core.config import PRIVATE_FOLDER, EngineConfig
+from glinthawk.core.errors import UsageError, WorkerLost
+from glinthawk.runtime.actors import NodeActor, WorkerActor
+from glinthawk.runtime.places import Places
+from glinthawk.wire.keys import Identity
 
 __all__ = ["open_on_ray", "share_cpus"]
 
@@ -38,37 +29,6 @@ _PLACE_S = 60.0
 #: Tensors never pass through Ray's object store; this is about the least that it takes.
 _STORE_BYTES = 80 << 20
 _HOST = "127.0.0.1"
-
-
-class _Server:
-    """An actor. Where it listens is chosen once; when Ray starts it again, it repeats the unended
-    call with the same arguments, so that the actor listens there again."""
-
-    def find_address(self) -> str:
-        """A free port of this machine."""
-        import glinthawk.runtime.stage  # noqa: F401 (takes seconds; nobody waits for us yet)
-
-        host = ray.util.get_node_ip_address()
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            return f"tcp://{host}:{probe.getsockname()[1]}"
-
-    def serve_node(self, address: str, identity: Identity, threads: int) -> None:
-        """Never returns."""
-        from glinthawk.runtime.stage import serve_node
-
-        with ServerChannel(Address.parse(address), identity, [identity.public]) as channel:
-            serve_node(channel, identity, threads)
-
-    def serve_worker(self, address: str, identity: Identity, threads: int, kv_bytes: int) -> None:
-        """Never returns."""
-        import torch
-
-        from glinthawk.tier2.server import serve
-
-        torch.set_num_threads(threads)
-        with ServerChannel(Address.parse(address), identity, [identity.public]) as channel:
-            serve(channel, kv_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +49,14 @@ class _Plan:
 
 
 class _Actors:
-    """What ``Pipeline`` asks of processes. The calls in ``nodes`` and ``workers`` never end."""
+    """What ``Pipeline`` asks of processes. ``calls`` are the actors' that never end."""
 
-    def __init__(self, nodes: Sequence[Any], workers: Sequence[Any]) -> None:
-        self._nodes, self._workers = list(nodes), list(workers)
+    def __init__(self, calls: list[Any], nodes: list[Any]) -> None:
+        self._calls, self._nodes = calls, nodes
 
     def check(self) -> None:
         """Raise WorkerLost if one has ended for good."""
-        _raise_if_ended([*self._nodes, *self._workers])
+        _raise_if_ended(self._calls)
 
     def revive(self) -> None:
         """Ray does. Raises WorkerLost for a node that cannot come back; workers can be missed."""
@@ -130,19 +90,18 @@ def open_on_ray(config: EngineConfig) -> Iterator[Places]:
 
 def _serve(plan: _Plan, actors: list[Any]) -> Places:
     identity, threads = Identity.create(), max(1, int(plan.cpus))
-    found = _get([actor.find_address.remote() for actor in actors])
-    size = 1 + plan.workers
-    nodes, workers, entries = [], [], []
-    for first in range(0, len(actors), size):
-        node, *others = zip(actors[first : first + size], found[first : first + size], strict=True)
-        nodes.append(node[0].serve_node.remote(node[1], identity, threads))
-        for actor, address in others:
-            call = actor.serve_worker.remote(address, identity, threads, plan.kv_bytes)
-            workers.append(call)
-        keyed = [f"{address}?key={identity.public}" for _, address in (node, *others)]
-        device = "cuda" if plan.gpus else "cpu"
-        entries.append(NodePlan(keyed[0], tuple(keyed[1:]), device=device))
-    return Places(tuple(entries), identity, _Actors(nodes, workers))
+    addresses = _get([actor.find_address.remote() for actor in actors])
+    calls = [
+        actor.serve.remote(address, identity, threads, plan.kv_bytes)
+        for actor, address in zip(actors, addresses, strict=True)
+    ]
+    texts, size = [f"{address}?key={identity.public}" for address in addresses], 1 + plan.workers
+    device = "cuda" if plan.gpus else "cpu"
+    nodes = tuple(
+        NodePlan(texts[first], tuple(texts[first + 1 : first + size]), device=device)
+        for first in range(0, len(texts), size)
+    )
+    return Places(nodes, identity, _Actors(calls, calls[::size]))
 
 
 def _get(calls: list[Any]) -> list[Any]:
@@ -236,7 +195,7 @@ def _reserved(plan: _Plan) -> Iterator[PlacementGroup]:
 @contextmanager
 def _started(group: PlacementGroup, index: int, bundle: dict[str, float]) -> Iterator[Any]:
     actor = (
-        ray.remote(_Server)
+        ray.remote(WorkerActor if "memory" in bundle else NodeActor)
         .options(
             num_cpus=bundle["CPU"],
             num_gpus=bundle.get("GPU", 0),
