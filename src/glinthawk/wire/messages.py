@@ -9,8 +9,8 @@ once a step and a layer's parcel is nothing but a few bytes and its tensors.
 Frames are raw little-endian elements, row-major: q (T, H, D), k (T, K, D), v (T, K, Dv),
 o (T, H, Dv), in the session's ``wire_dtype``.
 
-A list says how long it is before its elements come, and the decoder takes memory for as many: so
-every list here has a greatest length. What numbers mean is for the receiver to check.
+What Tier 1 says may hold any numbers, which the worker's session checks against what it knows; what
+a worker has counted is checked here.
 """
 
 from typing import Annotated
@@ -47,12 +47,6 @@ __all__ = [
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
 VERSION = 2
 
-#: The sequences of one step or release, and the layers of a model: more than anybody has.
-_MOST_SEQUENCES, _MOST_LAYERS = 1 << 20, 4096
-
-_Column = Annotated[list[int], msgspec.Meta(max_length=_MOST_SEQUENCES)]
-_Forks = Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=_MOST_SEQUENCES)]
-_Layers = Annotated[list[AttentionLayer], msgspec.Meta(max_length=_MOST_LAYERS)]
 #: What a worker counted.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -66,16 +60,16 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=str.lower, omit_
 class Spans(msgspec.Struct, frozen=True, array_like=True):
     """New tokens of some sequences; three lists of one length."""
 
-    sequences: _Column
-    starts: _Column
-    lengths: _Column
+    sequences: list[int]
+    starts: list[int]
+    lengths: list[int]
 
 
 class Open(Message, frozen=True):
     """Begin a session: the worker gives all its KV memory to this model."""
 
     version: int
-    layers: _Layers
+    layers: list[AttentionLayer]
     wire_dtype: str
     kv_dtype: str
 
@@ -91,7 +85,7 @@ class Begin(Message, frozen=True):
     step: int
     extends: Spans
     prompts: Spans
-    forks: _Forks = []
+    forks: list[tuple[int, int, int]] = []
 
 
 class Attend(Message, frozen=True):
@@ -111,7 +105,7 @@ class Store(Message, frozen=True):
 class Release(Message, frozen=True):
     """Forget these sequences, none of which may be in a step."""
 
-    sequences: _Column
+    sequences: list[int]
 
 
 class Abandon(Message, frozen=True):
