@@ -181,19 +181,50 @@ def plausible_begins(draw: st.DrawFn) -> Begin:
     return Begin(draw(st.integers(100, 105)), *spans, draw(st.lists(forks, max_size=2)))
 
 
-@settings(QUIET, max_examples=150)
-@given(st.lists(st.lists(st.tuples(_BESIDE | plausible_begins(), FRAMES), max_size=4), max_size=14))
+@st.composite
+def plausible_steps(draw: st.DrawFn) -> list[tuple[Any, list[bytes]]]:
+    """A step that might be, its parcels, in whatever order, and perhaps its end."""
+    begin = draw(plausible_begins())
+    rows = [min(sum(spans.lengths), 800) for spans in (begin.extends, begin.prompts)]
+    steps: list[tuple[Any, list[bytes]]] = [(begin, [])]
+    for layer in draw(st.lists(st.integers(0, len(LAYERS) - 1), max_size=3)):
+        q, k, v = (bytes(rows[0] * size) for size in _ROW_BYTES)
+        steps.append((Attend(begin.step, layer), [q, k, v]))
+        steps.append((Store(begin.step, layer), [bytes(rows[1] * size) for size in _ROW_BYTES[1:]]))
+    end = draw(st.sampled_from([Abandon(begin.step), Release(begin.extends.sequences), None]))
+    return [*steps, (end, [])] if end is not None else steps
+
+
+#: Of one row's q, k and v.
+_ROW_BYTES = (4 * 8 * 4, 2 * 8 * 4, 2 * 16 * 4)
+_BESIDES = st.tuples(_BESIDE | plausible_begins(), FRAMES).map(lambda said: [said])
+
+
+@settings(QUIET, max_examples=200)
+@given(st.lists(st.lists(_BESIDES | plausible_steps(), max_size=4), max_size=14))
 def test_wild_messages_of_a_client_disturb_none_of_its_other_sequences(
-    storm: list[list[tuple[Any, list[bytes]]]],
+    storm: list[list[list[tuple[Any, list[bytes]]]]],
 ) -> None:
     talk = _talk()
     bursts = itertools.chain([[], []], storm)  # the session is open and its prompts have pages
 
     def disturb() -> None:
-        for message, frames in next(bursts, []):
-            talk.say(message, *frames)
+        for message, frames in itertools.chain(*next(bursts, [])):
+            before = _pages(talk)
+            answer = talk.say(message, *frames)
+            if answer is not None and isinstance(answer[0], Fault):
+                assert _pages(talk) == before, "what is refused changes nothing"
 
     assert answers(_ask(talk), disturb) == undisturbed()
+
+
+def _pages(talk: Talk) -> tuple[int, dict[int, list[int]], dict[int, int]]:
+    """Who holds which pages and how many tokens; the sums hold."""
+    assert talk.worker._session is not None
+    table = talk.worker._session.cache.pages
+    table._pages.validate()
+    held = {sequence: pages.copy() for sequence, pages in table._pages.held.items()}
+    return table.num_used, held, table._tokens.copy()
 
 
 @settings(QUIET, max_examples=60)
@@ -216,14 +247,31 @@ def test_parcels_that_come_again_change_nothing(storm: list[list[int]]) -> None:
     assert answers(ask, disturb) == undisturbed()
 
 
-def _claiming(kind: type) -> st.SearchStrategy[Any]:
-    return wild(kind, st.sampled_from([*range(12), *_HUGE]))
-
-
-@settings(QUIET, max_examples=300)
-@given(
-    st.lists(st.tuples(st.one_of([_claiming(k) for k in get_args(FromTier1)]), FRAMES), max_size=30)
+#: Opens of which some can be: one layer or two, mostly of sizes that kernels take.
+_OPENS = st.builds(
+    Open,
+    st.just(VERSION),
+    st.lists(
+        st.builds(
+            AttentionLayer,
+            num_heads=st.sampled_from([1, 2, 4, 65_536]),
+            num_kv_heads=st.sampled_from([1, 1, 2, 65_536]),
+            head_dim=st.sampled_from([1, 6, 8, 16, 65_536]),
+            value_dim=st.sampled_from([1, 6, 8, 16, 65_536]),
+            scaling=FLOATS,
+            window=st.none() | st.sampled_from([0, 1, 5, *_HUGE]),
+            softcap=st.none() | FLOATS,
+            sinks=st.none() | st.lists(FLOATS, max_size=4).map(tuple),
+        ),
+        max_size=2,
+    ),
+    TEXTS,
+    TEXTS,
 )
+
+
+@settings(QUIET, max_examples=400)
+@given(st.lists(st.tuples(STRUCTURED | _OPENS | plausible_begins(), FRAMES), max_size=30))
 def test_wild_numbers_take_no_memory(storm: list[tuple[Any, list[bytes]]]) -> None:
     """With a KV memory that exists, over any layers that fit in it."""
     talk = _talk()
@@ -372,8 +420,10 @@ def test_answers_that_nobody_takes_do_not_pile_up(tmp_path: Path) -> None:
     ):
         deaf.linger, deaf.rcvhwm = 0, 1
         deaf.connect(address.endpoint)
-        for _ in range(20_000):
+        assert answers(_ask_over(client)) == undisturbed()
+        for _ in range(20_000):  # the worker takes turns, so it answers all of these
             deaf.send(b"?" * 100)
+            client.send(Abandon(77))
         assert answers(_ask_over(client)) == undisturbed()
 
 

@@ -181,8 +181,7 @@ def test_messages_cannot_be_changed() -> None:
     assert Ping() == Ping()
 
 
-#: Memory that a list may claim before its elements are there: eight bytes for each of a million.
-_ALLOWANCE = 16 << 20
+_ALLOWANCE = 1 << 20
 
 
 @pytest.mark.parametrize(("kind", "side"), MEMBERS)

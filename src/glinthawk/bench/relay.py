@@ -65,8 +65,9 @@ class _Link:
         self._target = target
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        onward, back = await _reach(self._target)
-        await asyncio.gather(self._pump(reader, back), self._pump(onward, writer))
+        with suppress(asyncio.CancelledError):  # the relay ends, and its connections with it
+            onward, back = await _reach(self._target)
+            await asyncio.gather(self._pump(reader, back), self._pump(onward, writer))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on what is read, each piece when its time has come; reading never waits for that."""

@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
-
-from msgspec import Meta
 
 from glinthawk.core.errors import UsageError
 
@@ -21,8 +18,6 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 #: How keys and values may be kept; int8 has a scale of its own for each token and KV head.
 KV_DTYPES = (*DTYPE_BYTES, "int8")
 _INT8_SCALE_BYTES = 4
-#: More query heads than any model has; a message that claims more is refused before they are read.
-_MOST_HEADS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +34,7 @@ class AttentionLayer:
     #: Scores become ``softcap * tanh(score / softcap)``.
     softcap: float | None = None
     #: One logit per query head that joins the softmax without a value.
-    sinks: Annotated[tuple[float, ...], Meta(max_length=_MOST_HEADS)] | None = None
+    sinks: tuple[float, ...] | None = None
 
     @property
     def kv_elements(self) -> int:

@@ -15,8 +15,8 @@ kept here, and its views which rows attend to what, kept here now or before. A l
 has q of the rows in the layer's view, k and v only if any are kept, and is sent only if the view
 has rows; ``Attended`` carries o and a frame of log-sum-exps (T, H) in float32, which Tier 1 merges.
 
-A list says how long it is before its elements come, and the decoder takes memory for as many: so
-every list here has a greatest length. What numbers mean is for the receiver to check.
+What Tier 1 says may hold any numbers, which the worker's session checks against what it knows; what
+a worker has counted is checked here.
 """
 
 from functools import cache
@@ -56,12 +56,6 @@ __all__ = [
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
 VERSION = 3
 
-#: The sequences of one step or release, and the layers of a model: more than anybody has.
-_MOST_SEQUENCES, _MOST_LAYERS = 1 << 20, 4096
-
-_Column = Annotated[list[int], msgspec.Meta(max_length=_MOST_SEQUENCES)]
-_Forks = Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=_MOST_SEQUENCES)]
-_Layers = Annotated[list[AttentionLayer], msgspec.Meta(max_length=_MOST_LAYERS)]
 #: What a worker counted.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -75,18 +69,18 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=str.lower, omit_
 class Spans(msgspec.Struct, frozen=True, array_like=True):
     """New tokens of some sequences; three lists of one length."""
 
-    sequences: _Column
-    starts: _Column
-    lengths: _Column
+    sequences: list[int]
+    starts: list[int]
+    lengths: list[int]
 
 
 class View(msgspec.Struct, frozen=True, array_like=True):
     """Rows that attend, each to tokens [first, end) of those that the worker keeps of a sequence,
     counted without gaps; three lists of one length."""
 
-    sequences: _Column
-    firsts: _Column
-    ends: _Column
+    sequences: list[int]
+    firsts: list[int]
+    ends: list[int]
 
 
 class Open(Message, frozen=True):
@@ -98,10 +92,10 @@ class Open(Message, frozen=True):
     """
 
     version: int
-    layers: _Layers
+    layers: list[AttentionLayer]
     wire_dtype: str
     kv_dtype: str
-    views: Annotated[list[int], msgspec.Meta(max_length=_MOST_LAYERS)] = []
+    views: list[int] = []
 
 
 class Begin(Message, frozen=True):
@@ -115,14 +109,14 @@ class Begin(Message, frozen=True):
     step: int
     extends: Spans
     prompts: Spans
-    forks: _Forks = []
+    forks: list[tuple[int, int, int]] = []
 
 
 class BeginPart(Begin, frozen=True):
     """The rows of one step at a worker that keeps some tokens of each sequence; positions count
     only those. No views: no row attends here. A fork need not be one of the step's."""
 
-    views: Annotated[list[View], msgspec.Meta(max_length=_MOST_LAYERS)] = []
+    views: list[View] = []
 
 
 class Attend(Message, frozen=True):
@@ -142,7 +136,7 @@ class Store(Message, frozen=True):
 class Release(Message, frozen=True):
     """Forget these sequences, none of which may be in a step."""
 
-    sequences: _Column
+    sequences: list[int]
 
 
 class Abandon(Message, frozen=True):
