@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from test_families import Case
 
-from glinthawk.core.config import EngineConfig
+from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.runtime.run import open_run
 
 
@@ -34,4 +34,18 @@ def test_slices_with_workers_of_their_own_answer_as_the_model_does(
         run.engine.scheduler.validate()
         assert len(run.tier1.homes()) == workers[0] + (tier1_kv != "0")
         assert len(run.stats().tier2_busy) == sum(workers)
+    assert answers == case.expected()
+
+
+@pytest.mark.parametrize("split", ["heads", "tokens"])
+def test_the_workers_of_a_slice_share_its_sequences(tmp_path: Path, split: SplitAttention) -> None:
+    case = Case(tmp_path, "llama")
+    cluster = write_cluster(tmp_path, [2, 2])
+    model = str(tmp_path / "llama")
+    config = EngineConfig(model=model, cluster=cluster, split_attention=split, batch_tokens=96)
+    with open_run(config) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+        run.engine.scheduler.validate()
+        assert run.engine.scheduler.homes == [1]
+        assert len(run.stats().tier2_busy) == 4
     assert answers == case.expected()

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import open_cluster
+from cluster import IDENTITY, open_cluster, pages_bytes, worker_thread
 from families import make_model
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import EngineConfig
@@ -18,11 +18,14 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.spec import AttentionLayer, ModelSpec
+from glinthawk.runtime.local_node import LocalNode
 from glinthawk.runtime.run import Run
 from glinthawk.tier1.graphs import GraphedPasses
 from glinthawk.tier1.homes import RemoteHome
 from glinthawk.tier1.loader import load_model
+from glinthawk.tier1.node import Node
 from glinthawk.tier1.staging import CudaStaging, HostStaging, Outbox, make_staging, upload
+from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.messages import Abandon, Attend, Begin, Release, Store
 from late import LateCopy, LateStaging
 from tape import TapeRecorder
@@ -182,20 +185,25 @@ def test_what_is_counted_is_what_left() -> None:
 # A node.
 
 
+def _node(run: Run) -> Node:
+    assert isinstance(run.tier1, LocalNode)
+    return run.tier1.node
+
+
 def _step(run: Run, sequences: list[TokenSequence]) -> None:
     """Start the next step of each sequence, as the batch with its number, at a home of its own."""
     for number, sequence in enumerate(sequences):
         if sequence.output:
             spans = (Span(sequence, 1 + number, sequence.length - 1, 1),)
-            run.node.start(Batch(number, spans, ()))
+            _node(run).start(Batch(number, spans, ()))
         else:
             span = Span(sequence, 1 + number, 0, sequence.length)
-            run.node.start(Batch(number, (), (span,)))
+            _node(run).start(Batch(number, (), (span,)))
 
 
 def _poll(run: Run, sequences: list[TokenSequence]) -> list[int]:
     """Batches that are done; their tokens are taken over."""
-    done = run.node.poll()
+    done = _node(run).poll()
     for batch, sampled in done:
         sequences[batch.id].output.append(sampled[0].token)  # type: ignore[index]
     return [batch.id for batch, _ in done]
@@ -246,9 +254,9 @@ def test_an_aborted_step_may_begin_again(tmp_path: Path) -> None:
                 while len(sequences[1].output) == step:
                     _poll(run, sequences)
                 if aborts:
-                    run.node.abort(0)
+                    _node(run).abort(0)
                     _step(run, sequences)
-                    run.node.abort(1)
+                    _node(run).abort(1)
                     gate.is_open = True
                 while len(sequences[0].output) == step:
                     _poll(run, sequences)
@@ -261,14 +269,19 @@ def test_asking_a_worker_waits_for_what_is_copied(tmp_path: Path) -> None:
     loaded = load_model(EngineConfig(model=str(make_model(tmp_path, "llama")), device="cpu"))
     layer, staging = loaded.spec.layers[0], LateStaging(Gate())
     sequence = TokenSequence(Request(0, (5, 6, 7), SamplingParams(), 0, 8))
-    with open_cluster(loaded, tmp_path, staging=lambda: staging) as run:
-        (home,) = run.homes
-        assert isinstance(home, RemoteHome)
+    with (
+        worker_thread("inproc", tmp_path, pages_bytes(loaded, 64)) as address,
+        ClientChannel(address, IDENTITY) as channel,
+    ):
+        home = RemoteHome(1, channel, loaded.spec, CPU, staging)
+        home.open("float32")
+        home.await_open(10)
         home.begin(0, [], [Span(sequence, 1, 0, 3)])
         home.store(0, 0, *(torch.randn(3, layer.num_kv_heads, 16) for _ in range(2)))
         assert home.flush()
         assert home.link.ask(10).kv_bytes_peak > 0
         assert not home.flush()
+        home.close()
 
 
 # A GPU.

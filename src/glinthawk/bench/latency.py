@@ -50,7 +50,7 @@ class Link:
     round_trip_ms: float
     batches: int
     tokens_per_s: float
-    #: Of the speed without latency.
+    #: Of the speed without latency: the median over the rounds.
     share: float
     #: Between the fastest and the slowest window, over the median.
     spread: float
@@ -88,7 +88,7 @@ def measure_links(plan: Plan, loaded: LoadedModel, cores: list[int], write: _Wri
         speeds = _take_turns(plan, relay, decoding, batches)
     links: list[Link] = []
     for ms, trip, count, windows in zip(plan.latencies, trips, batches, speeds, strict=True):
-        links.append(_link(ms, trip, count, windows, links[0].tokens_per_s if links else None))
+        links.append(_link(ms, trip, count, windows, speeds[0]))
         write(_describe(links[-1]))
     return links
 
@@ -110,14 +110,16 @@ def _take_turns(
     return speeds
 
 
-def _link(ms: int, trip_s: float, batches: int, windows: list[float], base: float | None) -> Link:
+def _link(ms: int, trip_s: float, batches: int, windows: list[float], base: list[float]) -> Link:
+    """``base`` are the windows without latency, each in the same round as one of ``windows``."""
     speed = statistics.median(windows)
+    share = statistics.median(here / there for here, there in zip(windows, base, strict=True))
     return Link(
         ms,
         round(1e3 * trip_s, 2),
         batches,
         round(speed, 1),
-        round(speed / base, 3) if base else 1.0,
+        round(share, 3),
         round((max(windows) - min(windows)) / speed, 3),
     )
 
