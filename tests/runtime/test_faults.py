@@ -75,6 +75,13 @@ def test_beside_kv_on_tier_1_neither(model: Path) -> None:
         assert answer(run, kill_after=3) == undisturbed
 
 
+def test_a_worker_that_dies_after_the_last_answer_costs_only_its_count(model: Path) -> None:
+    with open_run(config(model, "local:2")) as run:
+        assert len(answer(run)) == 24
+        os.kill(max(_children()), signal.SIGKILL)
+        assert 1 <= len(run.stats().tier2_busy) <= 2
+
+
 def test_without_a_home_left_the_job_waits_for_one(model: Path) -> None:
     with open_run(config(model, "local:1")) as run:
         undisturbed = answer(run)

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -109,9 +110,11 @@ class LocalNode:
     def usage(self) -> Usage:
         usage = Usage([self.node.busy_s])
         links = [link for home in self._homes.values() for link in home.links]
-        for stats in [link.ask(_ANSWER_S) for link in links]:
-            usage.tier2_busy_s.append(stats.busy_s)
-            usage.kv_bytes_peak += stats.kv_bytes_peak
+        for link in links:
+            with suppress(WorkerLost):  # one that has died since took its own count along
+                stats = link.ask(_ANSWER_S)
+                usage.tier2_busy_s.append(stats.busy_s)
+                usage.kv_bytes_peak += stats.kv_bytes_peak
         for traffic in [*self._past_traffic, *(link.traffic for link in links)]:
             usage.decode_bytes_out += traffic.decode_bytes_out
             usage.decode_bytes_back += traffic.decode_bytes_back
