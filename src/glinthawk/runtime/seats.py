@@ -80,9 +80,10 @@ class Seats:
         return list(self._open.values())
 
     def lose(self, number: int) -> None:
-        """Close a home, and begin to try to open it again."""
-        self._open.pop(number).close()
-        self._trials[number] = _Trial()
+        """Close a home, and begin to try to open it again, unless that is under way."""
+        if (home := self._open.pop(number, None)) is not None:
+            home.close()
+            self._trials[number] = _Trial()
 
     def returned(self) -> Iterator[WorkerHome]:
         """Homes that are open again. Never waits."""
