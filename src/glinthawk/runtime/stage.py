@@ -184,7 +184,7 @@ class _NodeServer:
                 if self._channel.socket in ready:
                     self._answer()
                 elif self._stage is not None:
-                    self._guard(lambda stage: stage.advance(_LOOK_S))
+                    self._guard(lambda stage: stage.advance(_LOOK_S if stage.num_running else 0.0))
 
     def _patience_ms(self) -> int | None:
         if self._stage is None:
