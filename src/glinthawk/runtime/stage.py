@@ -160,7 +160,7 @@ def _hidden_bytes(_batch: Batch, hidden: torch.Tensor) -> memoryview:
 
 
 class _NodeServer:
-    """Serves one engine at a time; a new one takes over when the old one has gone."""
+    """Serves one engine at a time: the one that opened it last."""
 
     def __init__(self, channel: ServerChannel, identity: Identity | Path | None, cores: int | None):
         self._channel = channel
