@@ -15,7 +15,13 @@ from watching import wait_until
 STATS = {
     *("requests", "failed", "prompt_tokens", "completion_tokens", "seconds", "tokens_per_second"),
     *("tier1_busy", "tier2_busy", "wire_decode_bytes_out", "wire_decode_bytes_back"),
-    *("wire_prefill_bytes", "kv_bytes_peak", "preemptions", "prompt_tokens_shared"),
+    *(
+        "wire_prefill_bytes",
+        "kv_bytes_peak",
+        "preemptions",
+        "repeated_tokens",
+        "prompt_tokens_shared",
+    ),
     *("kv_full_share", "input_share", "limit"),
 }
 
