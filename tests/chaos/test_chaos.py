@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from monkey import Monkey, Supervised, descendants, worker_behind_relay
 _LINES = 300
 #: After so many deeds the job may end in peace.
 _DEEDS = 8
+_GIVE_UP_S = 900
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +72,10 @@ def _write_cluster(path: Path, links: list[str]) -> Path:
 
 def _disturb(monkey: Monkey, others: list[Supervised], *arguments: object) -> None:
     """Run the command to its end, again if need be, while the monkey is at work."""
-    job = start(*arguments)
+    job, deadline = start(*arguments), time.monotonic() + _GIVE_UP_S
     try:
         while job.poll() != 0:
+            assert time.monotonic() < deadline, "the job has come to a standstill"
             if job.poll() is not None:  # killed, or nothing to go on with: resume
                 job.communicate()
                 job = start(*arguments)
