@@ -31,7 +31,6 @@ from glinthawk.wire.keys import Identity
 
 __all__ = [
     "OpenNode",
-    "_kv_dtype",
     "join_homes",
     "load_identity",
     "open_node",
