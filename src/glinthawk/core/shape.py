@@ -1,0 +1,111 @@
+"""A model's weights in numbers: what a step must read, multiply and keep, known without loading."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from glinthawk.core.slices import LayerSlice, split_layers
+from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer, kv_bytes_per_token
+
+__all__ = ["LayerShape", "ModelShape"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """One decoder layer."""
+
+    attention: AttentionLayer
+    #: All its weights.
+    params: int
+    #: The weights that one token is multiplied with; fewer than all in a mixture of experts.
+    active_params: int
+
+    def params_read(self, rows: int) -> float:
+        """Weights that a step of ``rows`` tokens reads.
+
+        In a mixture of experts, of those not shared by all tokens, each is read if one of the rows
+        goes there; rows go anywhere with equal probability:
+        ``shared + routed * (1 - (1 - p) ** rows)``, where all ``params - active_params`` left out by
+        one row are routed and ``p`` is the share of the routed weights one row goes through. With
+        nothing more known than both counts, everything is taken to be routed:
+        ``p = active_params / params``.
+        """
+        if self.params == self.active_params:
+            return self.params
+        return self.params * (1 - (1 - self.active_params / self.params) ** rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """A model, or a run of its layers that is one pipeline slice."""
+
+    name: str
+    hidden_size: int
+    max_model_len: int
+    #: Type of weights and of what crosses the links.
+    dtype: str
+    layers: tuple[LayerShape, ...]
+    #: Of the token embedding; 0 on slices after the first.
+    embedding_params: int
+    #: Of the output projection; 0 on slices before the last.
+    head_params: int
+    #: Whether embedding and output projection are one matrix.
+    is_tied: bool = False
+
+    @property
+    def attention(self) -> tuple[AttentionLayer, ...]:
+        return tuple(layer.attention for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory for the weights."""
+        shared = min(self.embedding_params, self.head_params) if self.is_tied else 0
+        params = sum(layer.params for layer in self.layers)
+        return DTYPE_BYTES[self.dtype] * (
+            params + self.embedding_params + self.head_params - shared
+        )
+
+    def bytes_read(self, rows: int, logits: int) -> float:
+        """Weights that a step reads, for ``rows`` tokens of which ``logits`` are sampled after."""
+        params = sum(layer.params_read(rows) for layer in self.layers)
+        return DTYPE_BYTES[self.dtype] * (params + (self.head_params if logits else 0))
+
+    def dense_flops(self, rows: int, logits: int) -> int:
+        """Of a step without attention: a multiplication and an addition for each weight met."""
+        active = sum(layer.active_params for layer in self.layers)
+        return 2 * (rows * active + logits * self.head_params)
+
+    def kv_bytes_per_token(self, kv_dtype: str) -> int:
+        """KV cache of one token in all layers."""
+        return kv_bytes_per_token(self.attention, kv_dtype)
+
+    @property
+    def wire_bytes_out(self) -> int:
+        """q, k and v of one token in all layers."""
+        elements = sum(one.num_heads * one.head_dim + one.kv_elements for one in self.attention)
+        return DTYPE_BYTES[self.dtype] * elements
+
+    @property
+    def wire_bytes_back(self) -> int:
+        """Attention output of one token in all layers."""
+        elements = sum(one.num_heads * one.value_dim for one in self.attention)
+        return DTYPE_BYTES[self.dtype] * elements
+
+    @property
+    def hidden_bytes(self) -> int:
+        """Of one token between two slices."""
+        return DTYPE_BYTES[self.dtype] * self.hidden_size
+
+    def cut(self, num_slices: int) -> Sequence["ModelShape"]:
+        """The model as ``num_slices`` pipeline slices, as a run cuts it.
+
+        Raises UsageError when there are fewer layers than slices.
+        """
+        return [self._slice(part) for part in split_layers(len(self.layers), num_slices)]
+
+    def _slice(self, part: LayerSlice) -> "ModelShape":
+        return replace(
+            self,
+            layers=self.layers[part.first : part.last],
+            embedding_params=self.embedding_params if part.is_first else 0,
+            head_params=self.head_params if part.is_last else 0,
+        )
