@@ -22,12 +22,9 @@ class LayerShape:
     def params_read(self, rows: int) -> float:
         """Weights that a step of ``rows`` tokens reads.
 
-        In a mixture of experts, of those not shared by all tokens, each is read if one of the rows
-        goes there; rows go anywhere with equal probability:
-        ``shared + routed * (1 - (1 - p) ** rows)``, where all ``params - active_params`` left out by
-        one row are routed and ``p`` is the share of the routed weights one row goes through. With
-        nothing more known than both counts, everything is taken to be routed:
-        ``p = active_params / params``.
+        In a mixture of experts each weight is read if any of the rows goes there. Rows are taken to
+        go anywhere with equal probability, so that a weight is left out by all of them with
+        ``(1 - active_params / params) ** rows``.
         """
         if self.params == self.active_params:
             return self.params
