@@ -9,6 +9,7 @@ GlinthawkError
 ├── RequestError             one request cannot be answered; the job goes on
 └── WorkerError              a Tier-2 worker
     ├── WorkerRefused        it answered that it cannot serve this model or client
+    │   └── WorkerBusy       it serves another run now
     ├── WorkerLost           it died or cannot be reached
     └── WireError            it received or sent a message that does not fit
 """
@@ -22,6 +23,7 @@ __all__ = [
     "UnsupportedModel",
     "UsageError",
     "WireError",
+    "WorkerBusy",
     "WorkerError",
     "WorkerLost",
     "WorkerRefused",
@@ -71,6 +73,10 @@ class WorkerError(GlinthawkError):
 
 class WorkerRefused(WorkerError):
     """The worker answered that it cannot serve this model or this client."""
+
+
+class WorkerBusy(WorkerRefused):
+    """It serves another run now."""
 
 
 class WorkerLost(WorkerError):

@@ -21,7 +21,13 @@ from glinthawk.core import errors
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.cluster import NodePlan
 from glinthawk.core.config import RAY, EngineConfig
-from glinthawk.core.errors import GlinthawkError, UsageError, WireError, WorkerLost
+from glinthawk.core.errors import (
+    GlinthawkError,
+    UsageError,
+    WireError,
+    WorkerBusy,
+    WorkerLost,
+)
 from glinthawk.core.slices import LayerSlice, split_layers
 from glinthawk.core.source import resolve_model
 from glinthawk.runtime.places import Processes, open_places
@@ -53,7 +59,7 @@ from glinthawk.wire.control import (
     Used,
 )
 from glinthawk.wire.keys import Identity
-from glinthawk.wire.messages import VERSION, Ask, Bye, Message
+from glinthawk.wire.messages import VERSION, Ask, Bye, Message, Ping
 
 __all__ = ["Pipeline", "open_pipeline"]
 
@@ -78,6 +84,8 @@ class _Stage:
     homes: dict[int, Joined] = field(default_factory=dict)
     usage: Usage | None = None
     retry_s: float = 0.0
+    #: Since when it serves another run.
+    refused_s: float | None = None
 
 
 class Pipeline:
@@ -216,7 +224,7 @@ class Pipeline:
                 self._begin(stage)
             return
         try:
-            while (received := stage.channel.receive()) is not None:
+            while stage.channel is not None and (received := stage.channel.receive()) is not None:
                 self._take(stage, received[0])
         except WorkerLost as error:
             self._lose_stage(stage, error)
@@ -224,7 +232,7 @@ class Pipeline:
     def _take(self, stage: _Stage, message: Message) -> None:
         match message:
             case Loaded():
-                stage.loaded = message
+                stage.loaded, stage.refused_s = message, None
             case Joined(home):
                 stage.homes[home] = message
                 self._join(home)
@@ -237,8 +245,22 @@ class Pipeline:
                 self._done(step, [Choice(*pair) for pair in zip(tokens, logprobs, strict=True)])
             case Used(usage):
                 stage.usage = usage
+            case Ping():
+                pass
             case Failed(kind, text):
-                raise _error(kind, f"node {stage.number + 1} ({stage.address.endpoint}): {text}")
+                error = _error(kind, f"node {stage.number + 1} ({stage.address.endpoint}): {text}")
+                self._wait_for_turn(stage, error)
+
+    def _wait_for_turn(self, stage: _Stage, error: GlinthawkError) -> None:
+        """Try a node that serves another run again; it may not know yet that that one has died."""
+        now = time.monotonic()
+        if stage.refused_s is None:
+            _log.warning("%s; waiting for it", error)
+            stage.refused_s = now
+        is_patient = now - stage.refused_s < stage.load.config.wait_for_workers
+        if not isinstance(error, WorkerBusy) or not is_patient:
+            raise error
+        self._leave(stage)
 
     def _done(self, step: int, choices: list[Choice]) -> None:
         batch = self._running.get(step)
@@ -263,6 +285,9 @@ class Pipeline:
     def _lose_stage(self, stage: _Stage, error: WorkerLost) -> None:
         """All homes had a part there. It loads its slice again, or another one in its place."""
         _log.warning("node %d: %s", stage.number + 1, error)
+        self._leave(stage)
+
+    def _leave(self, stage: _Stage) -> None:
         assert stage.channel is not None
         stage.channel.close()
         stage.channel, stage.loaded = None, None

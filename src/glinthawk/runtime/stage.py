@@ -11,7 +11,7 @@ import zmq
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.errors import GlinthawkError, WireError
+from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.slices import LayerSlice
 from glinthawk.runtime.opening import OpenNode, load_identity, open_node
@@ -39,7 +39,7 @@ from glinthawk.wire.control import (
     Used,
 )
 from glinthawk.wire.keys import Identity
-from glinthawk.wire.messages import VERSION, Ask, Bye, Message, decode
+from glinthawk.wire.messages import VERSION, Ask, Bye, Message, Ping, decode
 
 __all__ = ["serve_node"]
 
@@ -160,7 +160,7 @@ def _hidden_bytes(_batch: Batch, hidden: torch.Tensor) -> memoryview:
 
 
 class _NodeServer:
-    """Serves one engine at a time: the one that opened it last."""
+    """Serves one engine at a time, as long as that is connected."""
 
     def __init__(self, channel: ServerChannel, identity: Identity | Path | None, cores: int | None):
         self._channel = channel
@@ -225,6 +225,10 @@ class _NodeServer:
         self._channel.send(self._client, message)
 
     def _open(self, client: bytes, message: Load) -> None:
+        if self._is_taken(client):
+            busy = "this node serves another run; wait for it or start a second node"
+            self._channel.send(client, Failed(WorkerBusy.__name__, busy))
+            return
         self._close()
         self._client = client
         try:
@@ -234,6 +238,11 @@ class _NodeServer:
         except GlinthawkError as error:
             self._tell(Failed(type(error).__name__, str(error)))
             self._close()
+
+    def _is_taken(self, client: bytes) -> bool:
+        """Whether another engine has a slice open here and is still connected."""
+        is_other = self._stage is not None and client != self._client
+        return is_other and self._client is not None and self._channel.send(self._client, Ping())
 
     def _make_stage(self, message: Load) -> _Stage:
         config, part = message.config, message.part

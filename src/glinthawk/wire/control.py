@@ -12,7 +12,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.core.slices import LayerSlice
 from glinthawk.telemetry.usage import Usage
-from glinthawk.wire.messages import Ask, Bye, Message
+from glinthawk.wire.messages import Ask, Bye, Message, Ping
 
 __all__ = [
     "Admitted",
@@ -143,4 +143,4 @@ class Failed(Message, frozen=True):
 
 
 FromEngine = Load | Run | Forget | Cancel | Lose | Ask | Bye | Hidden
-FromNode = Loaded | Joined | Sampled | Gone | Used | Failed
+FromNode = Loaded | Joined | Sampled | Gone | Used | Failed | Ping
