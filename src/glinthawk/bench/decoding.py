@@ -41,6 +41,8 @@ class Decoding:
     total_s: float = 0.0
     #: In the last window.
     tier1_busy: float = 0.0
+    #: Tier 1's time to send the context away.
+    fill_s: float = 0.0
     _groups: list[list[Sequence]] = field(default_factory=list)
     #: When each batch ended its steps.
     _ends: list[list[float]] = field(default_factory=list)
@@ -68,14 +70,21 @@ class Decoding:
             )
             for layer in layers[:1]
         ] * len(layers)
+        begun = time.perf_counter()
         for sequence in (s for group in self._groups for s in group):
             self.home.begin(sequence.id, [], [Span(sequence, self.home.id, 0, self.context)])
             for index, (k, v) in enumerate(kv):
                 self.home.store(sequence.id, index, k, v)
             self.home.finish(sequence.id)
             sequence.output.append(7)
+        self.fill_s = time.perf_counter() - begun
         for link in self.home.links:
             link.ask(_FILL_S)
+
+    @property
+    def busy_s(self) -> float:
+        """Of Tier 1, in all steps so far."""
+        return self._node.busy_s
 
     def speed(self, seconds: float, steps: int, batches: int | None = None) -> float:
         """Tokens a second with the first ``batches`` under way (None: all): for ``seconds`` at

@@ -65,9 +65,11 @@ def far_worker_on(
 
 
 @contextmanager
-def open_home(address: Address, loaded: LoadedModel, kv_dtype: str) -> Iterator[RemoteHome]:
-    """A session at the worker, as home 1."""
-    home = RemoteHome(1, ClientChannel(address), loaded.spec, loaded.model.device)
+def open_home(
+    address: Address, loaded: LoadedModel, kv_dtype: str, number: int = 1
+) -> Iterator[RemoteHome]:
+    """A session at the worker, as home ``number``."""
+    home = RemoteHome(number, ClientChannel(address), loaded.spec, loaded.model.device)
     try:
         home.open(kv_dtype)
         home.await_open(START_S)

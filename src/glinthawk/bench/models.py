@@ -19,8 +19,17 @@ _LLAMA = {
     "eos_token_id": 2,
 }
 
-#: M is small; L is Llama-3.2-1B.
+#: S is tiny, M is small; L is Llama-3.2-1B.
 SHAPES: dict[str, dict[str, Any]] = {
+    "S": {
+        **_LLAMA,
+        "hidden_size": 512,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "intermediate_size": 1408,
+        "vocab_size": 32_000,
+    },
     "M": {
         **_LLAMA,
         "hidden_size": 768,

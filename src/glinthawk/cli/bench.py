@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["attention", "bench", "dense", "job", "latency", "tiers"]
+__all__ = ["attention", "bench", "dense", "job", "latency", "prediction", "tiers"]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 
@@ -55,3 +55,11 @@ def job(
     from glinthawk.bench.job import run
 
     run(typer.echo, quick=quick, requests=requests)
+
+
+@bench.command()
+def prediction(quick: _Quick = False) -> None:
+    """The planner's simulator against real jobs on this machine."""
+    from glinthawk.bench.prediction import run
+
+    run(typer.echo, quick=quick)

@@ -14,8 +14,9 @@ __all__ = ["DensePass"]
 
 
 class DensePass:
-    """A decode step of ``num_rows`` rows through all layers, with the logits of every row, which
-    are valid until the next one. ``passes`` makes its pass; None: as transformers runs it.
+    """A step of ``num_rows`` rows through all layers, with the logits of every row (or of the first
+    ``num_logits``), which are valid until the next one. ``passes`` makes its pass; None: as
+    transformers runs it.
 
     A pipeline slice that is not the first ``receives`` a hidden state.
     """
@@ -27,6 +28,7 @@ class DensePass:
         num_rows: int,
         passes: Passes | None = None,
         receives: bool = False,
+        num_logits: int | None = None,
     ) -> None:
         self._model = model
         self._passes = passes or partial(Pass, model)
@@ -38,14 +40,14 @@ class DensePass:
             )
             for layer in layers
         ]
+        self._keep = torch.arange(num_logits or num_rows, device=model.device)
         self._hidden = make_hidden(model, num_rows) if receives else None
 
     @torch.inference_mode()
     def __call__(self) -> torch.Tensor:
         # There may be more rows than the model has positions; all stand at the first.
         positions = torch.zeros_like(self._ids)
-        keep = torch.arange(len(self._ids), device=self._ids.device)
-        forward = self._passes(self._ids, positions, keep, self._hidden)
+        forward = self._passes(self._ids, positions, self._keep, self._hidden)
         result = forward.resume(None)
         while isinstance(result, Call):
             result = forward.resume(self._outputs[forward.depth])

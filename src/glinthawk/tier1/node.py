@@ -271,11 +271,13 @@ class Node:
         is_copying = any([home.flush() for home in self._homes.values()])
         timeout_ms = None if timeout_s is None else int(1000 * timeout_s)
         polled = self._poller.poll(timeout_ms if wait and not is_copying else 0)
-        ready = {socket for socket, _ in polled}
+        ready, begun = {socket for socket, _ in polled}, time.perf_counter()
         for home in self._homes.values():
             if ready.intersection(_sockets(home)):
                 for reply in home.receive():
                     self._take(self._running[reply.step], home.id, reply)
+        if ready:
+            self.busy_s += time.perf_counter() - begun
         is_late = wait and not is_copying and not ready
         return is_late or not ready.isdisjoint(self._watched)
 
