@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from families import make_model
 from glinthawk.core.config import EngineConfig
-from glinthawk.runtime.tuning import batches_to_hide, tune
+from glinthawk.runtime.tuning import MOST_IN_FLIGHT, batches_to_hide, tune
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.loader import load_model
 
@@ -18,7 +18,7 @@ def test_a_slower_link_never_asks_for_fewer_batches(
     link_s: float, dense_s: float, more: float
 ) -> None:
     count = batches_to_hide(link_s, dense_s)
-    assert 2 <= count <= batches_to_hide(link_s + more, dense_s) <= 16
+    assert 2 <= count <= batches_to_hide(link_s + more, dense_s) <= MOST_IN_FLIGHT
     if count < 16:  # while one batch is away, the others keep Tier 1 busy
         assert (count - 1) * dense_s >= link_s
 

@@ -33,6 +33,7 @@ from glinthawk.core.source import resolve_model
 from glinthawk.runtime.places import Processes, open_places
 from glinthawk.runtime.processes import parse_tier2
 from glinthawk.runtime.tier import Done, TierEvent
+from glinthawk.runtime.tuning import LINK_SLACK, MOST_IN_FLIGHT
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
@@ -153,11 +154,14 @@ class Pipeline:
         the slowest slice's dense step (Lamina's staggering, arXiv 2405.01814)."""
         config, loaded = self._stages[0].load.config, self._loaded()
         slowest = max(stage.dense_s for stage in loaded)
-        away = sum(1 + 0.9 + (stage.link_s / slowest if slowest else 0.0) for stage in loaded)
+        link = sum(stage.link_s for stage in loaded) / slowest if slowest else 0.0
+        away = (1 + 0.9) * len(loaded) + LINK_SLACK * link
         size, in_flight = config.batch_size, config.batches_in_flight
         return BatchLimits(
             min(stage.batch_size for stage in loaded) if size == "auto" else size,
-            math.ceil(away) if in_flight == "auto" else in_flight,
+            min(math.ceil(away), len(loaded) * MOST_IN_FLIGHT)
+            if in_flight == "auto"
+            else in_flight,
             config.batch_tokens,
         )
 

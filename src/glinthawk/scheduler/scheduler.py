@@ -74,7 +74,7 @@ class Scheduler:
         self.limits = limits
         self.num_preemptions = 0
         self.num_shared_tokens = 0
-        #: Tokens whose KV was given up or lost, and is computed again.
+        #: Tokens whose KV was given up or lost, and was computed again.
         self.num_repeated_tokens = 0
         #: Batches that would have been larger if a home had more room.
         self.num_cramped = 0
@@ -201,7 +201,6 @@ class Scheduler:
 
     def _requeue(self, sequence: Sequence) -> Release:
         """Back to waiting, without KV."""
-        self.num_repeated_tokens += sequence.length
         home = self._forget(sequence)
         sequence.phase, sequence.home = Phase.WAITING, None
         self.waiting.push(sequence)
@@ -304,12 +303,14 @@ class Scheduler:
         ]
 
     def _admit(self, sequence: Sequence, home: int, start: Start) -> Span:
+        length = sequence.length - start.num_tokens
+        if sequence.admitted >= 0:
+            self.num_repeated_tokens += length
         sequence.home = home
         sequence.admitted = self._num_admitted
         self._num_admitted += 1
         self.num_shared_tokens += start.num_tokens
         self._rooms[home].admit(sequence, start)
-        length = sequence.length - start.num_tokens
         return self._span(sequence, start.num_tokens, length, start.source)
 
     def _span(self, sequence: Sequence, start: int, length: int, source: int | None = None) -> Span:
