@@ -33,7 +33,7 @@ class Hybrid:
         far = len(self._far_living()) + num_waiting
         length = sequence.length + sequence.remaining / 2
         most = min(far, self._far_room(longest), self._most_rows - len(near.living))
-        return self.pace.workers_pay(self._load(most, length), self._in_flight)
+        return self.pace.workers_pay(self._full_load(near, longest, most, length), self._in_flight)
 
     def seconds_of_token(self, home: int) -> float | None:
         """To attend to a token there, if that is known of all workers."""
@@ -64,6 +64,14 @@ class Hybrid:
         """Sequences of this length that the workers hold together."""
         rooms = [room for home, room in self._rooms.items() if home != TIER1]
         return sum(room.pages.num_tokens // length for room in rooms)
+
+    def _full_load(self, near: Room, longest: int, far_rows: int, far_length: float) -> Load:
+        """With as many rows on Tier 1 as it holds, though one that has ended may just be missing:
+        what begins at a worker stays there for long."""
+        load = self._load(far_rows, far_length)
+        rows = max(load.near_rows, near.pages.num_tokens // longest)
+        tokens = load.near_tokens * rows // load.near_rows if load.near_rows else 0
+        return Load(rows, tokens, far_rows, far_length)
 
     def _load(self, far_rows: int, far_length: float) -> Load:
         near = self._rooms[TIER1].living.values()
