@@ -50,6 +50,12 @@ def test_many_query_heads_bind_a_slow_core_by_arithmetic() -> None:
     assert bound.far_s(1, 1000) == pytest.approx(80 * 1000 * 2 * 64 * 256 / (1e11 * 0.5))
 
 
+def test_a_worker_waits_for_its_own_network() -> None:
+    far = replace(costs(), tier2=replace(CATALOGUE.machine("rome-16"), network=1e6))
+    assert far.far_s(10, 10) == pytest.approx(10 * LLAMA.wire_bytes_out / 1e6)
+    assert far.store_s(10) == pytest.approx(10 * LLAMA.kv_bytes_per_token("float16") / 1e6)
+
+
 def test_a_prompt_costs_half_the_square() -> None:
     flops = 80 * 1000**2 / 2 * 2 * 64 * 256
     assert costs().prompt_s([1000]) == pytest.approx(flops / (65e12 * 0.385))

@@ -29,8 +29,7 @@ class Roofline:
     tier2: Machine | None
     link: Link
     kv_dtype: str
-    #: Of the host, for a parcel (all layers of a step to one worker): 0 where a copy engine or
-    #: other threads do it, as on a GPU; about 40 us a layer and worker on one CPU thread.
+    #: Of Tier 1's host for a layer's parcel to one worker: 0 where the accelerator works meanwhile.
     parcel_layer_s: float = 0.0
     #: Of a step outside the layers: 0 where it is hidden behind the accelerator's work.
     step_overhead_s: float = 0.0
@@ -80,13 +79,21 @@ class Roofline:
         return self._attend_s(self.tier1, rows, kv_tokens)
 
     def far_s(self, rows: int, kv_tokens: int) -> float:
-        """The slower of reading the keys and values once and the arithmetic on them; that binds on
-        CPUs with many query heads for each KV head."""
-        return self._attend_s(self.tier2, rows, kv_tokens) if self.tier2 else 0.0
+        """The slowest of reading the keys and values once, the arithmetic on them, which binds on
+        CPUs with many query heads for each KV head, and the worker's own network: the link is
+        Tier 1's."""
+        if self.tier2 is None:
+            return 0.0
+        moved = rows * max(self.shape.wire_bytes_out, self.shape.wire_bytes_back)
+        return max(self._attend_s(self.tier2, rows, kv_tokens), moved / self.tier2.network)
 
     def store_s(self, tokens: int) -> float:
-        """Writing the keys and values once."""
-        return tokens * self._kv_bytes / self.tier2.reached_writes if self.tier2 else 0.0
+        """The slower of writing the keys and values once and the worker's own network."""
+        if self.tier2 is None:
+            return 0.0
+        elements = sum(one.kv_elements * times for one, times in self._attention)
+        moved = tokens * elements * DTYPE_BYTES[self.shape.dtype]
+        return max(tokens * self._kv_bytes / self.tier2.reached_writes, moved / self.tier2.network)
 
     def parcel_s(self, rows: int, prompt_tokens: int) -> float:
         is_sent = rows or prompt_tokens
