@@ -179,19 +179,25 @@ def _headline() -> Table:
 
 
 def _prices() -> Table:
-    sets = ("glinthawk-early", "glinthawk-equipment", "glinthawk-implied")
+    sets = [_CATALOGUE.prices[f"glinthawk-{one}"].of for one in ("early", "equipment", "implied")]
+    shares = [one["rome-16"] / one["T4"] for one in sets]
+    ran, anew = (_speed(one) for one in (_single_rig(16).rate(14, 29), _single_rig(16).best()))
     rows = []
     for slices, each, batch, in_flight, _ in _TWO_TIERS[:8]:
-        ratio = _speed(_two(slices, each, batch, in_flight)) / _speed(_single_rig(16).rate(14, 29))
-        cheaper = []
-        for name in sets:
-            of = _CATALOGUE.prices[name].of
-            cost = slices * (1 + each * of["rome-16"] / of["T4"]) / 16
-            cheaper.append(ratio / cost)
-        rows.append((f"{slices} + {slices * each}", ratio, *cheaper))
-    shares = [_CATALOGUE.prices[one].of for one in sets]
-    header = [f"cheaper at {of['rome-16'] / of['T4']:.2f}" for of in shares]
-    return Table("glinthawk-prices", ("T4 + CPU", "times 16 T4", *header), rows)
+        speed = _speed(_two(slices, each, batch, in_flight))
+        cheaper = [speed / (slices * (1 + each * share)) * 16 for share in shares]
+        rows.append(
+            (
+                f"{slices} + {slices * each}",
+                speed / ran,
+                *(one / ran for one in cheaper),
+                speed / anew,
+                *(one / anew for one in cheaper),
+            )
+        )
+    header = ("16 T4 as run: times as fast", *(f"cheaper at {share:.2f}" for share in shares))
+    again = ("16 T4 planned anew: times as fast", *header[1:])
+    return Table("glinthawk-prices", ("T4 + CPU", *header, *again), rows)
 
 
 def _saturation() -> Table:

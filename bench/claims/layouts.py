@@ -124,7 +124,7 @@ class Rig:
 
     def _usual(self, workers: int) -> list[int]:
         slices = self._plan.slices
-        times = (1, 1.5, 2, 3, 4, 6, 8, 12, 16) if workers else (1, 1.25, 1.5, 2)
+        times = (1, 1.5, 2, 3, 4, 6, 8, 12, 16) if workers else (0.9, 1, 1.25, 1.5, 2)
         return sorted({ceil(slices * factor) for factor in times})
 
 

@@ -36,6 +36,7 @@ _HOP_S = 5e-5
 
 
 def tables() -> Iterator[Table]:
+    yield _per_dollar()
     cheapest: list[tuple[object, ...]] = []
     compared: list[tuple[object, ...]] = []
     for model in _MODELS:
@@ -45,6 +46,18 @@ def tables() -> Iterator[Table]:
     yield Table("today-cheapest", (*header, "prompts' share", "$ a million"), cheapest)
     header = ("model, job", "one tier", "$ a million", "two tiers", "$ a million", "times cheaper")
     yield Table("today-accelerators", (*header, "CPUs pay below, of their price"), compared)
+
+
+def _per_dollar() -> Table:
+    """For a dollar an hour."""
+    rows = []
+    for name in (*_TIER1, "H20", "RTX-3090", *_TIER2):
+        one = _CATALOGUE.machine(name)
+        price = one.dollars_per_hour or 0
+        rates = one.reached_flops / 1e12, one.reached_bandwidth / 1e9, one.memory / 2**30
+        rows.append((name, price, *(rate / price for rate in rates)))
+    header = ("machine", "$ an hour", "TFLOP/s for a dollar", "GB/s", "GiB")
+    return Table("today-machines", header, rows)
 
 
 def _survey(
