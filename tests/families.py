@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-__all__ = ["FAMILIES", "REFUSED", "make_model"]
+__all__ = ["FAMILIES", "REFUSED", "make_model", "make_settings"]
 
 _VOCAB = 211
 
@@ -84,13 +84,18 @@ REFUSED: dict[str, dict[str, Any]] = {
 _DROP_HEAD_DIM = {"opt", "gpt2", "gpt_neox", "phi", "phi3", "stablelm", "starcoder2", "deepseek_v3"}
 
 
-def make_model(folder: Path, family: str) -> Path:
-    """Write a tiny random ``family`` model to ``folder`` in Hugging Face format, no tokenizer."""
+def make_settings(family: str) -> PreTrainedConfig:
+    """The configuration of a tiny ``family`` model."""
     settings = {**_BASE, **{**FAMILIES, **REFUSED}[family]}
     if family in _DROP_HEAD_DIM or family in REFUSED:
         settings.pop("head_dim")
+    return AutoConfig.for_model(family, **settings)
+
+
+def make_model(folder: Path, family: str) -> Path:
+    """Write a tiny random ``family`` model to ``folder`` in Hugging Face format, no tokenizer."""
+    config = make_settings(family)
     torch.manual_seed(len(family))
-    config = AutoConfig.for_model(family, **settings)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     _roughen(model)
     model.save_pretrained(folder / family)

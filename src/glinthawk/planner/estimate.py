@@ -1,0 +1,149 @@
+"""What a plan makes of a workload in steady state, without simulating it.
+
+Every one of k batches takes a step in each round. A round lasts as long as the busiest of Tier 1's
+nodes, workers and links is busy for all k batches, or as one batch's own way through all slices if
+that is longer. All is taken at its average, and overlaps as well as it can: lengths that differ
+from batch to batch make real runs slower.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from glinthawk.core.config import PAGE_TOKENS
+from glinthawk.core.plan import Plan
+from glinthawk.planner.costs import SliceCosts
+from glinthawk.planner.step import SlicePart, Step, Times
+from glinthawk.planner.workload import Workload
+
+__all__ = ["Binding", "Estimate", "Estimator", "estimate"]
+
+Binding = Literal[
+    "arithmetic",  # Tier 1 multiplies
+    "weights",  # Tier 1 reads weights; a larger batch would share the reading
+    "KV memory",  # the same, but no larger batch fits
+    "attention bandwidth",  # keys and values are read, on workers or on Tier 1
+    "link",  # the bytes of the busiest link
+    "latency",  # a batch's own way; more batches in flight would fill it
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Shares are of a round's time, for the busiest of its kind."""
+
+    #: Generated.
+    tokens_per_s: float
+    binds: Binding
+    #: That the homes hold, near and far together.
+    kv_sequences: int
+    #: That are under way at once, and those of them whose KV is at workers.
+    living: float
+    far: float
+    #: Sequences that take one step together.
+    batch: float
+    tier1_busy: float
+    worker_busy: float
+    link_busy: float
+    #: Of the pages at all homes.
+    kv_used: float
+    #: Prompts' part of Tier 1's time.
+    prefill_share: float
+
+
+class Estimator:
+    """Estimates many plans that have the same slices on the same machines."""
+
+    def __init__(self, costs: Sequence[SliceCosts], workload: Workload) -> None:
+        self._workload = workload
+        alike: dict[tuple[int, bool, bool], tuple[SlicePart, int]] = {}
+        for number, one in enumerate(costs):
+            part = SlicePart(one, workload, (number, len(costs)))
+            key = (id(one), part.is_first, part.is_last)
+            first, times = alike.get(key, (part, 0))
+            alike[key] = first, times + 1
+        self._parts = list(alike.values())
+        self._page_bytes = PAGE_TOKENS * max(
+            one.shape.kv_bytes_per_token(one.kv_dtype) for one, _ in _distinct(costs)
+        )
+        # The sampled token goes back to the first slice.
+        self._return_s = costs[0].link.latency_s if len(costs) > 1 else 0.0
+
+    def estimate(self, plan: Plan) -> Estimate:
+        near = self._capacity(plan.tier1_kv)
+        fits = near + plan.workers_per_slice * self._capacity(plan.worker_kv)
+        living = min(plan.batch_size * plan.batches_in_flight, fits)
+        if not living:
+            return Estimate(0.0, "KV memory", 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        batches = min(plan.batches_in_flight, living)
+        step = self._step(living / batches, max(0, living - near) / living, plan.batch_tokens)
+        times = [
+            (part, part.run(step, plan.workers_per_slice), count) for part, count in self._parts
+        ]
+        own_way = self._return_s + sum(one.path * count for _, one, count in times)
+        part, slowest, _ = max(times, key=lambda one: one[1].tier1)
+        busy = {
+            "tier1": batches * slowest.tier1,
+            "worker": batches * max(one.worker for _, one, _ in times),
+            "link": batches * max(one.link for _, one, _ in times),
+        }
+        # Equal ones are told apart only by rounding: the first to reach the longest names it.
+        round_s = max(*busy.values(), own_way)
+        resource = next((name for name, one in busy.items() if one >= round_s * 0.999), "latency")
+        held = self._workload.mean_output * step.prompts_a_step * batches
+        return Estimate(
+            tokens_per_s=held / round_s,
+            binds=_name(resource, part, slowest, step, is_full=living == fits),
+            kv_sequences=fits,
+            living=held,
+            far=held * max(0, living - near) / living,
+            batch=held / batches,
+            tier1_busy=busy["tier1"] / round_s,
+            worker_busy=busy["worker"] / round_s,
+            link_busy=busy["link"] / round_s,
+            kv_used=held / fits,
+            prefill_share=slowest.prefill / slowest.tier1 if slowest.tier1 else 0.0,
+        )
+
+    def _capacity(self, kv_bytes: int) -> int:
+        """Sequences of one home, at all stages of their lives: n of them hold at most
+        n (mean + half a page) + half an answer tokens at any one time.
+
+        >>> # prompts of 100, answers of 100, 450 tokens: (450 - 50) / (150 + 16) = 2
+        """
+        tokens = kv_bytes // self._page_bytes * PAGE_TOKENS
+        if tokens < self._workload.mean_length:
+            return 0
+        each = self._workload.mean_held + PAGE_TOKENS / 2
+        return max(1, int((tokens - self._workload.mean_output / 2) / each))
+
+    def _step(self, living: float, far_share: float, batch_tokens: int) -> Step:
+        """A sequence takes one step as a prompt and one for each further token. A step has at most
+        ``batch_tokens`` unless it has but one prompt."""
+        output = self._workload.mean_output
+        room = batch_tokens / (self._workload.mean_input + output - 1)
+        prompts = min(living / output, max(1.0, room))
+        rows = prompts * (output - 1)
+        return Step(rows, rows * far_share, min(1.0, prompts), max(1.0, prompts))
+
+
+def estimate(plan: Plan, costs: Sequence[SliceCosts], workload: Workload) -> Estimate:
+    """Of one plan; ``costs`` are of its slices in order."""
+    return Estimator(costs, workload).estimate(plan)
+
+
+def _distinct(costs: Sequence[SliceCosts]) -> list[tuple[SliceCosts, int]]:
+    return list({id(one): (one, 1) for one in costs}.values())
+
+
+def _name(resource: str, part: SlicePart, times: Times, step: Step, *, is_full: bool) -> Binding:
+    if resource == "latency":
+        return "latency"
+    if resource == "link":
+        return "link"
+    if resource == "worker" or times.near > times.plain + times.prefill:
+        return "attention bandwidth"
+    multiplied = times.prefill + min(times.plain, part.doubled_s(step))
+    if 2 * multiplied >= times.plain + times.prefill:
+        return "arithmetic"
+    return "KV memory" if is_full else "weights"

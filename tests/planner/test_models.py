@@ -1,0 +1,104 @@
+"""Shapes of models: of well-known ones by name, of all others counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from families import FAMILIES, make_settings
+from glinthawk.core.errors import UsageError
+from glinthawk.planner.models import known_models, known_shape, shape_of
+
+#: Parameters as the hub counts them; of the OPT models as their config.json files give them.
+PUBLIC = {
+    "Llama-2-7B": 6_738_415_616,
+    "Llama-2-70B": 68_976_648_192,
+    "LLaMA-33B": 32_528_943_616,
+    "LLaMA-65B": 65_285_660_672,
+    "Llama-3-70B": 70_553_706_496,
+    "Llama-3.3-70B": 70_553_706_496,
+    "Llama-3.1-8B": 8_030_261_248,
+    "Llama-3.2-1B": 1_235_814_400,
+    "Qwen2.5-7B": 7_615_616_512,
+    "Qwen2.5-32B": 32_763_876_352,
+    "Mixtral-8x7B": 46_702_792_704,
+    "OPT-30B": 29_974_540_288,
+    "OPT-66B": 65_718_177_792,
+    "OPT-175B": 174_604_000_000,
+}
+
+
+@pytest.mark.parametrize("name", known_models())
+def test_known_models_have_their_public_size(name: str) -> None:
+    assert known_shape(name).weight_bytes / 2 == pytest.approx(PUBLIC[name], rel=0.01)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mixtral", "qwen3_moe", "opt", "gemma2"])
+def test_counted_weights_are_all_weights(family: str, tmp_path: Path) -> None:
+    settings = make_settings(family)
+    settings.save_pretrained(tmp_path)
+    shape = shape_of(str(tmp_path), "float32")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(settings)
+    assert shape.weight_bytes == 4 * sum(param.numel() for param in model.parameters())
+    assert len(shape.layers) == len(FAMILIES[family].get("layer_types", range(3)))
+    assert shape.attention[0].head_dim == 16
+    assert shape.attention[0].num_kv_heads == (4 if family == "opt" else 2)
+
+
+def test_a_token_meets_its_experts_alone(tmp_path: Path) -> None:
+    make_settings("mixtral").save_pretrained(tmp_path)
+    layer = shape_of(str(tmp_path), "float32").layers[0]
+    assert layer.params - layer.active_params == 2 * 3 * 64 * 96  # 2 of 4 experts, 3 matrices each
+
+
+def test_windows_are_found(tmp_path: Path) -> None:
+    make_settings("mistral").save_pretrained(tmp_path)
+    assert [one.window for one in shape_of(str(tmp_path), "float32").attention] == [12] * 3
+
+
+@pytest.mark.parametrize("name", ["Llama-3.1-8B", "Qwen2.5-7B", "Mixtral-8x7B"])
+def test_a_known_shape_is_what_its_configuration_gives(name: str, tmp_path: Path) -> None:
+    known = known_shape(name)
+    one = known.attention[0]
+    is_llama, is_moe = name.startswith("Llama"), name.startswith("Mixtral")
+    config = {
+        "model_type": "llama" if is_llama else "mixtral" if is_moe else "qwen2",
+        "hidden_size": known.hidden_size,
+        "num_hidden_layers": len(known.layers),
+        "num_attention_heads": one.num_heads,
+        "num_key_value_heads": one.num_kv_heads,
+        "intermediate_size": 18944 if name == "Qwen2.5-7B" else 14336,
+        "vocab_size": known.head_params // known.hidden_size,
+        "tie_word_embeddings": False,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    counted = shape_of(str(tmp_path), "bfloat16")
+    assert counted.weight_bytes == pytest.approx(known.weight_bytes, rel=1e-3)
+    assert counted.dense_flops(7, 1) == pytest.approx(known.dense_flops(7, 1), rel=1e-3)
+    assert counted.kv_bytes_per_token("int8") == known.kv_bytes_per_token("int8")
+    assert counted.wire_bytes_out == known.wire_bytes_out
+
+
+def test_names_of_the_hub_are_known() -> None:
+    assert shape_of("meta-llama/Llama-3.3-70B-Instruct").name == "Llama-3.3-70B"
+    assert known_shape("llama-2-7b-hf", "float32").dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Llama-3.3-7B", "Did you mean .*config.json"),
+        ("./nothing-here", "has no config.json"),
+    ],
+)
+def test_unknown_names_are_told_what_to_give(name: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        shape_of(name)
+
+
+def test_an_unknown_type_is_refused() -> None:
+    with pytest.raises(UsageError, match="auto or one of float32"):
+        shape_of("Llama-3.1-8B", "int4")
