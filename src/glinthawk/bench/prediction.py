@@ -7,7 +7,7 @@ and its workers on the other; the same requests run through the simulator with t
 import json
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
@@ -15,7 +15,7 @@ import torch
 
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home, worker_on
 from glinthawk.bench.models import load_shape
-from glinthawk.bench.profiling import Bench, Sizes, measure_profile
+from glinthawk.bench.profiling import Bench, Sizes, measure_link, measure_profile
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.plan import Plan
 from glinthawk.core.sampling import SamplingParams
@@ -36,11 +36,14 @@ __all__ = ["CASES", "Case", "Row", "run"]
 
 _Write = Callable[[str], None]
 
+#: Room for what is sent to measure a link.
+_LINK_CONTEXT, _LINK_SEQUENCES = 256, 64
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A job: one and a half times as many requests as are under way together, of ``context`` tokens
-    at their end, of which ``new`` are generated. Without workers Tier 1 keeps all KV."""
+    """A job of requests of ``context`` tokens at their end, of which ``new`` are generated; there
+    are ``turns`` times as many as are under way together. Without workers Tier 1 keeps all KV."""
 
     batch: int
     context: int
@@ -50,6 +53,7 @@ class Case:
     #: Milliseconds each way.
     latency: int = 0
     new: int = 64
+    turns: float = 1.5
 
     @property
     def name(self) -> str:
@@ -59,7 +63,7 @@ class Case:
 
     @property
     def num_requests(self) -> int:
-        return 3 * self.batch * self.in_flight // 2
+        return round(self.turns * self.batch * self.in_flight)
 
     def requests(self) -> Iterator[Request]:
         """Prompts that share nothing, answers of one length."""
@@ -70,12 +74,12 @@ class Case:
 
 
 CASES = (
-    Case(4, 256),
+    Case(4, 256, turns=6),
     Case(64, 256),
     Case(256, 256, kv_dtype="int8", new=32),
     Case(16, 1024),
     Case(8, 4096),
-    Case(4, 256, 1, 2),
+    Case(4, 256, 1, 2, turns=6),
     Case(64, 256, 1, 2),
     Case(256, 256, 1, 2, new=32),
     Case(32, 1024, 1, 2, "int8"),
@@ -110,17 +114,37 @@ def run(write: _Write, *, quick: bool = False) -> None:
     far = cores[1:] or cores
     bench = Bench(loaded, cores[:1], 1, lambda num_bytes: worker_on(far, num_bytes))
     sizes = Sizes.quick() if quick else Sizes()
-    profile = measure_profile(bench, ("bfloat16", "int8"), lambda _: None, sizes)
-    rows = [_compare(case, profile, loaded, cores, write) for case in (_QUICK if quick else CASES)]
+    profile = measure_profile(bench, ("bfloat16", "int8"), write, sizes)
+    cases = _QUICK if quick else CASES
+    links = {ms: _link(ms, loaded, cores) for ms in {case.latency for case in cases} if ms}
+    rows = [_compare(case, profile, links, loaded, cores, write) for case in cases]
     errors = sorted(abs(row.error) for row in rows)
+    write(f"errors: median {statistics.median(errors):.1%}, worst {errors[-1]:.1%}")
     summary = {"median_error": statistics.median(errors), "worst_error": errors[-1]}
     write(json.dumps({"model": "S", **summary, "rows": [asdict(row) for row in rows]}))
 
 
+def _link(ms: int, loaded: LoadedModel, cores: list[int]) -> Link:
+    """What lies between Tier 1 and a worker ``ms`` away."""
+    num_bytes = kv_bytes(loaded.spec.layers, 2 * _LINK_SEQUENCES, _LINK_CONTEXT, "bfloat16")
+    far = cores[1:] or cores
+    with (
+        far_worker_on(far, num_bytes, 1e-3 * ms) as (address, _),
+        on_cores(cores[:1]),
+        open_home(address, loaded, "bfloat16") as home,
+    ):
+        return measure_link(loaded, home)
+
+
 def _compare(
-    case: Case, profile: Profile, loaded: LoadedModel, cores: list[int], write: _Write
+    case: Case,
+    profile: Profile,
+    links: Mapping[int, Link],
+    loaded: LoadedModel,
+    cores: list[int],
+    write: _Write,
 ) -> Row:
-    predicted = _predict(case, profile, loaded)
+    predicted = _predict(case, profile, links.get(case.latency), loaded)
     measured = _measure(case, loaded, cores)
     error = predicted / measured - 1
     row = Row(case.name, round(predicted, 1), round(measured, 1), round(error, 3))
@@ -134,9 +158,8 @@ def _num_bytes(case: Case, loaded: LoadedModel) -> int:
     return kv_bytes(loaded.spec.layers, sequences, case.context, case.kv_dtype)
 
 
-def _predict(case: Case, profile: Profile, loaded: LoadedModel) -> float:
+def _predict(case: Case, profile: Profile, link: Link | None, loaded: LoadedModel) -> float:
     shape = _shape(loaded)
-    link = Link(profile.link_latency_s + 1e-3 * case.latency, profile.link_bytes_per_s)
     costs = Measured(profile, shape, len(shape.layers), case.kv_dtype, link)
     num_bytes = _num_bytes(case, loaded)
     plan = Plan(

@@ -23,6 +23,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as Answering
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.planner.costs import Link
 from glinthawk.planner.profile import Curve, Grid, Profile
 from glinthawk.runtime.tuning import choose_prompt_attention, round_trip
 from glinthawk.tier1.dense import DensePass
@@ -32,14 +33,14 @@ from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 
-__all__ = ["Bench", "Sizes", "measure_profile"]
+__all__ = ["Bench", "Sizes", "measure_link", "measure_profile"]
 
 _Write = Callable[[str], None]
 
 #: Batches under way while two tiers are measured.
 _IN_FLIGHT = 2
-#: Of a context so short that attention hardly counts.
-_SHORT = 32
+#: What is sent to find a link's bandwidth.
+_LINK_CONTEXT, _LINK_ROWS = 256, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,7 @@ class _Far:
     grids: dict[str, Grid] = field(default_factory=dict)
     store: dict[str, float] = field(default_factory=dict)
     prompt_parcel: float = 0.0
-    latency_s: float = 0.0
-    bytes_per_s: float = 1e9
+    link: Link = field(default_factory=lambda: Link(0.0, 1e9))
 
 
 def measure_profile(
@@ -121,8 +121,8 @@ def measure_profile(
         near=near,
         far=far.grids,
         store=far.store,
-        link_latency_s=far.latency_s,
-        link_bytes_per_s=far.bytes_per_s,
+        link_latency_s=far.link.latency_s,
+        link_bytes_per_s=far.link.bytes_per_s,
     )
 
 
@@ -221,6 +221,8 @@ def _measure_far(
         kv_bytes(loaded.spec.layers, _IN_FLIGHT * counts[-1], context, kv_dtype)
         for context, counts in points
     )
+    with _open(bench, most, kv_dtype) as home:
+        far.link = measure_link(loaded, home)
     for context, counts in points:
         write(f"a worker with KV in {kv_dtype}, {context} tokens")
         curve = []
@@ -231,8 +233,7 @@ def _measure_far(
             far.store[kv_dtype] = turns.store_s
             if context == points[0][0] and len(far.grids) == 0:
                 far.parcel.append((float(rows), max(0.0, turns.tier1_s - parts.seconds(rows))))
-                far.prompt_parcel, far.latency_s = turns.send_s, turns.latency_s
-                far.bytes_per_s = max(far.bytes_per_s, turns.bytes_per_s)
+                far.prompt_parcel = turns.send_s
         grid.append((float(context), Curve(tuple(curve))))
     far.grids[kv_dtype] = Grid(tuple(grid))
 
@@ -248,24 +249,31 @@ def _open(bench: Bench, num_bytes: int, kv_dtype: str) -> Iterator[Home]:
         yield home
 
 
+def measure_link(loaded: LoadedModel, home: Home) -> Link:
+    """Half a round trip, and the bytes that went through in a second while contexts were sent:
+    the worker took them in meanwhile, so a link may carry more."""
+    (link,) = home.links
+    latency_s = round_trip(link) / 2
+    begun = time.perf_counter()
+    Decoding(loaded, home, _LINK_CONTEXT, [_LINK_ROWS])
+    seconds = time.perf_counter() - begun - 2 * latency_s
+    tokens = _LINK_CONTEXT * _LINK_ROWS
+    return Link(latency_s, tokens * loaded.spec.kv_bytes_per_token(loaded.spec.dtype) / seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class _Turns:
-    """Seconds that each is busy for a step; for a token of a prompt; and the link's."""
+    """Seconds that each is busy for a step, and for a token of a prompt."""
 
     tier1_s: float
     worker_s: float
     store_s: float
     send_s: float
-    latency_s: float
-    bytes_per_s: float
 
 
 def _take_turns(loaded: LoadedModel, home: Home, context: int, rows: int, sizes: Sizes) -> _Turns:
     (link,) = home.links
-    latency_s = round_trip(link) / 2
-    begun = time.perf_counter()
     decoding = Decoding(loaded, home, context, [rows] * _IN_FLIGHT)
-    filled_s = time.perf_counter() - begun
     tokens = context * rows * _IN_FLIGHT
     store_s = link.ask(START_S).busy_s
     decoding.speed(sizes.seconds, sizes.rounds)
@@ -275,6 +283,4 @@ def _take_turns(loaded: LoadedModel, home: Home, context: int, rows: int, sizes:
         (link.ask(START_S).busy_s - store_s) / steps,
         store_s / tokens,
         decoding.fill_s / tokens,
-        latency_s,
-        tokens * loaded.spec.kv_bytes_per_token(loaded.spec.dtype) / filled_s,
     )

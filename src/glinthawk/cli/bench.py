@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["attention", "bench", "dense", "job", "latency", "prediction", "tiers"]
+__all__ = ["attention", "bench", "dense", "job", "latency", "prediction", "simulation", "tiers"]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 
@@ -61,5 +61,13 @@ def job(
 def prediction(quick: _Quick = False) -> None:
     """The planner's simulator against real jobs on this machine."""
     from glinthawk.bench.prediction import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def simulation(quick: _Quick = False) -> None:
+    """How many tokens the planner's simulator simulates in a second."""
+    from glinthawk.bench.simulation import run
 
     run(typer.echo, quick=quick)

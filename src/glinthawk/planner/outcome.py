@@ -1,5 +1,6 @@
 """What a simulated run came to."""
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
 from glinthawk.core.plan import Plan
@@ -21,8 +22,10 @@ class Outcome:
     tier1_busy: list[float] = field(default_factory=list)
     tier2_busy: list[float] = field(default_factory=list)
     link_busy: list[float] = field(default_factory=list)
-    #: (seconds, tokens generated so far), after each step.
+    #: (seconds, tokens generated so far), after each step; and sequences that had ended.
     progress: list[tuple[float, int]] = field(default_factory=list)
+    ended: list[int] = field(default_factory=list)
+    #: Seconds and tokens when nothing waited any more.
     _all_begun: tuple[float, int] | None = None
 
     @property
@@ -37,17 +40,18 @@ class Outcome:
 
     @property
     def steady_tokens_per_s(self) -> float:
-        """As in a job that never ends: from the time that half of all requests that ever lived
-        together had begun to answer until the last one begins; of a shorter run, the whole."""
-        end = self._all_begun
-        begin = next((one for one in self.progress if one[1] >= 2 * self.most_living), None)
-        if begin is None or end is None or end[0] < 1.5 * begin[0]:
+        """As in a job that never ends: from the time that as many sequences had ended as ever lived
+        together until the last one begins; of a run that is too short for that, the whole."""
+        first = bisect_left(self.ended, self.most_living)
+        if self._all_begun is None or first == len(self.ended):
             return self.tokens_per_s
-        return (end[1] - begin[1]) / (end[0] - begin[0])
+        (begin_s, begin), (end_s, end) = self.progress[first], self._all_begun
+        return (end - begin) / (end_s - begin_s) if end_s > 1.2 * begin_s else self.tokens_per_s
 
-    def stepped(self, at_s: float, num_tokens: int, num_living: int) -> None:
-        """A step is done."""
+    def stepped(self, at_s: float, num_tokens: int, num_living: int, num_ended: int) -> None:
+        """A step is done, in which ``num_ended`` sequences ended; ``num_living`` were there."""
         self.progress.append((at_s, self.tokens + num_tokens))
+        self.ended.append((self.ended[-1] if self.ended else 0) + num_ended)
         self.most_living = max(self.most_living, num_living)
 
     def all_begun(self, at_s: float) -> None:

@@ -20,7 +20,7 @@ from glinthawk.core.sequence import Sequence as Answering
 from glinthawk.planner.costs import SliceCosts
 from glinthawk.planner.outcome import Outcome
 from glinthawk.planner.work import SliceWork, weigh
-from glinthawk.scheduler.commands import Command, HomeJoined, Step, Stepped, Submitted
+from glinthawk.scheduler.commands import Finish, HomeJoined, Step, Stepped, Submitted
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
 from glinthawk.telemetry.trace import Trace
 
@@ -138,14 +138,11 @@ class Simulator:
         for request in islice(source, max(0, _AHEAD - len(scheduler.waiting))):
             self._outcome.prompt_tokens += len(request.prompt)
             scheduler.handle(Submitted(Answering(request)))
-        self._carry_out(scheduler.schedule())
-        if not scheduler.waiting:
-            self._outcome.all_begun(self._clock_s)
-
-    def _carry_out(self, commands: Iterable[Command]) -> None:
-        for command in commands:
+        for command in scheduler.schedule():
             if isinstance(command, Step):
                 self._start(command.batch)
+        if not scheduler.waiting:
+            self._outcome.all_begun(self._clock_s)
 
     def _start(self, batch: Batch) -> None:
         works = weigh(batch, [node.costs for node in self._nodes])
@@ -157,9 +154,10 @@ class Simulator:
     def _finish(self, flight: _Flight) -> None:
         batch = flight.batch
         del self._flights[batch.id]
-        num_tokens = len(batch.spans)
-        self._outcome.stepped(self._clock_s, num_tokens, self._scheduler.num_living)
-        self._carry_out(self._scheduler.handle(Stepped(batch, (1,) * num_tokens)))
+        num_tokens, num_living = len(batch.spans), self._scheduler.num_living
+        commands = self._scheduler.handle(Stepped(batch, (1,) * num_tokens))
+        num_ended = sum(isinstance(command, Finish) for command in commands)
+        self._outcome.stepped(self._clock_s, num_tokens, num_living, num_ended)
 
     # -- the machines ------------------------------------------------------------------------------
 

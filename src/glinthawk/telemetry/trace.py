@@ -11,20 +11,21 @@ __all__ = ["Trace"]
 
 class Trace:
     """Writes intervals as they end. A process is a tier or worker, a lane is a batch in flight.
+    ``begun`` is second zero of another clock than ``time.perf_counter``.
 
     The file is a JSON array without its closing bracket until ``close``; viewers read it even if a
     run was killed before.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, begun: float | None = None) -> None:
         self._file = path.open("wb")
         self._file.write(b"[")
         self._processes: dict[str, int] = {}
-        self._begun = time.perf_counter()
+        self._begun = time.perf_counter() if begun is None else begun
         self._separator = b"\n"
 
     def add(self, process: str, lane: int, name: str, begin: float, seconds: float) -> None:
-        """An interval; ``begin`` is a reading of ``time.perf_counter``."""
+        """An interval; ``begin`` is a reading of the clock that ``begun`` was read from."""
         self._write(
             {
                 "ph": "X",
