@@ -1,5 +1,6 @@
 """The numbers of any Hugging Face model from its config.json: counted on a copy without memory."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,18 +43,19 @@ def read_shape(name: str, dtype: str = "auto") -> ModelShape:
 
 
 def count_shape(model: PreTrainedModel, name: str, dtype: str) -> ModelShape:
-    """Of a model on the meta device.
+    """Of a model on the meta device, which is used up.
 
     What is neither in a layer nor in the head counts with the embedding: position tables, the last
     norm. So the shape's weights are exactly the model's.
     """
     config = model.config.get_text_config()
     layers = [_count_layer(layer, config) for layer in find_layers(model)[1]]
-    attention = _find_attention(model, len(layers))
     total = sum(param.numel() for param in model.parameters())  # tied ones once
     head = model.get_output_embeddings().weight
     is_tied = head is model.get_input_embeddings().weight
     outside = total - sum(params for params, _ in layers)
+    embedding = outside if is_tied else outside - head.numel()
+    attention = _find_attention(model, len(layers))
     return ModelShape(
         name=name,
         hidden_size=config.hidden_size,
@@ -63,7 +65,7 @@ def count_shape(model: PreTrainedModel, name: str, dtype: str) -> ModelShape:
             LayerShape(one, params, active)
             for one, (params, active) in zip(attention, layers, strict=True)
         ),
-        embedding_params=outside if is_tied else outside - head.numel(),
+        embedding_params=embedding,
         head_params=head.numel(),
         is_tied=is_tied,
     )
@@ -92,13 +94,34 @@ def _count_layer(layer: nn.Module, config: PreTrainedConfig) -> tuple[int, int]:
     return params, params - experts + experts * int(chosen) // int(total)
 
 
+@torch.no_grad()
 def _find_attention(model: PreTrainedModel, num_layers: int) -> list[AttentionLayer]:
-    """What a pass finds; models that look at values on their way cannot run without memory, and
-    then the configuration tells."""
+    """What a pass finds, or where none comes through an empty copy, what the configuration says.
+    The model is used up."""
     try:
-        return discover(model, LayerSlice(0, num_layers, num_layers)).layers[:num_layers]
-    except UnsupportedModel:
+        _hollow(model)
+        found = discover(model, LayerSlice(0, num_layers, num_layers)).layers
+    except (UnsupportedModel, *_FAILURES):
+        found = []
+    if len(found) != num_layers:
         return [_from_config(model.config.get_text_config())] * num_layers
+    return found
+
+
+def _hollow(model: PreTrainedModel) -> None:
+    """Give the model memory but for its linear layers, which answer zeros from now on."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.forward = partial(_zeros, module.out_features)  # type: ignore[method-assign]
+            continue
+        module.to_empty(device="cpu", recurse=False)
+        for buffer in module.buffers(recurse=False):
+            buffer.zero_()  # some are indices
+
+
+def _zeros(out_features: int, rows: torch.Tensor) -> torch.Tensor:
+    """(..., in_features) -> (..., out_features)."""
+    return rows.new_zeros(*rows.shape[:-1], out_features)
 
 
 def _from_config(config: Any) -> AttentionLayer:
