@@ -204,7 +204,7 @@ class Simulator:
                 node.back_s = max(answered_s, node.back_s) + takes_s
                 back_s = node.back_s + link.latency_s * work.num_layers / num_layers
                 ready_s = max(ready_s, back_s)
-            if far.store_s:
+            if far.store_s is not None:
                 stored_s = self._serve(node, flight, far.home, arrived_s, far.store_s / num_layers)
                 flight.stored_s = max(flight.stored_s, stored_s + link.latency_s)
         return ready_s

@@ -19,7 +19,8 @@ class FarWork:
 
     home: int
     attend_s: float
-    store_s: float
+    #: To keep prompts; None: there are none.
+    store_s: float | None
     bytes_out: int
     bytes_back: int
 
@@ -107,7 +108,7 @@ def _far(home: int, here: _Rows, costs: SliceCosts) -> FarWork:
     return FarWork(
         home,
         costs.far_s(here.rows, here.kv_tokens) if here.rows else 0.0,
-        costs.store_s(tokens) if tokens else 0.0,
+        costs.store_s(tokens) if tokens else None,
         here.rows * shape.wire_bytes_out + tokens * shape.kv_bytes_per_token(shape.dtype),
         here.rows * shape.wire_bytes_back,
     )

@@ -25,9 +25,8 @@ class Lengths:
         longest = sequence.request.max_tokens
         produced = len(sequence.output)
         if self._num_ended < _ENOUGH or not sequence.request.stop_ids:
-            expected = longest
-        else:
-            # One that outlived the mean is expected to go on for another quarter of its length.
-            mean = longest * self._share_sum / self._num_ended
-            expected = int(max(mean * 1.1, produced * 1.25)) + 1
+            return longest - produced or 1
+        # One that outlived the mean is expected to go on for another quarter of its length.
+        mean = longest * self._share_sum / self._num_ended
+        expected = int(max(mean * 1.1, produced * 1.25)) + 1
         return max(1, min(expected, longest) - produced)

@@ -1,6 +1,7 @@
 """KV room at one home: pages that are used now, pages that will be, and prefixes to share."""
 
 from collections.abc import Container, Iterable
+from operator import itemgetter
 from typing import NamedTuple
 
 from glinthawk.core.pages import Pages
@@ -33,6 +34,8 @@ class Room:
         self.living: dict[int, Sequence] = {}
         #: Ended, but those that wait begin alike; given up, oldest first, when pages are needed.
         self.kept: dict[int, Sequence] = {}
+        #: (tokens, tokens to come) of a sequence for which there was no room, since when none left.
+        self._refused: tuple[int, int] | None = None
         self._prefilled = Prefixes(page_tokens)
         self._prefilling = Prefixes(page_tokens)
 
@@ -71,6 +74,7 @@ class Room:
     def keep(self, sequence: Sequence) -> None:
         """It has ended; its pages stay for others that begin alike."""
         self.kept[sequence.id] = self.living.pop(sequence.id)
+        self._refused = None
 
     def evict(self, spare: Container[int | None] = ()) -> int | None:
         """Give up the oldest of those kept, but none of ``spare``; returns its number."""
@@ -87,15 +91,28 @@ class Room:
 
     def _release(self, sequence: Sequence) -> None:
         self.pages.release(sequence.id)
+        self._refused = None
         self._prefilling.discard(sequence)
         self._prefilled.discard(sequence)
 
-    def peak_with(self, sequence: Sequence, start: Start, lengths: Lengths) -> int:
-        """Most tokens here at one time, if ``sequence`` comes too."""
-        expect, living = lengths.expect_remaining, self.living.values()
-        outlook = [(s.length - s.shared, expect(s)) for s in living]
-        outlook.append((sequence.length - start.num_tokens, expect(sequence)))
-        return peak_tokens(outlook, self.pages.page_tokens)
+    def peak_with(self, sequence: Sequence, start: Start, lengths: Lengths) -> int | None:
+        """Most tokens here at one time, if ``sequence`` comes too; None if that is more than there
+        is room for. A home that is empty takes anything that fits at all."""
+        expect = lengths.expect_remaining
+        new = sequence.length - start.num_tokens, expect(sequence)
+        if self._refused is not None and new[0] >= self._refused[0] and new[1] >= self._refused[1]:
+            # Those that live here step, which makes what they have more and what comes less.
+            return None
+        outlook = [
+            # As ``s.length``, which is called too often here.
+            (len(s.request.prompt) + len(s.output) - s.shared, expect(s))
+            for s in self.living.values()
+        ]
+        peak = peak_tokens([*outlook, new], self.pages.page_tokens)
+        if peak <= self.pages.num_tokens or not self.living:
+            return peak
+        self._refused = new
+        return None
 
     def validate(self) -> None:
         """The sums hold."""
@@ -113,8 +130,10 @@ def peak_tokens(sequences: Iterable[tuple[int, int]], page_tokens: int) -> int:
     32
     """
     peak = total = 0
-    longest_first = sorted(sequences, key=lambda pair: -pair[1])
+    half_page = page_tokens // 2  # on average the last page is half empty
+    longest_first = sorted(sequences, key=itemgetter(1), reverse=True)
     for count, (now, left) in enumerate(longest_first, start=1):
-        total += now + page_tokens // 2  # on average the last page is half empty
-        peak = max(peak, total + count * left)
+        total += now + half_page
+        if total + count * left > peak:
+            peak = total + count * left
     return peak

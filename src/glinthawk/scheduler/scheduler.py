@@ -285,8 +285,7 @@ class Scheduler:
             if not room.fits(sequence, start):
                 continue
             peak = room.peak_with(sequence, start, self._lengths)
-            # A home that is empty takes anything that fits at all.
-            if peak <= room.pages.num_tokens or not room.living:
+            if peak is not None:
                 of_token = self._hybrid.seconds_of_token(home) or 1 / room.pages.num_tokens
                 places.append(_Place(peak * of_token, of_token, home, start))
         return places
