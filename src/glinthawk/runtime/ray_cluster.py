@@ -163,7 +163,10 @@ def _connect(folder: str) -> None:
         ray.init(address="auto", **quiet)
     except ConnectionError as error:
         if address := os.environ.get("RAY_ADDRESS"):
-            raise UsageError(f"no Ray cluster answers at RAY_ADDRESS={address}") from error
+            raise UsageError(
+                f"no Ray cluster answers at RAY_ADDRESS={address}; if it asks for a token, give "
+                "the same RAY_AUTH_MODE and RAY_AUTH_TOKEN as it has"
+            ) from error
         ray.init(
             address="local",
             include_dashboard=False,
