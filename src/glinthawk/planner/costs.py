@@ -29,12 +29,20 @@ class SliceCosts(Protocol):
     what was measured.
     """
 
-    #: The slice's layers.
-    shape: ModelShape
-    #: Between a Tier-1 node and anything else.
-    link: Link
-    #: Type of the KV cache.
-    kv_dtype: str
+    @property
+    def shape(self) -> ModelShape:
+        """The slice's layers."""
+        ...
+
+    @property
+    def link(self) -> Link:
+        """Between a Tier-1 node and anything else."""
+        ...
+
+    @property
+    def kv_dtype(self) -> str:
+        """Type of the KV cache."""
+        ...
 
     def dense_s(self, rows: int, logits: int) -> float:
         """Tier 1: everything with weights for ``rows`` tokens, and the head for ``logits`` of them
