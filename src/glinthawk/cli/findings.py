@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glinthawk.planner.search import Candidate, Found, Rank
-from glinthawk.planner.words import layout_of
+from glinthawk.planner.words import dollars, layout_of
 
 __all__ = ["show"]
 
@@ -19,6 +19,8 @@ def show(found: Found, rank: Rank, source: str) -> None:
     Console(highlight=False, width=max(_WIDTH, console.width)).print(_table(found))
     for reason, count in found.dropped.most_common():
         console.print(f"dropped: {reason} ({count})")
+    for note in found.best[0].notes:
+        console.print(note)
     if verdict := _compare(found, rank):
         console.print(verdict)
 
@@ -46,14 +48,10 @@ def _cells(one: Candidate) -> list[str]:
         plan.kv_dtype + (" (both)" if plan.tier1_kv and plan.worker_kv else ""),
         f"{one.estimate.tokens_per_s:,.0f}",
         f"{one.tokens_per_s:,.0f}",
-        _dollars(one.dollars_per_hour),
-        _dollars(one.dollars_per_million),
+        dollars(one.dollars_per_hour),
+        dollars(one.dollars_per_million),
         one.estimate.binds,
     ]
-
-
-def _dollars(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.2f}"
 
 
 def _compare(found: Found, rank: Rank) -> str | None:

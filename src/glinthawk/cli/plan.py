@@ -102,7 +102,10 @@ def plan(
         rigs = measured_rigs(
             shape, measured, parse_size(memory), resolve_kv_dtypes(kv, shape.dtype), link
         )
-        source = f"measured on {measured.machine}, {measured.date}"
+        source = (
+            f"measured on {measured.machine}, {measured.date}: Tier 1 on "
+            f"{measured.tier1_threads} cores, a worker on {measured.worker_threads or 'others'}"
+        )
     else:
         offer = Offer(
             tier1=find_machines(tier1 or _no_machine(), catalogue, bandwidth),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from glinthawk.planner.rigs import TIER1_RESERVE, WORKER_RESERVE
 from glinthawk.planner.search import Candidate, Found, Rank, Search
-from glinthawk.planner.svg import Axes, Point, bars, dots, number
+from glinthawk.planner.svg import Axes, Point, bars, dots
 from glinthawk.planner.timeline import Timeline, record_timeline
-from glinthawk.planner.words import layout_of
+from glinthawk.planner.words import dollars, layout_of, number
 from glinthawk.planner.workload import Workload
 
 __all__ = ["render_report", "write_report"]
@@ -80,18 +80,14 @@ def _row(one: Candidate) -> str:
         plan.kv_dtype,
         number(estimate.tokens_per_s),
         number(one.tokens_per_s),
-        _dollars(one.dollars_per_hour),
-        _dollars(one.dollars_per_million),
+        dollars(one.dollars_per_hour),
+        dollars(one.dollars_per_million),
         estimate.binds,
         f"{estimate.tier1_busy:.0%}",
         f"{estimate.worker_busy:.0%}" if plan.workers_per_slice else "-",
     ]
     head = f'<th scope="row">{escape(layout_of(plan))}</th>'
     return head + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-
-
-def _dollars(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.2f}"
 
 
 def _dropped(found: Found) -> str:
@@ -148,7 +144,7 @@ def _cost_figure(found: Found, best: Candidate) -> list[str]:
             workers,
             one.dollars_per_million or 0.0,
             _kind(one.estimate.binds),
-            f"{layout_of(one.plan)}: {_dollars(one.dollars_per_million)} $ a million, "
+            f"{layout_of(one.plan)}: {dollars(one.dollars_per_million)} $ a million, "
             f"{number(one.estimate.tokens_per_s)} tokens/s",
         )
         for workers, one in sorted(alike.items())
@@ -194,7 +190,7 @@ def _lines(best: Candidate, workload: Workload, source: str) -> Iterable[str]:
         yield (
             f"{escape(machine.name)}: {number(machine.reached_bandwidth / 1e9)} GB/s and "
             f"{number(machine.reached_flops / 1e12)} TFLOP/s reached, "
-            f"{_dollars(machine.dollars_per_hour)} $/h. {escape(machine.source)} ({machine.date})."
+            f"{dollars(machine.dollars_per_hour)} $/h. {escape(machine.source)} ({machine.date})."
         )
     if best.rig.tier1:
         yield (

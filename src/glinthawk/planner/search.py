@@ -61,6 +61,12 @@ class Candidate:
     def is_one_tier(self) -> bool:
         return self.plan.workers_per_slice == 0
 
+    @property
+    def notes(self) -> list[str]:
+        """What was asked of a profile beyond what it measured."""
+        notes = (note for one in self.rig.costs for note in getattr(one, "notes", ()))
+        return list(dict.fromkeys(notes))
+
     def key(self, rank: Rank) -> tuple[float, float]:
         """Smaller is better; the other figure decides between equals."""
         dollars = inf if self.dollars_per_million is None else self.dollars_per_million

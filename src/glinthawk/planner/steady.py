@@ -13,9 +13,10 @@ one (planner/bunches.py).
 """
 
 import random
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate
 
 from glinthawk.core.plan import Plan
 from glinthawk.core.sampling import SamplingParams
@@ -103,6 +104,7 @@ class _Piece:
         self._simulator, self._workload, self._under_way = simulator, workload, under_way
         counted = min(_TURNOVERS * under_way, tokens / workload.mean_output)
         self._counted = max(_FEWEST, round(counted))
+        self._longest = max(output for _, output in workload.lengths)
         self._marks: list[tuple[float, int]] = []
 
     def run(self) -> Steady:
@@ -110,33 +112,45 @@ class _Piece:
         return Steady(_rate(*self._marks), self._counted / self._under_way)
 
     def _requests(self) -> Iterator[Request]:
-        """They are read as far ahead at the beginning as at the end."""
-        lead = round(_LEAD * self._under_way) + _AHEAD
-        fresh = self._workload.requests(lead + self._counted)
-        yield from _met_midway(self._workload, self._under_way)
-        yield from islice(fresh, lead)
-        self._mark()
-        yield from fresh
-        self._mark()
+        """As many are read ahead when it begins to count as when it ends. Those that count are the
+        workload in small: with prompts of very different lengths, chance would decide."""
+        rng, lengths = random.Random(0), self._workload.lengths
+        lead = round(_LEAD * self._under_way)
+        begun = [(*one, rng.randint(1, one[1])) for one in self._draw_midway(rng)]
+        fresh = _spread(lengths, None, lead, rng) + _spread(lengths, None, self._counted, rng)
+        fresh += _spread(lengths, None, _AHEAD, rng)
+        stages = begun + [(given, output, output) for given, output in fresh]
+        marks = len(begun) + lead + _AHEAD, len(stages)
+        for number, (given, output, left) in enumerate(stages, start=1):
+            yield self._in_order(number, given + output - left, left)
+            if number in marks:
+                self._marks.append(self._simulator.outcome.progress[-1])
 
-    def _mark(self) -> None:
-        self._marks.append(self._simulator.outcome.progress[-1])
+    def _draw_midway(self, rng: random.Random) -> list[tuple[int, int]]:
+        """What is found under way at any time: long answers more often."""
+        lengths = self._workload.lengths
+        return _spread(lengths, [output for _, output in lengths], self._under_way, rng)
+
+    def _in_order(self, number: int, given: int, output: int) -> Request:
+        """To the scheduler all answers look equally long, until they end by a stop token: it begins
+        long ones first, and a piece of a job would have none but long ones."""
+        params = SamplingParams(
+            max_tokens=self._longest, min_tokens=output, stop_token_ids=(_TOKEN,)
+        )
+        return Request(number, (number,) * given, params, seed=0, max_tokens=self._longest)
+
+
+def _spread(
+    pairs: Sequence[tuple[int, int]], weights: Sequence[int] | None, count: int, rng: random.Random
+) -> list[tuple[int, int]]:
+    """``count`` of ``pairs``, evenly from the lowest to the highest by their weights, shuffled."""
+    order = sorted(range(len(pairs)), key=lambda index: pairs[index])
+    sums = list(accumulate(weights[index] if weights else 1 for index in order))
+    places = [(number + 0.5) / count * sums[-1] for number in range(count)]
+    drawn = [pairs[order[bisect_left(sums, place)]] for place in places]
+    rng.shuffle(drawn)
+    return drawn
 
 
 def _rate(begin: tuple[float, int], end: tuple[float, int]) -> float:
     return (end[1] - begin[1]) / (end[0] - begin[0])
-
-
-def _met_midway(workload: Workload, count: int) -> Iterator[Request]:
-    """What is found under way at any time; what they said already counts as prompt.
-
-    To the scheduler their answers look as long as others: they end by a stop token.
-    """
-    rng = random.Random(0)
-    weights = list(accumulate(output for _, output in workload.lengths))
-    for number in range(-count, 0):
-        given, output = rng.choices(workload.lengths, cum_weights=weights)[0]
-        left = rng.randint(1, output)
-        params = SamplingParams(max_tokens=output, min_tokens=left, stop_token_ids=(_TOKEN,))
-        prompt = (number,) * (given + output - left)
-        yield Request(number, prompt, params, seed=0, max_tokens=output)

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import floor, log10
+from math import log10
 
-__all__ = ["Axes", "Point", "bars", "dots", "number"]
+from glinthawk.planner.words import number
+
+__all__ = ["Axes", "Point", "bars", "dots"]
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 280, 70, 44, 12
 
@@ -28,18 +30,6 @@ class Axes:
     x: str
     y: str
     is_log: bool = False
-
-
-def number(value: float) -> str:
-    """Three digits that count.
-
-    >>> number(1234.5), number(1.2345), number(0)
-    ('1,230', '1.23', '0')
-    """
-    if not value:
-        return "0"
-    digits = 2 - floor(log10(abs(value)))
-    return f"{round(value, digits):,.{max(0, digits)}f}"
 
 
 class _Scale:
