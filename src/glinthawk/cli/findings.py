@@ -47,7 +47,7 @@ def _cells(one: Candidate) -> list[str]:
         str(plan.batches_in_flight),
         plan.kv_dtype + (" (both)" if plan.tier1_kv and plan.worker_kv else ""),
         f"{one.estimate.tokens_per_s:,.0f}",
-        f"{one.tokens_per_s:,.0f}",
+        f"{one.tokens_per_s:,.0f}" if one.steady else "-",
         dollars(one.dollars_per_hour),
         dollars(one.dollars_per_million),
         one.estimate.binds,

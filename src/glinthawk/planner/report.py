@@ -79,7 +79,7 @@ def _row(one: Candidate) -> str:
         str(plan.batches_in_flight),
         plan.kv_dtype,
         number(estimate.tokens_per_s),
-        number(one.tokens_per_s),
+        number(one.tokens_per_s) if one.steady else "-",
         dollars(one.dollars_per_hour),
         dollars(one.dollars_per_million),
         estimate.binds,

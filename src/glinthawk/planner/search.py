@@ -1,5 +1,6 @@
 """The best layouts of a model for a workload: all are estimated, the best few simulated."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,8 @@ _FINER = 1.25
 _AS_FAST = 0.98
 #: Tokens that are simulated for all candidates together, about; they take seconds.
 _TOKENS = 400_000
+#: After which no further one is simulated.
+_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    #: The best of different layouts, best first.
+    #: The best of different layouts, best first; those that were not simulated come last.
     best: list[Candidate]
     #: Of every layout its best plan, in the order of the estimate.
     layouts: list[Candidate]
@@ -117,9 +120,8 @@ class Search:
                 "(--tier1-count, --tier2-count), or a smaller model or workload"
             )
         chosen = self._choose(layouts, top)
-        tokens = _TOKENS // len(chosen)
-        best = [self._simulate(one, tokens) for one in chosen]
-        best.sort(key=lambda one: one.key(self._rank))
+        best = list(self._simulate_all(chosen))
+        best.sort(key=lambda one: (one.steady is None, one.key(self._rank)))
         return Found(best=best, layouts=layouts, num_plans=self._num_plans, dropped=self._dropped)
 
     def rate(self, rig: Rig, workers: int) -> Iterator[Candidate]:
@@ -153,12 +155,18 @@ class Search:
         return sorted(found.values(), key=lambda one: one.key(self._rank))
 
     def _choose(self, layouts: list[Candidate], top: int) -> list[Candidate]:
-        """The first ones, among them one of each number of tiers."""
-        chosen = layouts[:top]
-        for is_one_tier in (True, False):
-            if all(one.is_one_tier != is_one_tier for one in chosen):
-                chosen += [one for one in layouts if one.is_one_tier == is_one_tier][:1]
-        return chosen
+        """The first ones, and the first of each number of tiers, which come first."""
+        numbers = (True, False)
+        found = [[one for one in layouts if one.is_one_tier == is_one] for is_one in numbers]
+        first = [ones[0] for ones in found if ones]
+        return first + [one for one in layouts[:top] if all(one is not other for other in first)]
+
+    def _simulate_all(self, chosen: Sequence[Candidate]) -> Iterator[Candidate]:
+        """While there is time; the first of each number of tiers in any case."""
+        begun = time.monotonic()
+        for number, one in enumerate(chosen):
+            is_late = number > 1 and time.monotonic() - begun > _SECONDS
+            yield one if is_late else self._simulate(one, _TOKENS // len(chosen))
 
     def _simulate(self, one: Candidate, tokens: int) -> Candidate:
         living = one.estimate.living
