@@ -10,6 +10,7 @@ import torch
 from glinthawk.bench.relay import Relay, slow_link
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.runtime.opening import load_identity
 from glinthawk.runtime.processes import local_workers
 from glinthawk.tier1.homes import RemoteHome
 from glinthawk.tier1.loader import LoadedModel
@@ -17,7 +18,15 @@ from glinthawk.tier2.backends import BackendChoice
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 
-__all__ = ["START_S", "far_worker_on", "kv_bytes", "on_cores", "open_home", "worker_on"]
+__all__ = [
+    "START_S",
+    "far_worker_on",
+    "kv_bytes",
+    "on_cores",
+    "open_home",
+    "worker_at",
+    "worker_on",
+]
 
 #: Seconds that a worker may take to answer.
 START_S = 60.0
@@ -43,12 +52,18 @@ def kv_bytes(layers: Sequence[AttentionLayer], sequences: int, context: int, kv_
 
 
 @contextmanager
-def worker_on(cores: list[int], num_bytes: int) -> Iterator[Address]:
-    """A worker with one thread on ``cores``."""
+def worker_on(cores: list[int], num_bytes: int, threads: int = 1) -> Iterator[Address]:
+    """A worker with so many threads on ``cores``."""
     with ExitStack() as stack:
         with on_cores(cores):  # a process starts where its parent runs
-            workers = stack.enter_context(local_workers(1, num_bytes, threads=1))
+            workers = stack.enter_context(local_workers(1, num_bytes, threads))
         yield workers.addresses[0]
+
+
+@contextmanager
+def worker_at(address: Address) -> Iterator[Address]:
+    """A worker that runs already."""
+    yield address
 
 
 @contextmanager
@@ -69,7 +84,8 @@ def open_home(
     address: Address, loaded: LoadedModel, kv_dtype: str, number: int = 1
 ) -> Iterator[RemoteHome]:
     """A session at the worker, as home ``number``."""
-    home = RemoteHome(number, ClientChannel(address), loaded.spec, loaded.model.device)
+    channel = ClientChannel(address, load_identity(None, [address]))
+    home = RemoteHome(number, channel, loaded.spec, loaded.model.device)
     try:
         home.open(kv_dtype)
         home.await_open(START_S)

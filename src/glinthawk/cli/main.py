@@ -7,7 +7,10 @@ import typer
 from glinthawk.cli.bench import bench
 from glinthawk.cli.keygen import keygen
 from glinthawk.cli.node import node
+from glinthawk.cli.plan import plan
+from glinthawk.cli.profile import profile
 from glinthawk.cli.run import run
+from glinthawk.cli.simulate import simulate
 from glinthawk.cli.worker import worker
 from glinthawk.core.errors import GlinthawkError
 
@@ -24,6 +27,9 @@ app.command()(run)
 app.command()(worker)
 app.command()(node)
 app.command()(keygen)
+app.command()(plan)
+app.command()(simulate)
+app.command()(profile)
 app.add_typer(bench, name="bench")
 
 

@@ -14,6 +14,7 @@ from glinthawk.core.config import (
     LoadFormat,
     SplitAttention,
 )
+from glinthawk.core.plan import Plan
 
 __all__ = ["run"]
 
@@ -21,6 +22,7 @@ _DEFAULT = EngineConfig(model="")
 
 
 def run(
+    context: typer.Context,
     model: Annotated[
         str, typer.Option("-m", "--model", help="Folder in Hugging Face format, hub name, or demo.")
     ],
@@ -52,6 +54,13 @@ def run(
         typer.Option(
             help="With --cluster ray: workers of each node, with --worker-kv each. Default: one "
             "for every machine."
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="As `glinthawk plan --out` wrote it: batches, KV and workers are its, but for "
+            "what other flags say."
         ),
     ] = None,
     tier1_kv: Annotated[
@@ -135,7 +144,7 @@ def run(
     Exit status: 0 every line was answered; 1 some results are errors; 2 the command could not run;
     130 stopped by Ctrl-C.
     """
-    config = EngineConfig(
+    settings: dict[str, Any] = dict(
         model=model,
         tier2=tuple(tier2 or ()),
         tier1_kv=tier1_kv,
@@ -158,11 +167,15 @@ def run(
         wait_for_workers=wait_for_workers,
         worker_timeout=worker_timeout,
     )
+    if plan is not None:
+        from glinthawk.cli.planned import follow
+
+        settings |= follow(Plan.load(plan), settings, _given(context))
     from glinthawk.cli.batch import answer_file
 
     raise typer.Exit(
         answer_file(
-            config,
+            EngineConfig(**settings),
             input,
             output,
             stats_json=stats_json,
@@ -171,6 +184,15 @@ def run(
             quiet=quiet,
         )
     )
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Parameters that the command line has."""
+    return {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
 
 
 def _count(flag: str, text: str) -> Any:

@@ -14,7 +14,7 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import LayerShape, ModelShape
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
 
-__all__ = ["known_models", "known_shape", "shape_of"]
+__all__ = ["known_models", "known_shape", "same_model", "shape_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,13 @@ def shape_of(name: str, dtype: str = "auto") -> ModelShape:
     if "/" in name:
         return _read(name, dtype)
     raise UsageError(_unknown(name))
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two names are of one model: a folder's or hub name's last part decides, and other
+    names of a well-known model are the same."""
+    first, second = (_key(name.rstrip("/")) for name in (one, other))
+    return _names().get(first, first) == _names().get(second, second)
 
 
 def _read(name: str, dtype: str) -> ModelShape:

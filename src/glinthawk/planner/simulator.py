@@ -6,7 +6,7 @@ carries one parcel after the other. A step may be simulated in fewer layers than
 taking as much longer: what overlaps stays the same but for the edges of a step.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count, islice
@@ -22,7 +22,7 @@ from glinthawk.planner.outcome import Outcome
 from glinthawk.planner.work import SliceWork, weigh
 from glinthawk.scheduler.commands import Finish, HomeJoined, Step, Stepped, Submitted
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
-from glinthawk.telemetry.trace import Trace
+from glinthawk.telemetry.trace import Tracer
 
 __all__ = ["Simulator"]
 
@@ -83,7 +83,7 @@ class Simulator:
         layers: int | None = None,
         slow: Mapping[int, float] | None = None,
         machines: Sequence[int] | None = None,
-        trace: Trace | None = None,
+        trace: Tracer | None = None,
     ) -> None:
         self._clock_s = 0.0
         self._events: list[tuple[float, int, int, _Flight | _Node]] = []
@@ -103,8 +103,15 @@ class Simulator:
             if num_pages:
                 self._scheduler.handle(HomeJoined(home, num_pages, PAGE_TOKENS))
 
-    def run(self, requests: Iterable[Request]) -> Outcome:
-        """Answer all ``requests``; every answer is as long as it may be.
+    @property
+    def outcome(self) -> Outcome:
+        """So far."""
+        return self._outcome
+
+    def run(
+        self, requests: Iterable[Request], until: Callable[[], bool] = lambda: False
+    ) -> Outcome:
+        """Answer all ``requests``, or stop early; every answer is as long as it may be.
 
         Raises UsageError when no home can hold one of them.
         """
@@ -116,6 +123,8 @@ class Simulator:
                 assert isinstance(what, _Flight)
                 self._finish(what)
                 self._proceed(source)
+                if until():
+                    return self._conclude()
             elif kind == _READY:
                 assert isinstance(what, _Flight)
                 node = self._nodes[what.slice]

@@ -94,7 +94,8 @@ class SlicePart:
         """One worker's attending and storing, and Tier 1's parcels to all."""
         rows = step.far_rows / workers
         stored = round(step.prompts_a_step * self._workload.mean_input * step.far_share / workers)
-        far_s = self.costs.far_s(ceil(rows), round(rows * self._workload.mean_context))
+        tokens = round(rows * self._workload.mean_context)
+        far_s = self.costs.far_s(ceil(rows), tokens) if rows else 0.0
         parcel_s = workers * self.costs.parcel_s(ceil(rows), stored)
         return far_s, self.costs.store_s(stored), parcel_s
 

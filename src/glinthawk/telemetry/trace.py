@@ -2,19 +2,27 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-__all__ = ["Trace"]
+__all__ = ["Trace", "Tracer"]
+
+
+class Tracer(Protocol):
+    """Is told of intervals as they end."""
+
+    def add(self, process: str, lane: int, name: str, begin: float, seconds: float) -> None:
+        """``begin`` and ``seconds`` are of one clock."""
+        ...
 
 
 class Trace:
     """Writes intervals as they end. A process is a tier or worker, a lane is a batch in flight.
-    ``begun`` is second zero of another clock than ``time.perf_counter``.
 
     The file is a JSON array without its closing bracket until ``close``; viewers read it even if a
-    run was killed before.
+    run was killed before. ``begun`` is the clock's reading at the start; None is now, by
+    ``time.perf_counter``.
     """
 
     def __init__(self, path: Path, begun: float | None = None) -> None:
@@ -25,7 +33,7 @@ class Trace:
         self._separator = b"\n"
 
     def add(self, process: str, lane: int, name: str, begin: float, seconds: float) -> None:
-        """An interval; ``begin`` is a reading of the clock that ``begun`` was read from."""
+        """An interval; ``begin`` is a reading of the clock."""
         self._write(
             {
                 "ph": "X",

@@ -1,0 +1,68 @@
+"""What a search found, as a table and a few sentences."""
+
+from rich.console import Console
+from rich.table import Table
+
+from glinthawk.planner.search import Candidate, Found, Rank
+from glinthawk.planner.words import dollars, layout_of
+
+__all__ = ["show"]
+
+_WIDTH = 110
+
+
+def show(found: Found, rank: Rank, source: str) -> None:
+    """Print it; tokens/s are estimated, and dollars are of the simulated ones."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{found.num_plans:,} plans of {len(found.layouts)} layouts, tokens/s; {source}")
+    # A pipe has no width: rich would cut the table to 80 columns.
+    Console(highlight=False, width=max(_WIDTH, console.width)).print(_table(found))
+    for reason, count in found.dropped.most_common():
+        console.print(f"dropped: {reason} ({count})")
+    for note in found.best[0].notes:
+        console.print(note)
+    if verdict := _compare(found, rank):
+        console.print(verdict)
+
+
+def _table(found: Found) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layout", no_wrap=True)
+    for title in ("batch", "in flight"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("KV", no_wrap=True)
+    for title in ("estimated", "simulated", "$/h", "$/million"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("binds", no_wrap=True)
+    for one in found.best:
+        table.add_row(*_cells(one))
+    return table
+
+
+def _cells(one: Candidate) -> list[str]:
+    plan = one.plan
+    return [
+        layout_of(plan),
+        str(plan.batch_size),
+        str(plan.batches_in_flight),
+        plan.kv_dtype + (" (both)" if plan.tier1_kv and plan.worker_kv else ""),
+        f"{one.estimate.tokens_per_s:,.0f}",
+        f"{one.tokens_per_s:,.0f}" if one.steady else "-",
+        dollars(one.dollars_per_hour),
+        dollars(one.dollars_per_million),
+        one.estimate.binds,
+    ]
+
+
+def _compare(found: Found, rank: Rank) -> str | None:
+    """One tier against two, plainly."""
+    one, two = (found.first(is_one_tier=is_one) for is_one in (True, False))
+    if one is None or two is None:
+        return None
+    if rank == "cost" and one.dollars_per_million and two.dollars_per_million:
+        ratio = one.dollars_per_million / two.dollars_per_million
+        cheaper, times = ("one tier is", 1 / ratio) if ratio < 1 else ("two tiers are", ratio)
+        return f"{cheaper} {times:.2f} times cheaper a token"
+    ratio = two.tokens_per_s / one.tokens_per_s
+    faster, times = ("one tier is", 1 / ratio) if ratio < 1 else ("two tiers are", ratio)
+    return f"{faster} {times:.2f} times as fast"

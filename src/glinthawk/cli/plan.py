@@ -1,0 +1,165 @@
+"""``glinthawk plan``."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glinthawk.cli.machines import (
+    BandwidthFlag,
+    CatalogueFlag,
+    LatencyFlag,
+    ProfileFlag,
+    WorkloadFlag,
+    check_kv_dtypes,
+    find_machines,
+    profile_link,
+    resolve_kv_dtypes,
+)
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import UsageError
+from glinthawk.core.shape import ModelShape
+from glinthawk.core.units import parse_size
+from glinthawk.planner.models import shape_of
+from glinthawk.planner.profile import Profile
+from glinthawk.planner.rigs import Offer, Rig, measured_rigs, offered_rigs
+from glinthawk.planner.search import Rank, Search
+from glinthawk.planner.workload import Workload
+
+__all__ = ["plan"]
+
+_DEFAULT = EngineConfig(model="")
+_LATENCY_MS = 0.1
+
+
+def plan(
+    model: Annotated[
+        str,
+        typer.Option(
+            "-m", "--model", help="A well-known model (Llama-3.1-8B), folder, hub name, or demo."
+        ),
+    ],
+    workload: WorkloadFlag,
+    tier1: Annotated[
+        list[str] | None,
+        typer.Option(help="Machine of the catalogue with the weights (repeatable)."),
+    ] = None,
+    tier1_count: Annotated[int, typer.Option(help="Most Tier-1 machines.", min=1)] = 8,
+    tier2: Annotated[
+        list[str] | None,
+        typer.Option(help="Machine of the catalogue for the KV cache (repeatable). None: one tier"),
+    ] = None,
+    tier2_count: Annotated[int, typer.Option(help="Most Tier-2 machines.", min=0)] = 24,
+    rank: Annotated[
+        Rank | None,
+        typer.Option(help="By dollars for a million generated tokens, or by tokens a second."),
+    ] = None,
+    latency: LatencyFlag = None,
+    bandwidth: BandwidthFlag = None,
+    catalogue: CatalogueFlag = None,
+    profile: ProfileFlag = None,
+    memory: Annotated[str, typer.Option(help="With --profile: memory for all KV.")] = str(
+        _DEFAULT.worker_kv
+    ),
+    dtype: Annotated[str, typer.Option(help="Type of weights; auto: the model's.")] = "auto",
+    kv_dtype: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Type of the KV cache (repeatable). Default: the model's and int8, or all that "
+            "the profile has."
+        ),
+    ] = None,
+    batch_tokens: Annotated[
+        int, typer.Option(help="Most tokens of one step, as in run.", min=1)
+    ] = _DEFAULT.batch_tokens,
+    top: Annotated[int, typer.Option(help="Layouts to simulate and show.", min=1)] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the best plan here, for `run --plan`.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page with plots here (HTML, nothing to load).")
+    ] = None,
+) -> None:
+    """Find the cheapest or fastest layout of a model for a job: all are estimated, the best few
+    simulated with the scheduler that a run has."""
+    from glinthawk.cli.findings import show
+
+    kv = check_kv_dtypes(kv_dtype or [])
+    work, shape = Workload.parse(workload), shape_of(model, dtype)
+    _check_lengths(work, shape)
+    dropped: Counter[str] = Counter()
+    rigs: Iterable[Rig]
+    if profile is not None:
+        if tier1 or tier2 or catalogue:
+            raise UsageError(
+                "--profile is of this machine; leave --tier1, --tier2, --catalogue out"
+            )
+        measured = Profile.load(profile)
+        link = profile_link(measured, latency, bandwidth)
+        rank = rank or "speed"
+        rigs = measured_rigs(
+            shape, measured, parse_size(memory), resolve_kv_dtypes(kv, shape.dtype), link
+        )
+        source = (
+            f"measured on {measured.machine}, {measured.date}: Tier 1 on "
+            f"{measured.tier1_threads} cores, a worker on {measured.worker_threads or 'others'}"
+        )
+    else:
+        offer = Offer(
+            tier1=find_machines(tier1 or _no_machine(), catalogue, bandwidth),
+            tier2=find_machines(tier2 or [], catalogue, bandwidth),
+            tier1_count=tier1_count,
+            tier2_count=tier2_count,
+            latency_s=(_LATENCY_MS if latency is None else latency) / 1e3,
+        )
+        rank = rank or "cost"
+        _check_prices(offer, rank)
+        rigs = offered_rigs(
+            shape, offer, resolve_kv_dtypes(kv or ("auto", "int8"), shape.dtype), dropped
+        )
+        source = "not measured: from the catalogue"
+    search = Search(model, work, rank, batch_tokens=batch_tokens, dropped=dropped)
+    found = search.run(rigs, top)
+    show(found, rank, source)
+    if out is not None:
+        _write(out, lambda: found.best[0].plan.save(out))
+        typer.echo(f"the best plan: {out} (glinthawk run -m {model} --plan {out} ...)")
+    if report is not None:
+        from glinthawk.planner.report import write_report
+
+        _write(report, lambda: write_report(report, found, search, work, rank, source))
+        typer.echo(f"report: {report}")
+
+
+def _write(path: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _no_machine() -> list[str]:
+    raise UsageError(
+        "name a machine of the catalogue with --tier1 (T4, A100-80G, ...), or measure this one: "
+        "glinthawk profile, then --profile FILE"
+    )
+
+
+def _check_lengths(work: Workload, shape: ModelShape) -> None:
+    longest = max(map(sum, work.lengths))
+    if longest > shape.max_model_len:
+        raise UsageError(
+            f"the longest sequence of the workload has {longest} tokens, {shape.name} takes "
+            f"{shape.max_model_len}; give a shorter --workload"
+        )
+
+
+def _check_prices(offer: Offer, rank: Rank) -> None:
+    unpriced = [one.name for one in (*offer.tier1, *offer.tier2) if one.dollars_per_hour is None]
+    if rank == "cost" and unpriced:
+        raise UsageError(
+            f"{unpriced[0]} has no price: give it dollars_per_hour in a file for --catalogue, or "
+            "use --rank speed"
+        )

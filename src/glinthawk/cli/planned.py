@@ -1,0 +1,67 @@
+"""A run's configuration from a plan."""
+
+from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from glinthawk.core.cluster import Cluster
+from glinthawk.core.config import RAY
+from glinthawk.core.errors import UsageError
+from glinthawk.core.plan import Plan
+from glinthawk.planner.models import same_model
+from glinthawk.runtime.processes import parse_tier2
+
+__all__ = ["follow"]
+
+_TAKEN = ("kv_dtype", "batch_size", "batches_in_flight", "batch_tokens", "tier1_kv", "worker_kv")
+
+
+def follow(plan: Plan, settings: Mapping[str, Any], given: Set[str]) -> dict[str, Any]:
+    """What ``plan`` says in place of ``settings`` (of EngineConfig), but for what is ``given``.
+
+    Raises UsageError if the plan is of another model or for other machines.
+    """
+    model = settings["model"]
+    if not same_model(plan.model, model):
+        raise UsageError(
+            f"the plan is for {plan.model}, not {model}: make one with `glinthawk plan -m {model} "
+            f"--out FILE`, or give -m {plan.model}"
+        )
+    planned: dict[str, Any] = {name: getattr(plan, name) for name in _TAKEN}
+    if not plan.worker_kv:
+        del planned["worker_kv"]
+    planned |= _places(plan, settings["cluster"], settings["tier2"])
+    return {name: value for name, value in planned.items() if name not in given}
+
+
+def _places(plan: Plan, cluster: str | None, tier2: Sequence[str]) -> dict[str, Any]:
+    """Workers to start here, or numbers for Ray; a cluster file must have the plan's."""
+    if cluster == RAY:
+        return {"slices": plan.slices, "workers_per_slice": plan.workers_per_slice}
+    if cluster is not None:
+        _check_cluster(plan, Path(cluster))
+        return {}
+    if plan.slices > 1:
+        raise UsageError(
+            f"the plan has {plan.slices} slices: name their machines with --cluster FILE "
+            f"({plan.slices} [[nodes]] of {plan.workers_per_slice} workers), or give --cluster ray"
+        )
+    if tier2 or not plan.workers_per_slice:
+        return {}
+    return {"tier2": (f"local:{plan.workers_per_slice}",)}
+
+
+def _check_cluster(plan: Plan, path: Path) -> None:
+    nodes = Cluster.load(path).nodes
+    if len(nodes) != plan.slices:
+        raise UsageError(
+            f"the plan has {plan.slices} slices, {path} {len(nodes)} nodes: change the file, or "
+            f"plan with --tier1-count {len(nodes)}"
+        )
+    for number, node in enumerate(nodes, start=1):
+        num_local, addresses = parse_tier2(node.workers)
+        if num_local + len(addresses) != plan.workers_per_slice:
+            raise UsageError(
+                f"{path}, node {number}: the plan has {plan.workers_per_slice} workers for each "
+                f"slice, not {num_local + len(addresses)}; change the file or the plan"
+            )

@@ -1,0 +1,174 @@
+"""``plan``, ``simulate``, ``profile`` and ``run --plan`` as people call them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands import EXAMPLES, glinthawk, results
+from glinthawk.core.plan import Plan
+from glinthawk.planner.profile import Profile
+
+MACHINES = ["--tier1", "A10", "--tier1-count", "2", "--tier2", "r7a-4xlarge", "--tier2-count", "4"]
+PLAN = ["plan", "-m", "Llama-3.1-8B", "--workload", "128:32", "--kv-dtype", "auto", "--top", "2"]
+
+
+def make_plan(path: Path, **settings: object) -> Path:
+    fields = {
+        "model": "demo",
+        "kv_dtype": "float32",
+        "workers_per_slice": 2,
+        "batch_size": 16,
+        "batches_in_flight": 2,
+        "batch_tokens": 256,
+        "tier1_kv": 0,
+        "worker_kv": 32 << 20,
+    }
+    Plan(**(fields | settings)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    folder = tmp_path_factory.mktemp("plan")
+    out, report = folder / "plan.json", folder / "report.html"
+    done = glinthawk(*PLAN, *MACHINES, "--out", out, "--report", report)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, out, report
+
+
+def test_plan_prints_layouts_and_writes_the_best(planned: tuple[str, Path, Path]) -> None:
+    text, out, report = planned
+    assert "not measured: from the catalogue" in text
+    assert "x A10" in text
+    assert "times cheaper" in text
+    best = Plan.load(out)
+    assert best.model == "Llama-3.1-8B"
+    first = text.splitlines()[2].split()
+    assert {str(best.batch_size), str(best.batches_in_flight), best.kv_dtype} <= set(first)
+    assert "prefers-color-scheme" in report.read_text()
+
+
+def test_a_plan_is_simulated_and_traced(planned: tuple[str, Path, Path], tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    arguments = ["simulate", "--plan", planned[1], "--workload", "128:32", "--requests", 200]
+    done = glinthawk(*arguments, "--trace", trace)
+    assert done.returncode == 0, done.stderr
+    assert "200 requests, 25600 prompt tokens, 6400 generated" in done.stdout
+    assert "tier 1: busy" in done.stdout
+    events = json.loads(trace.read_text())
+    spans = [event for event in events if event["ph"] == "X"]
+    assert min(event["ts"] for event in spans) == 0
+    assert {event["args"]["name"] for event in events if event["ph"] == "M"} >= {"tier 1, slice 0"}
+
+
+def test_a_slow_worker_and_a_long_link_cost_time(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path / "plan.json", model="Llama-3.1-8B", kv_dtype="bfloat16")
+    plan = make_plan(plan, model="Llama-3.1-8B", kv_dtype="bfloat16", worker_kv=8 << 30)
+    arguments = ["simulate", "--plan", plan, "--workload", "64:16", "--requests", 64]
+    arguments += ["--tier1", "A10", "--tier2", "rome-16"]
+
+    def seconds(*more: object) -> float:
+        done = glinthawk(*arguments, *more)
+        assert done.returncode == 0, done.stderr
+        return float(done.stdout.split(" generated in ")[1].split(" s:")[0].replace(",", ""))
+
+    alone = seconds()
+    assert seconds("--slow", "2:500") > 1.5 * alone
+    assert seconds("--latency", "20") > 1.5 * alone
+
+
+def test_run_follows_a_plan_and_answers_alike(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path / "plan.json")
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    stats = tmp_path / "stats.json"
+    arguments = ["run", "-m", "demo", "-i", EXAMPLES, "--dtype", "float32"]
+    done = glinthawk(*arguments, "-o", one, "--plan", plan, "--stats-json", stats)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(stats.read_text())["tier2_busy"]) == 2
+    assert glinthawk(*arguments, "-o", two).returncode == 0
+    assert results(one) == results(two)
+
+
+def test_flags_win_over_the_plan(tmp_path: Path) -> None:
+    plan, stats = make_plan(tmp_path / "plan.json"), tmp_path / "stats.json"
+    arguments = ["run", "-m", "demo", "-i", EXAMPLES, "-o", tmp_path / "out.jsonl"]
+    arguments += ["--plan", plan, "--tier2", "local:1", "--kv-dtype", "int8"]
+    done = glinthawk(*arguments, "--stats-json", stats)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(stats.read_text())["tier2_busy"]) == 1
+
+
+def test_a_profile_is_measured_and_planned_with(tmp_path: Path) -> None:
+    profile, plan = tmp_path / "profile.json", tmp_path / "plan.json"
+    done = glinthawk("profile", "-m", "demo", "--quick", "-o", profile, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert set(Profile.load(profile).far) == {"float32"}
+    arguments = ["--profile", profile, "--workload", "64:16"]
+    done = glinthawk("plan", "-m", "demo", *arguments, "--memory", "64MiB", "--out", plan)
+    assert done.returncode == 0, done.stderr
+    assert "measured on" in done.stdout
+    best = Plan.load(plan)
+    assert best.tier1_kv + best.worker_kv <= 64 << 20
+    done = glinthawk("simulate", "--plan", plan, *arguments, "--requests", 50)
+    assert done.returncode == 0, done.stderr
+    done = glinthawk("plan", "-m", "demo", *arguments, "--kv-dtype", "int8")
+    assert done.returncode == 2
+    assert "glinthawk profile --kv-dtype int8" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*PLAN, "--tier1", "T5"], "the catalogue has no machine 'T5'"),
+        (PLAN, "--tier1"),
+        ([*PLAN, "--tier1", "zen4-2"], "--rank speed"),
+        ([*PLAN, "--tier1", "T4", "--kv-dtype", "int4"], "--kv-dtype must be one of"),
+        ([*PLAN, "--tier1", "T4", "--tier1-count", "1"], "--tier1-count"),
+        ([*PLAN, "--tier1", "T4", "--profile", "p.json"], "leave --tier1"),
+        (["plan", "-m", "Lama-8B", "--workload", "1:1", "--tier1", "T4"], "there is no shape"),
+        (["plan", "-m", "OPT-30B", "--workload", "9:x", "--tier1", "T4"], "is no workload"),
+        (["plan", "-m", "OPT-30B", "--workload", "2000:99", "--tier1", "T4"], "2099 tokens"),
+        (["simulate", "--plan", "none.json", "--workload", "9:9"], "cannot read the plan"),
+        (["profile", "-m", "demo", "-o", "p", "--tier2", "local:2"], "--tier2 local:1"),
+        (["profile", "-m", "demo", "-o", "p", "--storage", "none"], "give a folder"),
+    ],
+)
+def test_bad_input_names_the_next_step(arguments: list[object], words: str) -> None:
+    done = glinthawk(*arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "words"),
+    [
+        ({"model": "Llama-2-7B"}, [], "glinthawk plan -m demo --out"),
+        ({"slices": 2}, [], "--cluster FILE"),
+        ({"slices": 2}, ["--cluster", "cluster.toml"], "2 slices"),
+        ({}, ["--cluster", "cluster.toml"], "2 workers for each slice, not 1"),
+    ],
+)
+def test_a_plan_for_something_else_is_refused(
+    settings: dict[str, object], more: list[str], words: str, tmp_path: Path
+) -> None:
+    plan, cluster = make_plan(tmp_path / "plan.json", **settings), tmp_path / "cluster.toml"
+    cluster.write_text('[[nodes]]\nworkers = ["local:1"]\n')
+    more = [str(cluster) if one == "cluster.toml" else one for one in more]
+    output = tmp_path / "out.jsonl"
+    done = glinthawk("run", "-m", "demo", "-i", EXAMPLES, "-o", output, "--plan", plan, *more)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert not output.exists()
+
+
+def test_simulate_asks_for_machines(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path / "plan.json")
+    done = glinthawk("simulate", "--plan", plan, "--workload", "8:8")
+    assert done.returncode == 2
+    assert "--tier1" in done.stderr
+    arguments = ["--tier1", "T4", "--tier2", "rome-16", "--slow", "3:2"]
+    done = glinthawk("simulate", "--plan", plan, "--workload", "8:8", *arguments)
+    assert done.returncode == 2
+    assert "workers are 1 to 2" in done.stderr

@@ -1,0 +1,88 @@
+"""The report stands alone, is well-formed and says what was found."""
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from glinthawk.planner.catalogue import load_catalogue
+from glinthawk.planner.models import known_shape
+from glinthawk.planner.report import render_report
+from glinthawk.planner.rigs import Offer, offered_rigs
+from glinthawk.planner.search import Found, Search
+from glinthawk.planner.words import number
+from glinthawk.planner.workload import Workload
+
+VOID = {"meta", "br"}
+
+
+@pytest.fixture(scope="module")
+def found_and_page() -> tuple[Found, str]:
+    catalogue, shape = load_catalogue(), known_shape("Llama-3.1-8B")
+    offer = Offer(
+        tier1=(catalogue.machine("A10"),),
+        tier2=(catalogue.machine("r7a-4xlarge"),),
+        tier1_count=2,
+        tier2_count=4,
+    )
+    work = Workload.fixed(128, 32)
+    search = Search("<8B & more>", work)
+    found = search.run(offered_rigs(shape, offer, ["bfloat16"], Counter()), top=3)
+    return found, render_report(found, search, work, "cost", "not measured: from the catalogue")
+
+
+class Nesting(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe", "img", "object")
+        assert not {"src", "href", "srcset"} & {name for name, _ in attrs}
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_it_is_well_formed(found_and_page: tuple[Found, str]) -> None:
+    reader = Nesting()
+    reader.feed(found_and_page[1])
+    reader.close()
+    assert not reader.open
+    assert "<8B & more>, 128:32" in reader.words
+
+
+def test_every_plot_is_an_image_with_marks(found_and_page: tuple[Found, str]) -> None:
+    plots = re.findall(r"<svg.*?</svg>", found_and_page[1], re.DOTALL)
+    assert len(plots) == 3
+    for plot in plots:
+        tree = ElementTree.fromstring(plot)
+        assert tree.get("role") == "img"
+        assert tree.get("aria-label")
+        assert len(tree.findall(".//{*}title")) > 2
+
+
+def test_nothing_is_loaded(found_and_page: tuple[Found, str]) -> None:
+    page = found_and_page[1].replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert not re.search(r"https?://|url\(|@import|<script", page)
+
+
+def test_it_has_the_figures(found_and_page: tuple[Found, str]) -> None:
+    found, page = found_and_page
+    for one in found.best:
+        assert f"<td>{number(one.estimate.tokens_per_s)}</td>" in page
+        assert f"<td>{number(one.tokens_per_s)}</td>" in page
+        assert f"<td>{number(one.dollars_per_million)}</td>" in page
+    for words in ("not measured", "tier 1, slice 0", "one way", "prefers-color-scheme"):
+        assert words in page
