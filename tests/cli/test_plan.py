@@ -112,6 +112,10 @@ def test_a_profile_is_measured_and_planned_with(tmp_path: Path) -> None:
     assert best.tier1_kv + best.worker_kv <= 64 << 20
     done = glinthawk("simulate", "--plan", plan, *arguments, "--requests", 50)
     assert done.returncode == 0, done.stderr
+    output = tmp_path / "out.jsonl"
+    done = glinthawk("run", "-m", "demo", "-i", EXAMPLES, "-o", output, "--plan", plan)
+    assert done.returncode == 0, done.stderr
+    assert len(results(output)) == len(EXAMPLES.read_text().splitlines())
     done = glinthawk("plan", "-m", "demo", *arguments, "--kv-dtype", "int8")
     assert done.returncode == 2
     assert "glinthawk profile --kv-dtype int8" in done.stderr
@@ -139,6 +143,15 @@ def test_bad_input_names_the_next_step(arguments: list[object], words: str) -> N
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_file_with_the_plans_numbers_is_taken(tmp_path: Path) -> None:
+    cluster, output = tmp_path / "cluster.toml", tmp_path / "out.jsonl"
+    cluster.write_text('[[nodes]]\nworkers = ["local:1"]\n' * 2)
+    plan = make_plan(tmp_path / "plan.json", slices=2, workers_per_slice=1)
+    arguments = ["-m", "demo", "-i", EXAMPLES, "-o", output, "--cluster", cluster]
+    done = glinthawk("run", *arguments, "--plan", plan)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from families import FAMILIES, make_settings
 from glinthawk.core.errors import UsageError
-from glinthawk.planner.models import known_models, known_shape, shape_of
+from glinthawk.planner.models import known_models, known_shape, same_model, shape_of
 
 #: Parameters as the hub counts them; of the OPT models as their config.json files give them.
 PUBLIC = {
@@ -102,3 +102,9 @@ def test_unknown_names_are_told_what_to_give(name: str, says: str) -> None:
 def test_an_unknown_type_is_refused() -> None:
     with pytest.raises(UsageError, match="auto or one of float32"):
         shape_of("Llama-3.1-8B", "int4")
+
+
+def test_names_of_one_model() -> None:
+    assert same_model("meta-llama/Llama-2-70b-hf", "Llama-2-70B")
+    assert same_model("/models/mine/", "elsewhere/Mine")
+    assert not same_model("Llama-2-70B", "Llama-2-7B")
