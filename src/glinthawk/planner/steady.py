@@ -38,6 +38,8 @@ _FEWEST = 32
 _LEAD = 0.25
 #: Requests that wait while those before them begin: as many as the simulator reads ahead.
 _AHEAD = 512
+#: Steps of all slices that are simulated at most, which takes a few seconds.
+_STEPS = 200_000
 #: Of a wave, what passes before one is counted.
 _BEFORE_WAVE = 0.3
 #: Sequences of a batch at least, bunched or not.
@@ -62,19 +64,33 @@ def simulate_steady(
     *,
     tokens: int = 100_000,
     trace: Tracer | None = None,
-) -> Steady:
-    """With about ``living`` sequences under way (as in ``Estimate``), for about ``tokens`` more.
+) -> Steady | None:
+    """With about ``living`` sequences under way (as in ``Estimate``), for about ``tokens`` more;
+    None if that takes too many steps, as very long answers in a long pipeline do.
 
     Raises UsageError when no home can hold a sequence.
     """
+    steps = _Steps(_STEPS // plan.slices)
     if len(set(workload.lengths)) > 1:
         simulator = Simulator(plan, costs, plan.pages(shape), trace=trace)
-        return _Piece(simulator, workload, max(1, round(living)), tokens).run()
+        return _Piece(simulator, workload, max(1, round(living)), tokens).run(steps)
     size = _bunch_size(plan, workload, living, tokens)
     plan, costs = bunch(plan, costs, size)
     simulator = Simulator(plan, costs, plan.pages(shape), trace=trace)
-    wave = _simulate_wave(simulator, workload, max(1, round(living / size)), tokens)
-    return Steady(size * wave.tokens_per_s, wave.turnovers)
+    wave = _simulate_wave(simulator, workload, max(1, round(living / size)), tokens, steps)
+    return wave and Steady(size * wave.tokens_per_s, wave.turnovers)
+
+
+@dataclass(slots=True)
+class _Steps:
+    """That are left."""
+
+    left: int
+
+    def are_used_up(self) -> bool:
+        """Called once a step."""
+        self.left -= 1
+        return self.left <= 0
 
 
 def _bunch_size(plan: Plan, workload: Workload, living: float, tokens: int) -> int:
@@ -84,13 +100,17 @@ def _bunch_size(plan: Plan, workload: Workload, living: float, tokens: int) -> i
     return max(1, min(wanted, max(2, 2 * together), plan.batch_size // _ROWS))
 
 
-def _simulate_wave(simulator: Simulator, workload: Workload, living: int, tokens: int) -> Steady:
+def _simulate_wave(
+    simulator: Simulator, workload: Workload, living: int, tokens: int, steps: _Steps
+) -> Steady | None:
     outcome = simulator.outcome
     wave = living * workload.mean_output
     turnovers = int(max(1, min(_TURNOVERS, tokens // wave)))
     begin, end = _BEFORE_WAVE * wave, (_BEFORE_WAVE + turnovers) * wave
     requests = workload.requests((turnovers + 1) * living + _AHEAD)
-    simulator.run(requests, lambda: outcome.tokens >= end)
+    simulator.run(requests, lambda: outcome.tokens >= end or steps.are_used_up())
+    if outcome.tokens < end:
+        return None
     first = next(one for one in outcome.progress if one[1] >= begin)
     return Steady(_rate(first, outcome.progress[-1]), turnovers)
 
@@ -107,8 +127,11 @@ class _Piece:
         self._longest = max(output for _, output in workload.lengths)
         self._marks: list[tuple[float, int]] = []
 
-    def run(self) -> Steady:
-        self._simulator.run(self._requests(), lambda: len(self._marks) == 2)
+    def run(self, steps: _Steps) -> Steady | None:
+        requests = self._requests()
+        self._simulator.run(requests, lambda: len(self._marks) == 2 or steps.are_used_up())
+        if len(self._marks) < 2:
+            return None
         return Steady(_rate(*self._marks), self._counted / self._under_way)
 
     def _requests(self) -> Iterator[Request]:
