@@ -17,6 +17,8 @@ def show(found: Found, rank: Rank, source: str) -> None:
     console.print(f"{found.num_plans:,} plans of {len(found.layouts)} layouts, tokens/s; {source}")
     # A pipe has no width: rich would cut the table to 80 columns.
     Console(highlight=False, width=max(_WIDTH, console.width)).print(_table(found))
+    if any(one.steady is None for one in found.best):
+        console.print("-: it would take long to simulate; dollars are of the estimate")
     for reason, count in found.dropped.most_common():
         console.print(f"dropped: {reason} ({count})")
     for note in found.best[0].notes:

@@ -21,6 +21,7 @@ __all__ = [
     "WorkloadFlag",
     "check_kv_dtypes",
     "find_machines",
+    "latency_seconds",
     "profile_link",
     "resolve_kv_dtypes",
 ]
@@ -32,10 +33,13 @@ WorkloadFlag = Annotated[
         '{"input": 512, "output": 256}.'
     ),
 ]
+_LATENCY_MS = 0.1
 LatencyFlag = Annotated[
     float | None,
     typer.Option(
-        help="Milliseconds one way between machines. Default: 0.1, or as in the profile.", min=0
+        help="Milliseconds one way between machines. Default: "
+        f"{_LATENCY_MS:g}, or as in the profile.",
+        min=0,
     ),
 ]
 BandwidthFlag = Annotated[
@@ -63,6 +67,11 @@ def find_machines(
             raise UsageError("--bandwidth must be more than 0 GB/s")
         machines = [replace(one, network=1e9 * bandwidth) for one in machines]
     return tuple(machines)
+
+
+def latency_seconds(latency: float | None) -> float:
+    """Of the flag."""
+    return 1e-3 * (_LATENCY_MS if latency is None else latency)
 
 
 def profile_link(profile: Profile, latency: float | None, bandwidth: float | None) -> Link:

@@ -15,6 +15,7 @@ from glinthawk.cli.machines import (
     WorkloadFlag,
     check_kv_dtypes,
     find_machines,
+    latency_seconds,
     profile_link,
     resolve_kv_dtypes,
 )
@@ -31,7 +32,6 @@ from glinthawk.planner.workload import Workload
 __all__ = ["plan"]
 
 _DEFAULT = EngineConfig(model="")
-_LATENCY_MS = 0.1
 
 
 def plan(
@@ -112,7 +112,7 @@ def plan(
             tier2=find_machines(tier2 or [], catalogue, bandwidth),
             tier1_count=tier1_count,
             tier2_count=tier2_count,
-            latency_s=(_LATENCY_MS if latency is None else latency) / 1e3,
+            latency_s=latency_seconds(latency),
         )
         rank = rank or "cost"
         _check_prices(offer, rank)

@@ -14,6 +14,7 @@ from glinthawk.cli.machines import (
     ProfileFlag,
     WorkloadFlag,
     find_machines,
+    latency_seconds,
     profile_link,
 )
 from glinthawk.core.errors import UsageError
@@ -31,7 +32,6 @@ from glinthawk.telemetry.trace import Trace
 
 __all__ = ["simulate"]
 
-_LATENCY_MS = 0.1
 #: Requests unless told: so many times what may be under way, but no more than a minute or so.
 _TURNOVERS, _MOST = 3, 3000
 
@@ -121,7 +121,7 @@ def _computed(
         )
     (near,) = find_machines([tier1], catalogue, bandwidth)
     (far,) = find_machines([tier2], catalogue, bandwidth) if tier2 else (None,)
-    link = Link((_LATENCY_MS if latency is None else latency) / 1e3, near.network)
+    link = Link(latency_seconds(latency), near.network)
     return roofline_slices(shape, plan.slices, near, far, link, plan.kv_dtype)
 
 
