@@ -9,7 +9,7 @@ sequence is pre-empted: it waits again, at the front, with all tokens it has.
 from collections import Counter, deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
@@ -30,6 +30,7 @@ from glinthawk.scheduler.commands import (
 from glinthawk.scheduler.hybrid import Hybrid
 from glinthawk.scheduler.lengths import Lengths
 from glinthawk.scheduler.pace import TIER1
+from glinthawk.scheduler.placement import Placement
 from glinthawk.scheduler.room import Room, Start
 from glinthawk.scheduler.waiting import Waiting
 
@@ -37,10 +38,6 @@ __all__ = ["BatchLimits", "Scheduler"]
 
 #: Sequences that are passed over because another one is just computing their prefix.
 _MOST_ASIDE = 64
-
-#: How much more a home may have to do than the idlest one, because a sequence finds its prefix
-#: there: a tenth, and a few sequences, so that small groups stay together.
-_UNEVEN, _UNEVEN_SEQUENCES = 1.1, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +47,6 @@ class BatchLimits:
     batch_size: int
     batches_in_flight: int
     batch_tokens: int
-
-
-class _Place(NamedTuple):
-    """A home that could take a sequence."""
-
-    #: Of the home, with the sequence; and of each of its tokens.
-    burden: float
-    of_token: float
-    home: int
-    start: Start
 
 
 class Scheduler:
@@ -84,6 +71,7 @@ class Scheduler:
         self._rooms: dict[int, Room] = {}
         self._hybrid = Hybrid(self._rooms, limits.batch_size, limits.batches_in_flight)
         self._lengths = lengths or Lengths()
+        self._placement = Placement(self._rooms, self._hybrid, self._lengths)
         self._num_admitted = 0
         self._num_batches = 0
 
@@ -223,7 +211,9 @@ class Scheduler:
         tokens = num_decodes
         while self.waiting and num_decodes + len(spans) < self.limits.batch_size:
             sequence = self.waiting.peek()
-            placed = self._place(sequence, commands, sources)
+            placed = self._placement.find(
+                sequence, len(self.waiting), partial(self._evict, commands=commands, spare=sources)
+            )
             if placed is None:
                 self.num_cramped += 1
                 break
@@ -242,64 +232,6 @@ class Scheduler:
         for sequence in aside:
             self.waiting.push(sequence)
         return spans
-
-    def _place(
-        self, sequence: Sequence, commands: list[Command], spare: Container[int | None]
-    ) -> tuple[int, Start] | None:
-        """A home with room for ``sequence``, and what it finds there of its prompt.
-
-        Tier 1 itself, if it has room; else a worker, if that pays: the one with the smallest burden
-        then; or one that has its prefix, if its burden is not much larger.
-        """
-        near = [home for home in self._rooms if home == TIER1]
-        places = self._places(near, sequence, commands, spare)
-        if not places:
-            if not self._hybrid.pays(sequence, len(self.waiting)):
-                return None
-            workers = [home for home in self._rooms if home != TIER1]
-            places = self._places(workers, sequence, commands, spare)
-        if not places:
-            return None
-        best = min(self._with_prefix(sequence, places) or places)
-        return best.home, best.start
-
-    def _places(
-        self,
-        homes: Iterable[int],
-        sequence: Sequence,
-        commands: list[Command],
-        spare: Container[int | None],
-    ) -> list[_Place]:
-        """Those of ``homes`` with room for ``sequence``, and how much each will have to do.
-
-        A worker's burden is the time in which it attends to its tokens at the peak, if the speed of
-        all is known, so that a batch's slowest worker is about as fast as its fastest; else the
-        share of its room that they take.
-        """
-        places = []
-        for home in homes:
-            room = self._rooms[home]
-            start = room.start(sequence)
-            while not room.fits(sequence, start) and self._evict(home, commands, spare):
-                start = room.start(sequence)
-            if not room.fits(sequence, start):
-                continue
-            peak = room.peak_with(sequence, start, self._lengths)
-            if peak is not None:
-                of_token = self._hybrid.seconds_of_token(home) or 1 / room.pages.num_tokens
-                places.append(_Place(peak * of_token, of_token, home, start))
-        return places
-
-    def _with_prefix(self, sequence: Sequence, places: list[_Place]) -> list[_Place]:
-        """Those of ``places`` that have, or will have, its prefix and not too much to do."""
-        least = min(place.burden for place in places)
-        few = _UNEVEN_SEQUENCES * (sequence.length + sequence.remaining)
-        return [
-            place
-            for place in places
-            if (place.start.source is not None or place.start.is_early)
-            and place.burden <= _UNEVEN * least + few * place.of_token
-        ]
 
     def _admit(self, sequence: Sequence, home: int, start: Start) -> Span:
         length = sequence.length - start.num_tokens
