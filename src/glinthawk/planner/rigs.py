@@ -16,7 +16,8 @@ __all__ = ["TIER1_RESERVE", "WORKER_RESERVE", "Offer", "Rig", "measured_rigs", "
 
 #: Shares of a machine's memory that a plan leaves alone: for activations, logits and what arrives
 #: on Tier 1, for parcels on a worker.
-TIER1_RESERVE, WORKER_RESERVE = 0.05, 0.04
+TIER1_RESERVE = 0.05
+WORKER_RESERVE = 0.04
 
 #: Of slices and of workers a slice, at most so many numbers are tried.
 _NUMBERS = 8
