@@ -8,8 +8,9 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 
@@ -31,13 +32,11 @@ from glinthawk.runtime.tuning import choose_prompt_attention
 from glinthawk.tier1.homes import Home, LocalHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
+from glinthawk.wire.address import Address
 
 __all__ = ["CASES", "Case", "Row", "run"]
 
 _Write = Callable[[str], None]
-
-#: Room for what is sent to measure a link.
-_LINK_CONTEXT, _LINK_SEQUENCES = 256, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +110,15 @@ def run(write: _Write, *, quick: bool = False) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     loaded = load_shape("S")
-    far = cores[1:] or cores
-    bench = Bench(loaded, cores[:1], 1, lambda num_bytes: worker_on(far, num_bytes))
+    bench = Bench(loaded, cores[:1], 1, partial(_worker, cores))
     sizes = Sizes.quick() if quick else Sizes()
     profile = measure_profile(bench, ("bfloat16", "int8"), write, sizes)
     cases = _QUICK if quick else CASES
-    links = {ms: _link(ms, loaded, cores) for ms in {case.latency for case in cases} if ms}
+    links = {
+        ms: measure_link(replace(bench, open_worker=partial(_worker, cores, ms=ms)))
+        for ms in {case.latency for case in cases}
+        if ms
+    }
     rows = [_compare(case, profile, links, loaded, cores, write) for case in cases]
     errors = sorted(abs(row.error) for row in rows)
     write(f"errors: median {statistics.median(errors):.1%}, worst {errors[-1]:.1%}")
@@ -124,16 +126,16 @@ def run(write: _Write, *, quick: bool = False) -> None:
     write(json.dumps({"model": "S", **summary, "rows": [asdict(row) for row in rows]}))
 
 
-def _link(ms: int, loaded: LoadedModel, cores: list[int]) -> Link:
-    """What lies between Tier 1 and a worker ``ms`` away."""
-    num_bytes = kv_bytes(loaded.spec.layers, 2 * _LINK_SEQUENCES, _LINK_CONTEXT, "bfloat16")
+@contextmanager
+def _worker(cores: list[int], num_bytes: int, ms: int = 0) -> Iterator[Address]:
+    """On the last of ``cores``, ``ms`` away."""
     far = cores[1:] or cores
-    with (
-        far_worker_on(far, num_bytes, 1e-3 * ms) as (address, _),
-        on_cores(cores[:1]),
-        open_home(address, loaded, "bfloat16") as home,
-    ):
-        return measure_link(loaded, home)
+    if ms:
+        with far_worker_on(far, num_bytes, 1e-3 * ms) as (address, _):
+            yield address
+    else:
+        with worker_on(far, num_bytes) as address:
+            yield address
 
 
 def _compare(
@@ -209,11 +211,6 @@ def _homes(stack: ExitStack, case: Case, loaded: LoadedModel, cores: list[int]) 
         yield LocalHome(
             0, KVCache(layers, num_bytes, case.kv_dtype, threads=1, on_torch_threads=True)
         )
-    far = cores[1:] or cores
     for number in range(1, case.workers + 1):
-        if case.latency:
-            delay_s = 1e-3 * case.latency
-            address, _ = stack.enter_context(far_worker_on(far, num_bytes, delay_s))
-        else:
-            address = stack.enter_context(worker_on(far, num_bytes))
+        address = stack.enter_context(_worker(cores, num_bytes, case.latency))
         yield stack.enter_context(open_home(address, loaded, case.kv_dtype, number))

@@ -29,6 +29,7 @@ from glinthawk.runtime.tuning import choose_prompt_attention, round_trip
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.homes import Home, LocalHome
 from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.prompts import PromptAttention
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
@@ -95,7 +96,8 @@ def measure_profile(
         write("dense steps")
         dense, head = _dense(loaded, sizes)
         write("prompts")
-        prompt = Curve(tuple((n, _prompt_seconds(loaded, n, sizes)) for n in sizes.prompts))
+        attend = choose_prompt_attention(loaded)
+        prompt = Curve(tuple((n, _prompt_seconds(loaded, attend, n, sizes)) for n in sizes.prompts))
         write("sampling and scheduling")
         sample = Curve(tuple((n, _sample_seconds(loaded, n, sizes)) for n in sizes.decode_rows))
         step = Curve(tuple((n, s + engine_seconds(int(n))) for n, s in sample.points))
@@ -103,6 +105,7 @@ def measure_profile(
         near = {one: _near(bench, parts, one, sizes, write) for one in kv_dtypes}
     far = _Far()
     if bench.open_worker is not None:
+        far.link = measure_link(bench)
         for one in kv_dtypes:
             _measure_far(bench, parts, far, one, sizes, write)
     return Profile(
@@ -152,9 +155,11 @@ def _dense(loaded: LoadedModel, sizes: Sizes) -> tuple[Curve, Curve]:
 
 
 @torch.inference_mode()
-def _prompt_seconds(loaded: LoadedModel, length: int, sizes: Sizes) -> float:
+def _prompt_seconds(
+    loaded: LoadedModel, attend: PromptAttention, length: int, sizes: Sizes
+) -> float:
     """Of one prompt, over all layers; each kind of layer is measured once."""
-    attend, dtype = choose_prompt_attention(loaded), loaded.model.dtype
+    dtype = loaded.model.dtype
     total = 0.0
     for layer, count in Counter(loaded.spec.layers).items():
         q, k, v = (torch.randn(length, *shape).to(dtype) for shape in _row_shapes(layer))
@@ -221,8 +226,6 @@ def _measure_far(
         kv_bytes(loaded.spec.layers, _IN_FLIGHT * counts[-1], context, kv_dtype)
         for context, counts in points
     )
-    with _open(bench, most, kv_dtype) as home:
-        far.link = measure_link(loaded, home)
     for context, counts in points:
         write(f"a worker with KV in {kv_dtype}, {context} tokens")
         curve = []
@@ -249,16 +252,19 @@ def _open(bench: Bench, num_bytes: int, kv_dtype: str) -> Iterator[Home]:
         yield home
 
 
-def measure_link(loaded: LoadedModel, home: Home) -> Link:
+def measure_link(bench: Bench) -> Link:
     """Half a round trip, and the bytes that went through in a second while contexts were sent:
     the worker took them in meanwhile, so a link may carry more."""
-    (link,) = home.links
-    latency_s = round_trip(link) / 2
-    begun = time.perf_counter()
-    Decoding(loaded, home, _LINK_CONTEXT, [_LINK_ROWS])
-    seconds = time.perf_counter() - begun - 2 * latency_s
+    spec = bench.loaded.spec
+    num_bytes = kv_bytes(spec.layers, _LINK_ROWS, _LINK_CONTEXT, spec.dtype)
+    with _open(bench, num_bytes, spec.dtype) as home:
+        (link,) = home.links
+        latency_s = round_trip(link) / 2
+        begun = time.perf_counter()
+        Decoding(bench.loaded, home, _LINK_CONTEXT, [_LINK_ROWS])
+        seconds = time.perf_counter() - begun - 2 * latency_s
     tokens = _LINK_CONTEXT * _LINK_ROWS
-    return Link(latency_s, tokens * loaded.spec.kv_bytes_per_token(loaded.spec.dtype) / seconds)
+    return Link(latency_s, tokens * spec.kv_bytes_per_token(spec.dtype) / seconds)
 
 
 @dataclass(frozen=True, slots=True)
