@@ -46,7 +46,8 @@ _LINK_CONTEXT, _LINK_ROWS = 256, 64
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Where is measured. Of the attention grid, what needs more KV than ``kv_bytes`` is left out."""
+    """Where is measured. Of the attention grid, what needs more KV than ``kv_bytes`` is left
+    out."""
 
     rows: tuple[int, ...] = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048)
     decode_rows: tuple[int, ...] = (1, 4, 16, 64, 256)
