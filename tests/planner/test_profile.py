@@ -54,6 +54,20 @@ def test_a_longer_context_takes_longer(rows: float, context: float, factor: floa
     assert GRID.at(rows, context) <= GRID.at(rows, factor * context) * (1 + 1e-9)
 
 
+@given(
+    st.lists(st.floats(1e-6, 10), min_size=2, max_size=2),
+    st.lists(st.floats(1e-6, 10), min_size=2, max_size=2),
+    st.floats(0.1, 1e6),
+    st.floats(1, 1e6),
+)
+def test_what_noise_has_measured_still_takes_time(
+    short: list[float], long: list[float], rows: float, context: float
+) -> None:
+    curves = [Curve(tuple(zip((4.0, 64.0), seconds, strict=True))) for seconds in (short, long)]
+    grid = Grid(((64.0, curves[0]), (1024.0, curves[1])))
+    assert grid.at(rows, context) > 0
+
+
 def test_points_are_met_and_between_contexts_it_is_a_power_law() -> None:
     assert CURVE.at(64) == 2.0
     assert CURVE.at(160) == pytest.approx(5.0)

@@ -24,17 +24,23 @@ class Curve(msgspec.Struct, frozen=True):
 
     def at(self, size: float) -> float:
         """Between points a straight line; below the first as there; beyond the last on the line
-        through the last two.
+        through the last two, or level where a noisy measurement lets that line fall: more of
+        anything never takes less.
 
         >>> Curve(((1, 2.0), (3, 4.0))).at(2), Curve(((1, 2.0), (3, 4.0))).at(5)
         (3.0, 6.0)
+        >>> Curve(((1, 4.0), (3, 2.0))).at(9)
+        2.0
         """
         points = self.points
         if size <= points[0][0] or len(points) == 1:
             return points[0][1]
         index = min(bisect_left(points, (size,)), len(points) - 1)
         (low, low_s), (high, high_s) = points[index - 1 : index + 1]
-        return low_s + (high_s - low_s) * (size - low) / (high - low)
+        slope = (high_s - low_s) / (high - low)
+        if size > high:
+            return high_s + max(0.0, slope) * (size - high)
+        return low_s + slope * (size - low)
 
 
 class Grid(msgspec.Struct, frozen=True):
