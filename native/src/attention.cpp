@@ -9,9 +9,10 @@
 
 namespace glinthawk {
 
-void attend(const Store& store, const Kernels& kernels, const Request& request, Pool& pool) {
+void attend(const Store& store, const Pages& pages, const Kernels& kernels,
+            const Request& request, Pool& pool) {
     const Layer& layer = store.layer(request.layer);
-    Attention attention(store, kernels, request,
+    Attention attention(store, pages, kernels, request,
                         request.plan.schedule(layer.shape.group(), layer.shape.window));
     const auto passes = cut_passes(attention);
     std::size_t partial_floats = 0;

@@ -19,6 +19,8 @@ struct Request {
     float* log_sum_exp;   // (T, H)
 };
 
-void attend(const Store& store, const Kernels& kernels, const Request& request, Pool& pool);
+// Over `pages`, of the shapes that `store` has.
+void attend(const Store& store, const Pages& pages, const Kernels& kernels,
+            const Request& request, Pool& pool);
 
 }  // namespace glinthawk

@@ -103,10 +103,42 @@ public:
                 std::uintptr_t outputs, std::uintptr_t log_sum_exp) {
         check(layer, plan);
         const std::lock_guard lock(mutex_);
-        glinthawk::attend(store_, *choice_.kernels,
+        glinthawk::attend(store_, store_, *choice_.kernels,
                           {layer, plan, pointer<void>(queries), dtype_named(dtype),
                            pointer<void>(outputs), pointer<float>(log_sum_exp)},
                           pool_);
+    }
+
+    // Over `units`, pages of this layer one after the other as `read` packs them.
+    void attend_packed(int layer, const Plan& plan, std::uintptr_t units, std::uintptr_t queries,
+                       const std::string& dtype, std::uintptr_t outputs,
+                       std::uintptr_t log_sum_exp) {
+        check_layer(layer);
+        if (plan.page_tokens() != store_.page_tokens())
+            throw std::invalid_argument("this plan was made for other pages");
+        const std::lock_guard lock(mutex_);
+        glinthawk::attend(store_, PackedPages(pointer<std::byte>(units)), *choice_.kernels,
+                          {layer, plan, pointer<void>(queries), dtype_named(dtype),
+                           pointer<void>(outputs), pointer<float>(log_sum_exp)},
+                          pool_);
+    }
+
+    // Packs pages of a layer one after the other.
+    void read(int layer, std::uintptr_t pages, std::size_t num_pages, std::uintptr_t to) {
+        check_layer(layer);
+        const Layer& from = store_.layer(layer);
+        const int* numbers = pointer<int>(pages);
+        for (std::size_t i = 0; i < num_pages; ++i)
+            if (numbers[i] < 0 || numbers[i] >= store_.num_pages())
+                throw std::invalid_argument("there is no such page");
+        const std::lock_guard lock(mutex_);
+        for (std::size_t i = 0; i < num_pages; ++i)
+            store_.read(from, numbers[i], pointer<std::byte>(to) + i * from.unit_bytes());
+    }
+
+    std::size_t unit_bytes(int layer) const {
+        check_layer(layer);
+        return store_.layer(layer).unit_bytes();
     }
 
     void append_attend(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
@@ -126,8 +158,12 @@ public:
     std::size_t page_bytes() const { return store_.page_bytes(); }
 
 private:
-    void check(int layer, const Plan& plan) const {
+    void check_layer(int layer) const {
         if (layer < 0 || layer >= num_layers_) throw std::invalid_argument("no such layer");
+    }
+
+    void check(int layer, const Plan& plan) const {
+        check_layer(layer);
         if (plan.page_limit() != store_.num_pages() ||
             plan.page_tokens() != store_.page_tokens())
             throw std::invalid_argument("this plan was made for other pages");
@@ -215,6 +251,9 @@ NB_MODULE(_native, m) {
         .def("append", &Engine::append, release())
         .def("attend", &Engine::attend, release())
         .def("append_attend", &Engine::append_attend, release())
+        .def("attend_packed", &Engine::attend_packed, release())
+        .def("read", &Engine::read, release())
+        .def("unit_bytes", &Engine::unit_bytes)
         .def("copy_page", &Engine::copy_page, release())
         .def_prop_ro("isa", &Engine::isa)
         .def_prop_ro("threads", &Engine::threads)

@@ -61,7 +61,7 @@ Store::Store(const std::vector<LayerShape>& layers, int num_pages, int page_toke
 
 std::size_t Store::page_bytes() const {
     std::size_t sum = 0;
-    for (const Layer& layer : layers_) sum += layer.page_bytes * layer.shape.num_kv_heads;
+    for (const Layer& layer : layers_) sum += layer.unit_bytes();
     return sum;
 }
 
@@ -76,6 +76,13 @@ void Store::copy_page(int from, int to) {
                         layer.page_bytes);
         }
     }
+}
+
+void Store::read(const Layer& layer, int page, std::byte* to) const {
+    const Place place = find(layer, page);
+    for (int head = 0; head < layer.shape.num_kv_heads; ++head)
+        std::memcpy(to + head * layer.page_bytes, place.memory + head * place.stride,
+                    layer.page_bytes);
 }
 
 void Store::append(int index, const Plan& plan, const void* keys, const void* values,
@@ -95,7 +102,9 @@ void Store::append(int index, const Plan& plan, const void* keys, const void* va
                 const Piece& piece = pieces[i];
                 const int* pages = plan.spans()[piece.span].pages;
                 for (int head = 0; head < heads; ++head) {
-                    std::byte* to = block(layer, pages, piece.position, head);
+                    std::byte* to =
+                        find(layer, pages[piece.position / page_tokens_])
+                            .block(layer, head, piece.position % page_tokens_);
                     for (int t = 0; t < piece.tokens; ++t) {
                         const std::size_t row = std::size_t(piece.row + t) * heads + head;
                         write(to, layer.layout, (piece.position + t) % layer.layout.tokens,

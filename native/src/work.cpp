@@ -23,9 +23,10 @@ Geometry geometry_of(const Layer& layer) {
 
 }  // namespace
 
-Attention::Attention(const Store& the_store, const Kernels& the_kernels,
+Attention::Attention(const Store& the_store, const Pages& the_pages, const Kernels& the_kernels,
                      const Request& the_request, const Schedule& the_schedule)
     : store(the_store),
+      pages(the_pages),
       kernels(the_kernels),
       request(the_request),
       schedule(the_schedule),

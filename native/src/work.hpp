@@ -10,10 +10,11 @@
 namespace glinthawk {
 
 struct Attention {
-    Attention(const Store& store, const Kernels& kernels, const Request& request,
-              const Schedule& schedule);
+    Attention(const Store& store, const Pages& pages, const Kernels& kernels,
+              const Request& request, const Schedule& schedule);
 
     const Store& store;
+    const Pages& pages;
     const Kernels& kernels;
     const Request& request;
     const Schedule& schedule;

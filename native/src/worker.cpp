@@ -80,9 +80,10 @@ Worker::Job Worker::look_up(const Unit& unit, const Item& item) const {
     job.end = std::min(end, chunk + kChunkTokens);
     const int span = schedule.slices[item.first_slice].span;
     const int* pages = shared_.request.plan.spans()[span].pages;
+    const int page_tokens = shared_.store.page_tokens();
     for (int at = job.first_token; at < job.end; at += block)
-        job.blocks[job.num_blocks++] =
-            shared_.store.block(shared_.layer, pages, at, unit.head);
+        job.blocks[job.num_blocks++] = shared_.pages.find(shared_.layer, pages[at / page_tokens])
+                                           .block(shared_.layer, unit.head, at % page_tokens);
     return job;
 }
 

@@ -83,6 +83,19 @@ class Engine:
         lse: int,
         /,
     ) -> None: ...
+    def attend_packed(
+        self,
+        layer: int,
+        plan: Plan,
+        units: int,
+        queries: int,
+        dtype: str,
+        outputs: int,
+        lse: int,
+        /,
+    ) -> None: ...
+    def read(self, layer: int, pages: int, num_pages: int, to: int, /) -> None: ...
+    def unit_bytes(self, layer: int, /) -> int: ...
     def copy_page(self, source: int, target: int, /) -> None: ...
     @property
     def isa(self) -> str: ...
