@@ -3,6 +3,7 @@
 // releases the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -14,6 +15,8 @@
 
 #include "attention.hpp"
 #include "roof.hpp"
+#include "storage/checksum.hpp"
+#include "storage/engine.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -95,7 +98,8 @@ public:
                 const std::string& dtype) {
         check(layer, plan);
         const std::lock_guard lock(mutex_);
-        store_.append(layer, plan, pointer<void>(keys), pointer<void>(values), dtype_named(dtype),
+        store_.append(layer, plan, store_,
+                      {pointer<std::byte>(keys), pointer<std::byte>(values), dtype_named(dtype)},
                       pool_);
     }
 
@@ -174,6 +178,54 @@ private:
     int num_layers_;
     Pool pool_;
     std::mutex mutex_;
+};
+
+// Pages in memory and on drives, with the calls of Engine; files are (descriptor, bytes).
+class DriveEngine {
+public:
+    DriveEngine(const std::vector<LayerArgument>& layers, int page_tokens, const std::string& kv,
+                int threads, const std::string& isa, std::size_t memory_bytes,
+                const std::vector<std::pair<int, std::size_t>>& files, bool only_threads)
+        : engine_(shapes_of(layers), page_tokens, dtype_named(kv),
+                  choose_kernels(isa, dtype_named(kv)), thread_count(threads), memory_bytes,
+                  files_of(files), only_threads) {}
+
+    void append(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
+                const std::string& dtype) {
+        engine_.append(layer, plan, {pointer<std::byte>(keys), pointer<std::byte>(values),
+                                     dtype_named(dtype)});
+    }
+
+    void attend(int layer, const Plan& plan, std::uintptr_t queries, const std::string& dtype,
+                std::uintptr_t outputs, std::uintptr_t log_sum_exp) {
+        engine_.attend(layer, plan, pointer<void>(queries), dtype_named(dtype),
+                       pointer<void>(outputs), pointer<float>(log_sum_exp));
+    }
+
+    void append_attend(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
+                       std::uintptr_t queries, const std::string& dtype, std::uintptr_t outputs,
+                       std::uintptr_t log_sum_exp) {
+        append(layer, plan, keys, values, dtype);
+        attend(layer, plan, queries, dtype, outputs, log_sum_exp);
+    }
+
+    void read(int layer, std::uintptr_t pages, std::size_t num_pages, std::uintptr_t to) {
+        engine_.read(layer, pointer<int>(pages), num_pages, pointer<std::byte>(to));
+    }
+    void release(std::uintptr_t pages, std::size_t num_pages) {
+        engine_.release(pointer<int>(pages), num_pages);
+    }
+
+    StorageEngine& engine() { return engine_; }
+
+private:
+    static std::vector<DriveFile> files_of(const std::vector<std::pair<int, std::size_t>>& files) {
+        std::vector<DriveFile> drives;
+        for (const auto& [file, bytes] : files) drives.push_back({file, bytes});
+        return drives;
+    }
+
+    StorageEngine engine_;
 };
 
 Plan* make_plan(std::uintptr_t starts, std::uintptr_t lengths, std::size_t num_spans,
@@ -258,6 +310,40 @@ NB_MODULE(_native, m) {
         .def_prop_ro("isa", &Engine::isa)
         .def_prop_ro("threads", &Engine::threads)
         .def_prop_ro("page_bytes", &Engine::page_bytes);
+    m.def("checksum", [](std::uintptr_t memory, std::size_t bytes, bool plain) {
+        return plain ? checksum_plain(pointer<std::byte>(memory), bytes)
+                     : checksum(pointer<std::byte>(memory), bytes);
+    });
+    nb::class_<StorageStats>(m, "StorageStats")
+        .def_ro("bytes_read", &StorageStats::bytes_read)
+        .def_ro("bytes_written", &StorageStats::bytes_written)
+        .def_ro("num_frames", &StorageStats::num_frames)
+        .def_ro("num_available", &StorageStats::num_available);
+    nb::class_<DriveEngine>(m, "DriveEngine")
+        .def(nb::init<const std::vector<LayerArgument>&, int, const std::string&, int,
+                      const std::string&, std::size_t,
+                      const std::vector<std::pair<int, std::size_t>>&, bool>(),
+             "layers"_a, "page_tokens"_a, "kv_dtype"_a, "threads"_a, "isa"_a, "memory_bytes"_a,
+             "files"_a, "only_threads"_a)
+        .def("begin", [](DriveEngine& self, const Plan& plan,
+                         bool is_prompt) { self.engine().begin(plan, is_prompt); }, release())
+        .def("end", [](DriveEngine& self, const Plan& plan) { self.engine().end(plan); }, release())
+        .def("append", &DriveEngine::append, release())
+        .def("attend", &DriveEngine::attend, release())
+        .def("append_attend", &DriveEngine::append_attend, release())
+        .def("read", &DriveEngine::read, release())
+        .def("release", &DriveEngine::release, release())
+        .def("copy_page", [](DriveEngine& self, int from,
+                             int to) { self.engine().copy_page(from, to); }, release())
+        .def("unit_bytes", [](DriveEngine& self, int layer) { return self.engine().unit_bytes(layer); })
+        .def("slow_down", [](DriveEngine& self, double speed) { self.engine().slow_down(speed); })
+        .def("validate", [](DriveEngine& self) { self.engine().validate(); })
+        .def("stats", [](DriveEngine& self) { return self.engine().stats(); })
+        .def_prop_ro("num_pages", [](DriveEngine& self) { return self.engine().num_pages(); })
+        .def_prop_ro("page_bytes", [](DriveEngine& self) { return self.engine().page_bytes(); })
+        .def_prop_ro("isa", [](DriveEngine& self) { return self.engine().isa().name; })
+        .def_prop_ro("threads", [](DriveEngine& self) { return self.engine().threads(); })
+        .def_prop_ro("queue", [](DriveEngine& self) { return std::string(self.engine().queue()); });
     nb::class_<OwnedRoof>(m, "Roof")
         .def(nb::init<std::size_t, int>(), "bytes"_a, "threads"_a)
         .def("measure", [](OwnedRoof& self) { return self.roof.measure(); }, release());

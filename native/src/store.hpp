@@ -37,7 +37,14 @@ struct Place {
     }
 };
 
-// Finds the pages that a call reads.
+// Keys (T, K, D) and values (T, K, Dv) of new tokens.
+struct NewRows {
+    const std::byte* keys;
+    const std::byte* values;
+    DType dtype;
+};
+
+// Finds the pages of a call.
 class Pages {
 public:
     virtual Place find(const Layer& layer, int page) const = 0;
@@ -72,12 +79,16 @@ public:
         return {layer.memory + page * layer.page_bytes, layer.head_bytes};
     }
 
-    // Writes the new tokens' keys (T, K, D) and values (T, K, Dv).
-    void append(int layer, const Plan& plan, const void* keys, const void* values, DType dtype,
-                Pool& pool);
+    // Writes the new tokens' keys (T, K, D) and values (T, K, Dv) to `pages`; those without memory are
+    // left out.
+    void append(int layer, const Plan& plan, const Pages& pages, const NewRows& rows, Pool& pool) const;
     void copy_page(int from, int to);
-    // Packs a page of one layer, head by head, into unit_bytes of memory.
+    // Packs a page of one layer, head by head, into unit_bytes of memory; and back.
     void read(const Layer& layer, int page, std::byte* to) const;
+    void fill(const Layer& layer, int page, const std::byte* from);
+    // Writes some of the rows, from `row` on, to a page from token `offset` on.
+    void write(const Layer& layer, const Place& place, int offset, const NewRows& rows,
+               std::size_t row, int count) const;
 
 private:
     std::vector<Layer> layers_;

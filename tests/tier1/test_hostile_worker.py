@@ -120,7 +120,7 @@ def test_a_worker_that_does_not_lie_is_believed(loaded: LoadedModel) -> None:
 @example(storm=[[], [], [[encode(Attended(0, 2**40, 1)), bytes(256)]]])
 @example(storm=[[], [[encode(Attended(0, 0, 1)), bytes(256)]]])
 @example(storm=[[], [], [[encode(Stored(1))]]])
-@example(storm=[[[encode(Opened(5, 32, 2**62))]]])
+@example(storm=[[[encode(Opened(5, 32, 2**62, 5))]]])
 def test_no_answer_raises_anything_but_an_error_with_a_next_step(
     loaded: LoadedModel, storm: list[list[list[bytes]]]
 ) -> None:
@@ -144,8 +144,8 @@ _LIES: dict[str, tuple[int, list[bytes], str]] = {
     "two outputs": (2, [encode(Attended(1, 0, 1)), *[bytes(_ROWS * 256)] * 2], "wrong size"),
     "a step without prompts as stored": (2, [encode(Stored(1))], "asked"),
     "a time below zero": (2, [encode(Attended(1, 0, -1)), bytes(_ROWS * 256)], "not a message"),
-    "other pages": (0, [encode(Opened(64, 16, 1))], "pages of 16 tokens"),
-    "no pages": (0, [encode(Opened(0, 32, 1))], "not a message"),
+    "other pages": (0, [encode(Opened(64, 16, 1, 64))], "pages of 16 tokens"),
+    "no pages": (0, [encode(Opened(0, 32, 1, 1))], "not a message"),
     "stats beyond belief": (0, [encode(Stats(float("nan"), 5))], "not a message"),
     "stats that nobody wants": (0, [encode(Stats(1.0, 5))], "unexpected"),
     "garbage": (2, [b"garbage"], "not a message"),

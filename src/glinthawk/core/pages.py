@@ -66,10 +66,10 @@ class Pages:
                 pages[index] = copies[-1][1]
         return copies
 
-    def release(self, sequence: int) -> None:
-        """Take all pages of ``sequence`` back; an unknown one holds none."""
-        for page in self.held.pop(sequence, ()):
-            self._give_back(page)
+    def release(self, sequence: int) -> list[int]:
+        """Take all pages of ``sequence`` back; an unknown one holds none. Returns those that nobody
+        else holds."""
+        return [page for page in self.held.pop(sequence, ()) if self._give_back(page)]
 
     def validate(self) -> None:
         """The sums hold."""
@@ -92,7 +92,8 @@ class Pages:
         self._num_touched += 1
         return self._num_touched - 1
 
-    def _give_back(self, page: int) -> None:
+    def _give_back(self, page: int) -> bool:
+        """Whether it is free now."""
         holders = self._holders.get(page, 1) - 1
         if holders == 0:
             self._returned.append(page)
@@ -101,3 +102,4 @@ class Pages:
             del self._holders[page]
         else:
             self._holders[page] = holders
+        return holders == 0

@@ -154,4 +154,4 @@ class LocalNode:
 
 
 def _joined(home: Home) -> HomeJoined:
-    return HomeJoined(home.id, home.num_pages, home.page_tokens)
+    return HomeJoined(home.id, home.num_pages, home.page_tokens, home.most_sequences)

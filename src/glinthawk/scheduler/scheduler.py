@@ -99,8 +99,8 @@ class Scheduler:
             case Submitted(sequence):
                 self.waiting.push(sequence)
                 return []
-            case HomeJoined(home, num_pages, page_tokens):
-                self._rooms[home] = Room(num_pages, page_tokens)
+            case HomeJoined(home, num_pages, page_tokens, most_sequences):
+                self._rooms[home] = Room(num_pages, page_tokens, most_sequences)
                 return []
             case HomeLost(home):
                 return self._lose(home)

@@ -47,6 +47,11 @@ class Home(Protocol):
     def page_tokens(self) -> int: ...
 
     @property
+    def most_sequences(self) -> int:
+        """That may have KV here at one time."""
+        ...
+
+    @property
     def links(self) -> Sequence[Link]:
         """The workers that it consists of; none, if it answers at once."""
         ...
@@ -112,6 +117,7 @@ class Cache(Protocol):
     """What LocalHome needs of a KV cache; tier2's KVCache is one."""
 
     pages: Any
+    most_sequences: int
 
     @property
     def peak_bytes(self) -> int: ...
@@ -138,6 +144,7 @@ class LocalHome:
         self.id = id
         self.num_pages: int = cache.pages.num_pages
         self.page_tokens: int = cache.pages.page_tokens
+        self.most_sequences: int = cache.most_sequences
         self._cache = cache
         self._steps: dict[int, tuple[Any, Any]] = {}
 
@@ -220,6 +227,10 @@ class RemoteHome:
     @property
     def page_tokens(self) -> int:
         return self.link.page_tokens
+
+    @property
+    def most_sequences(self) -> int:
+        return self.link.most_sequences
 
     def open(self, kv_dtype: str) -> None:
         self.link.open(self._spec.layers, self._spec.dtype, kv_dtype)

@@ -79,7 +79,7 @@ class Link:
     ) -> None:
         self.channel = channel
         self.traffic = Traffic()
-        self.num_pages = self.page_tokens = 0
+        self.num_pages = self.page_tokens = self.most_sequences = 0
         self._home = home
         self._staging = staging or make_staging(device)
         self._outbox = Outbox()
@@ -116,6 +116,7 @@ class Link:
                 home=self._home,
             )
         self.num_pages, self.page_tokens = message.num_pages, message.page_tokens
+        self.most_sequences = message.most_sequences
 
     def send(self, message: FromTier1) -> None:
         """Send, behind the parcels that still wait for their bytes."""

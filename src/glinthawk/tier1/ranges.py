@@ -94,6 +94,10 @@ class RangeSplitHome:
     def page_tokens(self) -> int:
         return self.links[0].page_tokens
 
+    @property
+    def most_sequences(self) -> int:
+        return sum(link.most_sequences for link in self.links)
+
     def open(self, kv_dtype: str) -> None:
         layers = [replace(layer, window=None, sinks=None) for layer in self._spec.layers]
         for link in self.links:

@@ -1,5 +1,6 @@
 """The seam between KV pages and the arithmetic over them: a few calls."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -10,7 +11,24 @@ __all__ = ["Backend"]
 
 
 class Backend(Protocol):
-    """Owns the memory of all pages of all layers, in whatever layout it likes."""
+    """Owns the memory of all pages of all layers, in whatever layout it likes.
+
+    What a step writes to is announced, ended and released, for backends that move pages about;
+    others do nothing then.
+    """
+
+    def begin(self, table: SpanTable, *, is_prompt: bool) -> None:
+        """A step will write the spans of ``table``, layer after layer; to those of a prompt nobody
+        attends before its end."""
+        return
+
+    def end(self, table: SpanTable) -> None:
+        """It has, or it will not."""
+        return
+
+    def release(self, pages: Sequence[int]) -> None:
+        """Nobody needs what is on ``pages``."""
+        return
 
     def append(
         self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor

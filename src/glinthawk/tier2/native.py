@@ -1,5 +1,6 @@
 """Attention over KV pages at the speed of memory: the C++ kernels behind the Backend protocol."""
 
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -8,9 +9,10 @@ from glinthawk import _native
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.openmp import find_team
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backend import Backend
 from glinthawk.tier2.pages import SpanTable
 
-__all__ = ["KV_DTYPES", "NativeBackend", "page_bytes", "supported_isas"]
+__all__ = ["KV_DTYPES", "NativeBackend", "make_layers", "page_bytes", "supported_isas"]
 
 #: How keys and values may be kept. int8 has a scale for each token and KV head.
 KV_DTYPES = ("bfloat16", "float16", "float32", "int8")
@@ -37,7 +39,7 @@ def page_bytes(layers: tuple[AttentionLayer, ...], page_tokens: int, kv_dtype: s
     )
 
 
-class NativeBackend:
+class NativeBackend(Backend):
     """Pages of all layers in one arena of huge pages, packed for vector instructions.
 
     A sequence's output depends on nothing but the sequence: not on the number of threads, nor on
@@ -54,15 +56,17 @@ class NativeBackend:
         threads: int = 0,
         isa: str = "auto",
         on_torch_threads: bool = False,
+        engine: "_native.Engine | _native.DriveEngine | None" = None,
     ) -> None:
+        """``engine`` is one that has been made already, else pages are in memory."""
         if kv_dtype not in KV_DTYPES:
             raise WorkerRefused(f"kv_dtype is one of {', '.join(KV_DTYPES)}, not {kv_dtype}")
         self._layers = layers
         self._num_pages = num_pages
         self._page_tokens = page_tokens
         try:
-            self._engine = _native.Engine(
-                [_native_layer(layer) for layer in layers],
+            self._engine = engine or _native.Engine(
+                make_layers(layers),
                 num_pages,
                 page_tokens,
                 kv_dtype,
@@ -167,6 +171,11 @@ class NativeBackend:
         queries = _rows("queries", queries, (rows, spec.num_heads, spec.head_dim))
         output = torch.empty(rows, spec.num_heads, spec.value_dim, dtype=queries.dtype)
         return queries, output, torch.empty(rows, spec.num_heads, dtype=torch.float32)
+
+
+def make_layers(layers: Sequence[AttentionLayer]) -> "list[_native.Layer]":
+    """As the kernels know them. Raises ValueError."""
+    return [_native_layer(layer) for layer in layers]
 
 
 def _native_layer(layer: AttentionLayer) -> "_native.Layer":

@@ -56,15 +56,18 @@ class PageTable:
         """Tokens that ``sequence`` has had room for so far."""
         return self._tokens.get(sequence, 0)
 
-    def release(self, sequences: Iterable[int]) -> None:
-        """Take back all pages of ``sequences``; unknown ones hold none."""
+    def release(self, sequences: Iterable[int]) -> list[int]:
+        """Take back all pages of ``sequences``; unknown ones hold none. Returns those that are free
+        now."""
+        freed = []
         for sequence in sequences:
-            self._pages.release(sequence)
+            freed += self._pages.release(sequence)
             self._tokens.pop(sequence, None)
+        return freed
 
-    def clear(self) -> None:
-        """Take back all pages."""
-        self.release(list(self._tokens))
+    def clear(self) -> list[int]:
+        """Take back all pages; returns them."""
+        return self.release(list(self._tokens))
 
     def share(self, source: int, sequence: int, num_tokens: int) -> None:
         """Begin ``sequence`` with the first ``num_tokens`` tokens of ``source``, without a copy.

@@ -4,12 +4,13 @@ import torch
 
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backend import Backend
 from glinthawk.tier2.pages import SpanTable
 
 __all__ = ["TorchBackend", "attend_sequence"]
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """Pages as (num_pages, page_tokens, K, D) tensors; one sequence at a time."""
 
     def __init__(

@@ -10,6 +10,7 @@ from glinthawk.core.errors import WireError
 from glinthawk.core.spec import DTYPE_BYTES, KV_DTYPES, AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.device import to_device, to_host
+from glinthawk.tier2.page_files import PageFile
 from glinthawk.tier2.pages import SpanTable
 from glinthawk.wire.messages import Attend, Begin, BeginPart, Open, Spans, Store, View
 
@@ -41,6 +42,8 @@ class _Step:
     before: tuple[list[int], list[int]]
     #: Those and the ones that are only looked at.
     sequences: list[int]
+    #: What it writes to.
+    written: list[SpanTable]
 
     @property
     def last_layer(self) -> int:
@@ -51,13 +54,24 @@ class _Step:
 class Session:
     """Checks every size before it touches memory: a bad message is a WireError and no more."""
 
-    def __init__(self, request: Open, kv_bytes: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        request: Open,
+        kv_bytes: int,
+        device: torch.device | str = "cpu",
+        files: Sequence[PageFile] = (),
+    ) -> None:
         self._layers = tuple(request.layers)
         self._view_of = request.views
         self._dtype: torch.dtype = getattr(torch, request.wire_dtype)
         self._device = torch.device(device)
         self.cache = KVCache(
-            self._layers, kv_bytes, request.kv_dtype, device, threads=torch.get_num_threads()
+            self._layers,
+            kv_bytes,
+            request.kv_dtype,
+            device,
+            threads=torch.get_num_threads(),
+            files=files,
         )
         self._steps: dict[int, _Step] = {}
         #: Sequences in a step, and which: so steps cannot pile up, nor pages change hands in one.
@@ -80,10 +94,14 @@ class Session:
         self._check_views(message, extends, views)
         tables = self.cache.begin(message.forks, extends, prompts)
         rows = self._rows(views, tables[0])
+        written = [table for table in tables if table is not None]
+        before = (sequences, extends[1] + prompts[1])
+        step = _Step(tables[0], tables[1], rows, before, everyone, written)
         if tables[1] or any(rows):
-            before = (sequences, extends[1] + prompts[1])
-            self._steps[message.step] = _Step(tables[0], tables[1], rows, before, everyone)
+            self._steps[message.step] = step
             self._stepping.update(dict.fromkeys(everyone, message.step))
+        else:
+            self._end(step)
 
     def attend(self, message: Attend, frames: Sequence[memoryview]) -> list[torch.Tensor]:
         """Attention output (T, H, Dv), on the CPU, of the step's rows in one layer; in a session
@@ -209,7 +227,12 @@ class Session:
         forgotten = self._steps.pop(step)
         for sequence in forgotten.sequences:
             del self._stepping[sequence]
+        self._end(forgotten)
         return forgotten
+
+    def _end(self, step: _Step) -> None:
+        for table in step.written:
+            self.cache.end(table)
 
     def _tensors(
         self, frames: Sequence[memoryview], *shapes: tuple[int, int, int]

@@ -115,8 +115,11 @@ class Worker:
             ) from error
         self._owner = client
         self._busy_s = 0.0
-        pages = self._session.cache.pages
-        return Opened(pages.num_pages, pages.page_tokens, torch.get_num_threads())
+        cache = self._session.cache
+        pages = cache.pages
+        return Opened(
+            pages.num_pages, pages.page_tokens, torch.get_num_threads(), cache.most_sequences
+        )
 
 
 def _tensor_bytes(tensor: torch.Tensor) -> memoryview:

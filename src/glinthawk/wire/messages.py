@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
-VERSION = 3
+VERSION = 4
 
 #: What a worker counted.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -154,11 +154,12 @@ class Bye(Message, frozen=True):
 
 
 class Opened(Message, frozen=True):
-    """The session stands."""
+    """The session stands, for so many sequences at one time."""
 
     num_pages: _Size
     page_tokens: _Size
     threads: _Count
+    most_sequences: _Size
 
 
 class Attended(Message, frozen=True):
