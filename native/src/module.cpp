@@ -325,8 +325,7 @@ NB_MODULE(_native, m) {
                       const std::vector<std::pair<int, std::size_t>>&, bool>(),
              "layers"_a, "page_tokens"_a, "kv_dtype"_a, "threads"_a, "isa"_a, "memory_bytes"_a,
              "files"_a, "only_threads"_a)
-        .def("begin", [](DriveEngine& self, const Plan& plan,
-                         bool is_prompt) { self.engine().begin(plan, is_prompt); }, release())
+        .def("begin", [](DriveEngine& self, const Plan& plan) { self.engine().begin(plan); }, release())
         .def("end", [](DriveEngine& self, const Plan& plan) { self.engine().end(plan); }, release())
         .def("append", &DriveEngine::append, release())
         .def("attend", &DriveEngine::attend, release())

@@ -141,15 +141,14 @@ std::vector<StorageEngine::Touched> StorageEngine::touched(const Plan& plan) con
     return found;
 }
 
-void StorageEngine::begin(const Plan& plan, bool is_prompt) {
+void StorageEngine::begin(const Plan& plan) {
     check(0, plan);
     const std::lock_guard lock(mutex_);
     std::unique_lock state(state_);
-    for (const Touched& one : touched(plan)) begin_page(one, is_prompt, state);
+    for (const Touched& one : touched(plan)) begin_page(one, state);
 }
 
-void StorageEngine::begin_page(const Touched& one, bool is_prompt,
-                               std::unique_lock<std::mutex>& state) {
+void StorageEngine::begin_page(const Touched& one, std::unique_lock<std::mutex>& state) {
     await_idle(one.page, state);
     Page& page = residence_[one.page];
     ++page.steps;
@@ -163,9 +162,7 @@ void StorageEngine::begin_page(const Touched& one, bool is_prompt,
     page.slot = -1;
     if (slot >= 0 && one.is_covered) vault_.drives().give_back(slot);
     const bool has_content = slot >= 0 && !one.is_covered;
-    const bool may_wait = has_content || !is_prompt || !one.is_covered;
-    // The last quarter of what is at hand is for the tokens to come.
-    if (!may_wait && residence_.available() <= shares_.num_frames / 4) {
+    if (one.is_covered && residence_.available() <= half()) {
         const int before = page.before < 0 ? -1 : residence_[page.before].slot;
         page.slot = vault_.drives().take(before);
         page.layers = 0;
@@ -189,14 +186,14 @@ void StorageEngine::await_frame(int page, std::unique_lock<std::mutex>& state) {
         const bool is_hopeless = num_writing_ == 0 && residence_.victims(1, true).empty();
         if (is_hopeless || !failure_.empty()) {
             --wanting_;
-            throw std::runtime_error(failure_.empty() ? "memory holds not one page of every sequence"
-                                                      : failure_);
+            if (!failure_.empty()) throw std::runtime_error(failure_);
+            throw std::invalid_argument("memory holds not the last page of every sequence");
         }
         work_.notify_one();
         changed_.wait(state);
     }
     --wanting_;
-    if (residence_.available() < shares_.num_frames / 2) work_.notify_one();
+    if (residence_.available() < half()) work_.notify_one();
 }
 
 // From a slot to a frame, all layers.
@@ -229,7 +226,7 @@ void StorageEngine::end(const Plan& plan) {
         await_idle(one.page, state);  // some layers never came, so it holds nothing
         vault_.drives().give_back(std::exchange(page.slot, -1));
     }
-    if (residence_.available() < shares_.num_frames / 2) work_.notify_one();
+    if (residence_.available() < half()) work_.notify_one();
 }
 
 void StorageEngine::release(const int* pages, std::size_t num_pages) {
@@ -318,7 +315,7 @@ void StorageEngine::wrote(int number, std::byte* buffer, const std::string& fail
 
 std::vector<int> StorageEngine::choose_victims() {
     const bool is_short =
-        residence_.available() + num_writing_ < shares_.num_frames / 2 || wanting_ > 0;
+        residence_.available() + num_writing_ < half() || wanting_ > 0;
     if (!is_short || !failure_.empty()) return {};
     return residence_.victims(kWriteAtOnce, wanting_ > 0 && num_writing_ == 0);
 }

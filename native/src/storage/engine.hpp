@@ -1,8 +1,9 @@
 // Pages in memory and on drives behind the calls of one in memory: attention near storage.
 //
-// A step begins: the pages that it writes to get frames, or, in a prompt that memory has no room for, go
-// to a drive as they come. It ends: they may go out. In the background, full pages are copied to drives, the
-// longest idle first, so that half of all frames can be given away at once.
+// A step begins: the pages that it writes to get frames, or, if it fills them and memory is short, go to
+// a drive as they come. It ends: they may go out. In the background, full pages are copied to drives, the
+// longest idle first, so that half of all frames can be given away at once: that is room for the last page
+// of as many sequences, which has to wait for tokens to come.
 #pragma once
 
 #include <condition_variable>
@@ -51,8 +52,9 @@ public:
     StorageStats stats();
     void slow_down(double bytes_per_s) { vault_.slow_down(bytes_per_s); }
 
-    // The spans of `plan` will be written to; `is_prompt`: and nobody attends to them before the end.
-    void begin(const Plan& plan, bool is_prompt);
+    // The spans of `plan` will be written to. Throws std::invalid_argument when memory has no frame for
+    // the last page of each.
+    void begin(const Plan& plan);
     // They have been, or will not be.
     void end(const Plan& plan);
     void release(const int* pages, std::size_t num_pages);
@@ -78,7 +80,8 @@ private:
 
     std::vector<Touched> touched(const Plan& plan) const;
     void check(int layer, const Plan& plan);
-    void begin_page(const Touched& touched, bool is_prompt, std::unique_lock<std::mutex>& state);
+    void begin_page(const Touched& touched, std::unique_lock<std::mutex>& state);
+    int half() const { return shares_.num_frames / 2; }
     void await_idle(int page, std::unique_lock<std::mutex>& state);
     void await_frame(int page, std::unique_lock<std::mutex>& state);
     void bring_in(int slot, int frame, std::unique_lock<std::mutex>& state);

@@ -70,6 +70,13 @@ def run(
     worker_kv: Annotated[str, typer.Option(help="KV cache of each worker started here.")] = str(
         _DEFAULT.worker_kv
     ),
+    worker_storage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="DIR:SIZE on a drive for KV that --worker-kv does not hold, for each worker "
+            "started here (repeatable, one for each drive)."
+        ),
+    ] = None,
     split_attention: Annotated[
         SplitAttention,
         typer.Option(
@@ -149,6 +156,7 @@ def run(
         tier2=tuple(tier2 or ()),
         tier1_kv=tier1_kv,
         worker_kv=worker_kv,
+        worker_storage=tuple(worker_storage or ()),
         split_attention=split_attention,
         kv_dtype=kv_dtype,
         dtype=dtype,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 
@@ -62,6 +63,8 @@ class EngineConfig:
     #: KV cache on Tier 1 itself; None is 2 GiB without workers and 0 beside workers.
     tier1_kv: int | str | None = None
     worker_kv: int | str = "4GiB"
+    #: ``DIR:SIZE`` on each drive that every worker started here keeps KV on when memory is full.
+    worker_storage: tuple[str, ...] = ()
     #: Each worker keeps whole sequences (``sequence``), some KV heads of all sequences (``heads``),
     #: or some of their tokens, so that one sequence may outgrow every worker (``tokens``).
     split_attention: SplitAttention = "sequence"
@@ -105,6 +108,7 @@ class EngineConfig:
                 raise UsageError(f"{name} must be auto or at least 1, not {value!r}")
         for name in ("tier1_kv", "worker_kv"):
             _check_size(name, getattr(self, name))
+        parse_drives(self.worker_storage)
         if self.batch_tokens < 1:
             raise UsageError(f"batch_tokens must be at least 1, not {self.batch_tokens}")
         if not -(2**63) <= self.seed < 2**63:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
+from glinthawk.core.drives import parse_drives
 from glinthawk.core.slices import LayerSlice
 from glinthawk.runtime.local_node import LocalNode
 from glinthawk.runtime.processes import local_workers, parse_tier2
@@ -75,7 +76,12 @@ def open_node(
     identity = load_identity(identity, addresses)
     with ExitStack() as stack:
         workers = stack.enter_context(
-            local_workers(num_local, config.worker_kv_bytes, worker_threads)
+            local_workers(
+                num_local,
+                config.worker_kv_bytes,
+                worker_threads,
+                parse_drives(config.worker_storage),
+            )
         )
         for address in addresses:  # before any time is spent on the model
             _reach(address, identity)

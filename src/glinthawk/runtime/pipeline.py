@@ -405,7 +405,7 @@ def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:
     """What one node is told: its own workers and memory, and nothing of files that are here."""
     own: dict[str, Any] = {
         name: getattr(node, name)
-        for name in ("tier1_kv", "worker_kv", "device")
+        for name in ("tier1_kv", "worker_kv", "worker_storage", "device")
         if getattr(node, name) is not None
     }
     model = Path(resolve_model(config.model))

@@ -17,9 +17,8 @@ class Backend(Protocol):
     others do nothing then.
     """
 
-    def begin(self, table: SpanTable, *, is_prompt: bool) -> None:
-        """A step will write the spans of ``table``, layer after layer; to those of a prompt nobody
-        attends before its end."""
+    def begin(self, table: SpanTable) -> None:
+        """A step will write the spans of ``table``, layer after layer."""
         return
 
     def end(self, table: SpanTable) -> None:

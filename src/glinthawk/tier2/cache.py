@@ -72,8 +72,8 @@ class KVCache:
         return self.pages.peak_used * self.page_bytes
 
     def begin(self, forks: Iterable[_Fork], *groups: _Columns) -> list[SpanTable | None]:
-        """Pages for a step; a table for each group of spans, None for an empty one: the spans that
-        will be attended to, then prompts, which will only be kept. Each is to be ended.
+        """Pages for a step; a table for each group of spans, None for an empty one. Each is to be
+        ended.
 
         Every fork (source, sequence, n) first lets a new sequence begin with the first n tokens of
         another. Raises WireError, and changes nothing, if any of it cannot be.
@@ -92,9 +92,8 @@ class KVCache:
             self.release(begun)
             raise
         tables = [self.pages.look_up(*columns) if columns[0] else None for columns in groups]
-        for group, table in enumerate(tables):
-            if table is not None:
-                self._backend.begin(table, is_prompt=group > 0)
+        for table in filter(None, tables):
+            self._backend.begin(table)
         for source, target in copies:
             self._backend.copy_page(source, target)
         return tables

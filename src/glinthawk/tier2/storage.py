@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from glinthawk import _native
-from glinthawk.core.errors import DriveFailed, WorkerRefused
+from glinthawk.core.errors import DriveFailed, WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.native import NativeBackend, make_layers
 from glinthawk.tier2.page_files import PageFile
@@ -58,8 +58,8 @@ class StorageBackend(NativeBackend):
 
     @property
     def most_sequences(self) -> int:
-        """Each has a last page, which is written to and so is in memory; and may begin another one
-        while those before are on their way to a drive."""
+        """Each has a last page that waits for tokens, in memory; the other half of memory is for
+        pages on their way to a drive."""
         return self._drives.stats().num_frames // 2
 
     @property
@@ -80,9 +80,13 @@ class StorageBackend(NativeBackend):
         """The sums of frames hold; raises RuntimeError if not."""
         self._drives.validate()
 
-    def begin(self, table: SpanTable, *, is_prompt: bool) -> None:
+    def begin(self, table: SpanTable) -> None:
+        plan = self._plan(table)
         with _trusting():
-            self._drives.begin(self._plan(table), is_prompt)
+            try:
+                self._drives.begin(plan)
+            except ValueError as error:
+                raise WireError(f"a step cannot begin: {error}; send fewer sequences") from error
 
     def end(self, table: SpanTable) -> None:
         with _trusting():
