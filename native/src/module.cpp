@@ -3,8 +3,8 @@
 // releases the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -180,12 +180,15 @@ private:
     std::mutex mutex_;
 };
 
-// Pages in memory and on drives, with the calls of Engine; files are (descriptor, bytes).
+// Descriptor, bytes, name.
+using FileArgument = std::tuple<int, std::size_t, std::string>;
+
+// Pages in memory and on drives, with the calls of Engine.
 class DriveEngine {
 public:
     DriveEngine(const std::vector<LayerArgument>& layers, int page_tokens, const std::string& kv,
                 int threads, const std::string& isa, std::size_t memory_bytes,
-                const std::vector<std::pair<int, std::size_t>>& files, bool only_threads)
+                const std::vector<FileArgument>& files, bool only_threads)
         : engine_(shapes_of(layers), page_tokens, dtype_named(kv),
                   choose_kernels(isa, dtype_named(kv)), thread_count(threads), memory_bytes,
                   files_of(files), only_threads) {}
@@ -219,9 +222,9 @@ public:
     StorageEngine& engine() { return engine_; }
 
 private:
-    static std::vector<DriveFile> files_of(const std::vector<std::pair<int, std::size_t>>& files) {
+    static std::vector<DriveFile> files_of(const std::vector<FileArgument>& files) {
         std::vector<DriveFile> drives;
-        for (const auto& [file, bytes] : files) drives.push_back({file, bytes});
+        for (const auto& [file, bytes, name] : files) drives.push_back({file, bytes, name});
         return drives;
     }
 
@@ -322,7 +325,7 @@ NB_MODULE(_native, m) {
     nb::class_<DriveEngine>(m, "DriveEngine")
         .def(nb::init<const std::vector<LayerArgument>&, int, const std::string&, int,
                       const std::string&, std::size_t,
-                      const std::vector<std::pair<int, std::size_t>>&, bool>(),
+                      const std::vector<FileArgument>&, bool>(),
              "layers"_a, "page_tokens"_a, "kv_dtype"_a, "threads"_a, "isa"_a, "memory_bytes"_a,
              "files"_a, "only_threads"_a)
         .def("begin", [](DriveEngine& self, const Plan& plan) { self.engine().begin(plan); }, release())

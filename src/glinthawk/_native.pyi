@@ -111,7 +111,7 @@ class StorageStats:
     num_available: int
 
 class DriveEngine:
-    """As Engine, with pages in memory and on drives; files are (descriptor, bytes)."""
+    """As Engine, with pages in memory and on drives; files are (descriptor, bytes, name)."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class DriveEngine:
         threads: int,
         isa: str,
         memory_bytes: int,
-        files: list[tuple[int, int]],
+        files: list[tuple[int, int, str]],
         only_threads: bool,
     ) -> None: ...
     def begin(self, plan: Plan, /) -> None: ...

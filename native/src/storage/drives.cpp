@@ -13,7 +13,7 @@ Drives::Drives(const std::vector<DriveFile>& files, const std::vector<std::size_
     int slots = 0;
     for (const DriveFile& file : files) {
         constexpr std::size_t kMost = 1 << 30;
-        Drive drive{file.file, slots, int(std::min(file.bytes / page, kMost)), {}, {}};
+        Drive drive{file.file, file.name, slots, int(std::min(file.bytes / page, kMost)), {}, {}};
         if (drive.num_slots < 1) throw std::invalid_argument("a drive holds not one page");
         std::size_t offset = 0;
         for (std::size_t bytes : padded_) {
@@ -88,7 +88,8 @@ void Drives::give_back(int slot) {
 Drives::Where Drives::where(int layer, int slot) const {
     const Drive& drive = drives_[drive_of(slot)];
     return {drive.file,
-            drive.layer_offset[layer] + std::size_t(slot - drive.first_slot) * padded_[layer]};
+            drive.layer_offset[layer] + std::size_t(slot - drive.first_slot) * padded_[layer],
+            &drive.name};
 }
 
 bool Drives::follows(int slot, int next) const {

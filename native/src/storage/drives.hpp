@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 namespace glinthawk {
@@ -17,6 +18,7 @@ inline constexpr int kExtentSlots = 16;
 struct DriveFile {
     int file;
     std::size_t bytes;
+    std::string name;  // for words about failures
 };
 
 class Drives {
@@ -36,6 +38,7 @@ public:
     struct Where {
         int file;
         std::size_t offset;
+        const std::string* drive;  // its name
     };
     Where where(int layer, int slot) const;
     // Whether `next` lies right behind `slot` in every layer.
@@ -44,6 +47,7 @@ public:
 private:
     struct Drive {
         int file;
+        std::string name;
         int first_slot, num_slots;
         std::vector<std::size_t> layer_offset;
         std::vector<int> empty;  // first slots of extents, some of which may have been used since

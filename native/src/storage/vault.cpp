@@ -13,8 +13,8 @@ namespace glinthawk {
 
 namespace {
 
-std::string failure(const char* what, int error) {
-    return std::string(what) + " the page file failed: " + std::strerror(error);
+std::string failure(const char* what, const std::string& drive, int error) {
+    return std::string(what) + drive + " failed: " + std::strerror(error);
 }
 
 // Several pieces of one read, of which the last to end reports.
@@ -45,9 +45,10 @@ void Vault::write(int layer, int slot, std::byte* memory, Done done) {
     const std::size_t bytes = drives_.padded(layer);
     checksums_[layer][slot] = checksum(memory, bytes);
     bytes_written_ += bytes;
-    const auto [file, offset] = drives_.where(layer, slot);
-    transfers_->begin({file, offset, memory, bytes, true, [done = std::move(done)](int error) {
-                           done(error ? failure("writing to", error) : std::string());
+    const auto [file, offset, drive] = drives_.where(layer, slot);
+    transfers_->begin({file, offset, memory, bytes, true,
+                       [done = std::move(done), drive = drive](int error) {
+                           done(error ? failure("writing to ", *drive, error) : std::string());
                        }});
 }
 
@@ -68,24 +69,28 @@ void Vault::read(const Wanted& wanted, std::byte* memory, Done done) {
     const std::size_t unit = drives_.padded(wanted.layer);
     for (const auto [first, count] : pieces) {
         std::byte* to = memory + first * unit;
-        const auto [file, offset] = drives_.where(wanted.layer, wanted.slots[first]);
+        const auto [file, offset, drive] = drives_.where(wanted.layer, wanted.slots[first]);
         bytes_read_ += count * unit;
         std::vector<int> slots(wanted.slots.begin() + first, wanted.slots.begin() + first + count);
-        transfers_->begin(
-            {file, offset, to, count * unit, false,
-             [this, all, to, unit, layer = wanted.layer, slots = std::move(slots)](int error) {
-                 pause(slots.size() * unit);
-                 std::string found = error ? failure("reading from", error) : std::string();
-                 for (std::size_t i = 0; i < slots.size() && found.empty(); ++i)
-                     found = check(layer, slots[i], to + i * unit);
-                 all->end(std::move(found));
-             }});
+        transfers_->begin({file, offset, to, count * unit, false,
+                           [this, all, to, unit, drive = drive, layer = wanted.layer,
+                            slots = std::move(slots)](int error) {
+                               pause(slots.size() * unit);
+                               all->end(error ? failure("reading from ", *drive, error)
+                                              : check(layer, slots, to));
+                           }});
     }
 }
 
-std::string Vault::check(int layer, int slot, const std::byte* memory) const {
-    if (checksum(memory, drives_.padded(layer)) == checksums_[layer][slot]) return {};
-    return "the page file gave back other bytes than were written to it";
+std::string Vault::check(int layer, const std::vector<int>& slots, const std::byte* memory) const {
+    const std::size_t bytes = drives_.padded(layer);
+    for (const int slot : slots) {
+        if (checksum(memory, bytes) != checksums_[layer][slot])
+            return *drives_.where(layer, slot).drive +
+                   " gave back other bytes than were written to it";
+        memory += bytes;
+    }
+    return {};
 }
 
 void Vault::pause(std::size_t bytes) {

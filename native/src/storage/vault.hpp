@@ -39,7 +39,8 @@ public:
     void slow_down(double bytes_per_s) { bytes_per_s_ = bytes_per_s; }
 
 private:
-    std::string check(int layer, int slot, const std::byte* memory) const;
+    // What is wrong with pages that have been read, or nothing.
+    std::string check(int layer, const std::vector<int>& slots, const std::byte* memory) const;
     void pause(std::size_t bytes);
 
     Drives drives_;

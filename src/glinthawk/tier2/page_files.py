@@ -31,6 +31,8 @@ class PageFile:
 
     descriptor: int
     num_bytes: int
+    #: Where it is, for words about failures.
+    folder: Path
 
 
 class PageFiles:
@@ -70,7 +72,7 @@ def _open(drive: Drive) -> PageFile:
     except OSError as error:
         os.close(descriptor)
         raise UsageError(_no_room(drive, error)) from error
-    return PageFile(descriptor, drive.num_bytes)
+    return PageFile(descriptor, drive.num_bytes, drive.folder)
 
 
 def _no_room(drive: Drive, error: OSError) -> str:

@@ -43,7 +43,7 @@ class StorageBackend(NativeBackend):
                 threads,
                 isa,
                 memory_bytes,
-                [(file.descriptor, file.num_bytes) for file in files],
+                [(file.descriptor, file.num_bytes, str(file.folder)) for file in files],
                 only_threads,
             )
         except (ValueError, TypeError, MemoryError) as error:
@@ -129,7 +129,4 @@ def _trusting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise DriveFailed(
-            f"a drive of this worker cannot be trusted any more ({error}); replace it, or start "
-            "the worker without it"
-        ) from error
+        raise DriveFailed(f"{error}; start the worker without this drive") from error
