@@ -133,3 +133,15 @@ def test_attention_at_the_workers_moves_less_by_what_the_paper_says(
     context = prompt + PAGE_TOKENS  # the new tokens are on the page behind the prompt
     factor = (context + 1) / (12 // num_kv_heads + 1)
     assert 0.95 * factor < fetch / near < 1.02 * factor
+
+
+def test_int8_kv_is_fetched_as_it_is_kept(tmp_path: Path) -> None:
+    """A quarter of the bytes, and attended elsewhere it gives the same answers."""
+    case = Case(tmp_path, "llama")
+    answers, moved = [], []
+    for placement, kv_dtype in (("near", "int8"), ("fetch", "int8"), ("fetch", "float32")):
+        with open_cluster(case.loaded, tmp_path, placement=placement, kv_dtype=kv_dtype) as run:
+            answers.append({s.id: s.output for s in run.engine.generate(case.requests())})
+            moved.append(decode_bytes(run)[1])
+    assert answers[0] == answers[1]
+    assert moved[1] < 0.35 * moved[2]
