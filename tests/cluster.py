@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from glinthawk.bench.relay import slow_link
-from glinthawk.core.config import PAGE_TOKENS, EngineConfig, SplitAttention
+from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement, SplitAttention
 from glinthawk.core.drives import Drive
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import Run, run_on
@@ -19,6 +19,7 @@ from glinthawk.tier1.ranges import STRIPE_PAGES
 from glinthawk.tier1.splits import group_workers, make_home
 from glinthawk.tier1.staging import Staging
 from glinthawk.tier2.cache import KVCache
+from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.tier2.page_files import PageFiles
 from glinthawk.tier2.server import serve
 from glinthawk.wire.address import Address
@@ -92,11 +93,14 @@ def open_cluster(
     staging: Callable[[], Staging | None] = lambda: None,
     attention: PromptAttention = attend_prompts,
     delay_s: float = 0.0,
+    placement: KvPlacement = "near",
+    kv_dtype: str = "float32",
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
     ``ipc``, workers may be ``delay_s`` away each way. ``worker_pages``, of each or of all alike,
     are pages of all heads; ``worker_storage`` are bytes on drives beside them."""
     spec = loaded.spec
+    pages = FetchedPages(spec.layers, kv_dtype, 1) if placement == "fetch" else None
     config = EngineConfig(
         model=spec.name,
         tier1_kv="1MiB",
@@ -123,9 +127,9 @@ def open_cluster(
             channels.append(stack.enter_context(ClientChannel(address, IDENTITY)))
         for number, group in enumerate(group_workers(split, channels), start=1):
             device = loaded.model.device
-            home = make_home(split, number, group, spec, device, staging, stripe_pages)
+            home = make_home(split, number, group, spec, device, staging, stripe_pages, pages)
             stack.callback(home.close)
-            home.open("float32")
+            home.open(kv_dtype)
             home.await_open(10)
             homes.append(home)
         yield run_on(config, join_homes(config, loaded, homes, None, attention, passes))

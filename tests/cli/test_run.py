@@ -96,6 +96,23 @@ def test_a_finished_job_resumes_to_nothing_and_a_grown_one_to_the_rest(tmp_path:
     assert len(results(output)) == 6
 
 
+def test_a_job_may_go_on_with_kv_elsewhere(tmp_path: Path) -> None:
+    """Where KV is attended changes no answer, so it is no other job."""
+    lines = [line(str(i), prompt=f"Number {i}", max_tokens=9, temperature=0) for i in range(6)]
+    source, output = write_lines(tmp_path / "in.jsonl", lines[:3]), tmp_path / "out.jsonl"
+    assert glinthawk(*run_arguments(source, output)).returncode == 0
+    write_lines(source, lines)
+    stats = tmp_path / "stats.json"
+    fetch = ("--kv-placement", "fetch", "--stats-json", stats)
+    done = glinthawk(*run_arguments(source, output, *fetch))
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(stats.read_text())
+    assert numbers["wire_decode_bytes_back"] > 10 * numbers["wire_decode_bytes_out"]
+    near = tmp_path / "near.jsonl"
+    assert glinthawk(*run_arguments(source, near)).returncode == 0
+    assert results(output) == results(near)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -107,6 +124,7 @@ def test_a_finished_job_resumes_to_nothing_and_a_grown_one_to_the_rest(tmp_path:
         (["-m", "demo", "--tier1-kv", "0"], "tier2"),
         (["-m", "demo", "--tier1-kv", "1KiB"], "KV memory"),
         (["-m", "demo", "--max-model-len", "100000"], "1024"),
+        (["-m", "demo", "--kv-placement", "fetch"], "tier2"),
     ],
 )
 def test_what_cannot_run_says_why_in_one_line(

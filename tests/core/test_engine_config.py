@@ -13,6 +13,8 @@ BAD: list[tuple[str, Any]] = [
     ("dtype", ""),
     ("split_attention", "rows"),
     ("split_attention", "tokens"),
+    ("kv_placement", "far"),
+    ("kv_placement", "fetch"),
     ("kv_dtype", "float64"),
     ("device", "tpu"),
     ("load_format", "pickle"),
@@ -74,6 +76,21 @@ def test_tier_1_keeps_kv_by_itself_only_without_workers() -> None:
 def test_a_size_that_is_none_is_an_error() -> None:
     with pytest.raises(UsageError, match="write it like"):
         EngineConfig(model="demo", tier1_kv="much")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"split_attention": "heads"}, "split_attention sequence"),
+        ({"split_attention": "tokens"}, "split_attention sequence"),
+        ({"device": "cuda"}, "device cpu"),
+    ],
+)
+def test_fetched_kv_goes_with_whole_sequences_and_a_cpu(setting: dict[str, Any], says: str) -> None:
+    EngineConfig(model="demo", tier2=("local:2",), kv_placement="fetch")
+    EngineConfig(model="demo", cluster="cluster.toml", kv_placement="fetch", device="cpu")
+    with pytest.raises(UsageError, match=says):
+        EngineConfig(model="demo", tier2=("local:2",), kv_placement="fetch", **setting)
 
 
 def test_settings_have_names_and_cannot_be_changed() -> None:

@@ -68,6 +68,15 @@ def test_a_killed_worker_costs_no_answer_and_comes_back(model: Path) -> None:
     assert sorted(undisturbed) == list(range(24))
 
 
+def test_a_worker_that_is_killed_while_its_kv_is_fetched_neither(model: Path) -> None:
+    with open_run(config(model, "local:2")) as run:
+        undisturbed = answer(run)
+    with open_run(replace(config(model, "local:2"), kv_placement="fetch")) as run:
+        assert answer(run, kill_after=3) == undisturbed
+        while len(run.engine.scheduler.homes) < 2:
+            assert answer(run) == undisturbed
+
+
 def test_beside_kv_on_tier_1_neither(model: Path) -> None:
     with open_run(config(model, "local:2")) as run:
         undisturbed = answer(run)

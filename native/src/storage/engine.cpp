@@ -364,18 +364,23 @@ void StorageEngine::attend(int layer, const Plan& plan, const void* queries, DTy
     for (const Pass& pass : passes) stream(attention, layer, pass, workers);
 }
 
-// What is on its way to a drive can be read when it is there.
 void StorageEngine::prepare(int layer, const Plan& plan) {
     std::unique_lock state(state_);
     for (const Span& span : plan.spans()) {
         for (int at = 0; at * plan.page_tokens() < span.end(); ++at) {
-            const Page& page = residence_[span.pages[at]];
-            if (page.frame < 0 && page.slot < 0)
-                throw std::invalid_argument("a page is attended to that nobody has written");
-            if (page.frame < 0) await_idle(span.pages[at], state);
+            prepare_page(span.pages[at], state);
             if (layer == 0) residence_.touch(span.pages[at]);
         }
     }
+}
+
+// What is on its way to a drive can be read when it is there.
+void StorageEngine::prepare_page(int number, std::unique_lock<std::mutex>& state) {
+    if (number < 0 || number >= num_pages()) throw std::invalid_argument("there is no such page");
+    const Page& page = residence_[number];
+    if (page.frame < 0 && page.slot < 0)
+        throw std::invalid_argument("a page is read that nobody has written");
+    if (page.frame < 0) await_idle(number, state);
 }
 
 void StorageEngine::stream(const Attention& attention, int layer, const Pass& pass,
@@ -392,6 +397,11 @@ void StorageEngine::read(int layer, const int* pages, std::size_t num_pages, std
     const Layer& shape = frames_.layer(layer);
     const std::size_t unit = shape.unit_bytes();
     const std::lock_guard lock(mutex_);
+    {
+        std::unique_lock state(state_);
+        if (!failure_.empty()) throw std::runtime_error(failure_);
+        for (std::size_t i = 0; i < num_pages; ++i) prepare_page(pages[i], state);
+    }
     Group group;
     std::vector<int> slots;
     std::size_t first = 0;  // place of the first of them
@@ -405,8 +415,6 @@ void StorageEngine::read(int layer, const int* pages, std::size_t num_pages, std
         if (frame >= 0) {
             frames_.read(shape, frame, to + i * unit);
         } else {
-            std::unique_lock state(state_);
-            await_idle(pages[i], state);
             slots.push_back(residence_[pages[i]].slot);
         }
     }

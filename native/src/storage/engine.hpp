@@ -92,6 +92,7 @@ private:
     std::vector<int> choose_victims();
     void read_run(int layer, std::vector<int> slots, std::byte* to, Group& group);
     void prepare(int layer, const Plan& plan);
+    void prepare_page(int number, std::unique_lock<std::mutex>& state);
     void stream(const Attention& attention, int layer, const Pass& pass, const Workers& workers);
     [[noreturn]] void fail(const std::string& words);
 

@@ -11,6 +11,7 @@ from glinthawk.core.config import (
     Dtype,
     EngineConfig,
     KvDtype,
+    KvPlacement,
     LoadFormat,
     SplitAttention,
 )
@@ -84,6 +85,13 @@ def run(
             "tokens, so that one sequence may outgrow every worker."
         ),
     ] = _DEFAULT.split_attention,
+    kv_placement: Annotated[
+        KvPlacement,
+        typer.Option(
+            help="Where workers' KV is attended: near, at the workers; fetch, the baseline to "
+            "compare with: it is read over the link in every step and attended on Tier 1."
+        ),
+    ] = _DEFAULT.kv_placement,
     kv_dtype: Annotated[
         KvDtype, typer.Option(help="Type of the KV cache; auto: as --dtype.")
     ] = _DEFAULT.kv_dtype,
@@ -158,6 +166,7 @@ def run(
         worker_kv=worker_kv,
         worker_storage=tuple(worker_storage or ()),
         split_attention=split_attention,
+        kv_placement=kv_placement,
         kv_dtype=kv_dtype,
         dtype=dtype,
         device=device,

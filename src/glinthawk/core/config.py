@@ -18,6 +18,7 @@ __all__ = [
     "Dtype",
     "EngineConfig",
     "KvDtype",
+    "KvPlacement",
     "LoadFormat",
     "SplitAttention",
 ]
@@ -42,6 +43,7 @@ Device = Literal["auto", "cpu", "cuda"]
 LoadFormat = Literal["auto", "dummy"]
 Dense = Literal["auto", "plain"]
 SplitAttention = Literal["sequence", "heads", "tokens"]
+KvPlacement = Literal["near", "fetch"]
 
 _CHOICES = {
     "kv_dtype": KvDtype,
@@ -50,6 +52,7 @@ _CHOICES = {
     "load_format": LoadFormat,
     "dense": Dense,
     "split_attention": SplitAttention,
+    "kv_placement": KvPlacement,
 }
 
 
@@ -68,6 +71,9 @@ class EngineConfig:
     #: Each worker keeps whole sequences (``sequence``), some KV heads of all sequences (``heads``),
     #: or some of their tokens, so that one sequence may outgrow every worker (``tokens``).
     split_attention: SplitAttention = "sequence"
+    #: Where the workers' KV is attended: there (``near``), or, the baseline to compare with, on
+    #: Tier 1, which reads it over the link in every step (``fetch``).
+    kv_placement: KvPlacement = "near"
     kv_dtype: KvDtype = "auto"
     dtype: Dtype = "auto"
     device: Device = "auto"
@@ -116,6 +122,7 @@ class EngineConfig:
         if self.max_model_len is not None and self.max_model_len < 2:
             raise UsageError("max_model_len must be at least 2: one token in, one out")
         self._check_places()
+        self._check_placement()
 
     def _check_places(self) -> None:
         if self.cluster is not None and self.tier2:
@@ -135,6 +142,16 @@ class EngineConfig:
             raise UsageError(
                 f"split_attention {self.split_attention} splits over workers: name some in tier2"
             )
+
+    def _check_placement(self) -> None:
+        if self.kv_placement == "near":
+            return
+        if not (self.tier2 or self.cluster):
+            raise UsageError("kv_placement fetch reads KV from workers: name some in tier2")
+        if self.split_attention != "sequence":
+            raise UsageError("kv_placement fetch goes with split_attention sequence only")
+        if self.device == "cuda":
+            raise UsageError("kv_placement fetch attends on a CPU: use device cpu, or near")
 
     @property
     def tier1_kv_bytes(self) -> int:

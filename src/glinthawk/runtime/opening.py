@@ -10,6 +10,7 @@ import torch
 
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.core.drives import parse_drives
+from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice
 from glinthawk.runtime.local_node import LocalNode
 from glinthawk.runtime.processes import local_workers, parse_tier2
@@ -26,6 +27,7 @@ from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.recording import CudaRecorder
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.cache import KVCache
+from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity
@@ -86,6 +88,7 @@ def open_node(
         for address in addresses:  # before any time is spent on the model
             _reach(address, identity)
         loaded = loaded or load_model(config, part)
+        fetched = _fetched_pages(config, loaded)
         attention = choose_prompt_attention(loaded)
         passes = _choose_passes(config, loaded)
         _self_check(loaded, attention, passes)
@@ -99,6 +102,7 @@ def open_node(
                 kv_dtype,
                 config.worker_timeout,
                 config.split_attention,
+                fetched,
             )
         )
         homes = [*_local_homes(config, loaded), *seats.open_all()]
@@ -164,6 +168,16 @@ def _self_check(loaded: LoadedModel, attention: PromptAttention, passes: Passes 
     page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
     cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, spec.dtype, loaded.model.device)
     check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth, attention, passes)
+
+
+def _fetched_pages(config: EngineConfig, loaded: LoadedModel) -> FetchedPages | None:
+    """Attends here over the workers' KV, if that is wanted. Raises UsageError where it cannot."""
+    if config.kv_placement == "near":
+        return None
+    if loaded.model.device.type != "cpu":
+        raise UsageError("kv_placement fetch attends on a CPU: give --device cpu, or leave it out")
+    threads = torch.get_num_threads()
+    return FetchedPages(loaded.spec.layers, _kv_dtype(config, loaded), threads)
 
 
 def _local_homes(config: EngineConfig, loaded: LoadedModel) -> list[Home]:

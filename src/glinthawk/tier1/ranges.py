@@ -230,6 +230,8 @@ class RangeSplitHome:
                     step.unstored.discard(number)
                     if not step.unstored:
                         yield Reply(message.step, None)
+                case _:
+                    link.expect(False, message)
 
     def _partial(
         self, step: _Step, number: int, layer: int, frames: list[memoryview]

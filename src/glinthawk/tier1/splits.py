@@ -7,6 +7,7 @@ import torch
 
 from glinthawk.core.config import SplitAttention
 from glinthawk.core.spec import ModelSpec
+from glinthawk.tier1.fetching import FetchHome, PageAttention
 from glinthawk.tier1.heads import HeadSplitHome
 from glinthawk.tier1.homes import RemoteHome, WorkerHome
 from glinthawk.tier1.ranges import STRIPE_PAGES, RangeSplitHome
@@ -33,11 +34,16 @@ def make_home(
     device: torch.device,
     staging: Callable[[], Staging | None] = lambda: None,
     stripe_pages: int = STRIPE_PAGES,
+    attention: PageAttention | None = None,
 ) -> WorkerHome:
-    """A home at the workers behind ``channels``, whose sessions are not open yet.
+    """A home at the workers behind ``channels``, whose sessions are not open yet; with
+    ``attention``, a worker's KV is attended here.
 
     Raises UsageError when the model's KV heads cannot be shared among so many workers.
     """
+    if attention is not None:
+        (channel,) = channels
+        return FetchHome(id, channel, spec, attention)
     if len(channels) == 1:
         return RemoteHome(id, channels[0], spec, device, staging())
     if split == "heads":

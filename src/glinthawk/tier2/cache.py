@@ -122,6 +122,15 @@ class KVCache:
         """Attend over what is kept: queries (T, H, D) -> output (T, H, Dv), log-sum-exp (T, H)."""
         return self._backend.attend(layer, table, q)
 
+    def unit_bytes(self, layer: int) -> int:
+        """Bytes of one page in a layer, as ``read`` packs it. Raises WorkerRefused where pages
+        cannot be read."""
+        return self._backend.unit_bytes(layer)
+
+    def read(self, layer: int, table: SpanTable) -> torch.Tensor:
+        """The pages of ``table`` in a layer, packed one after the other (P, unit bytes)."""
+        return self._backend.read(layer, table)
+
     def release(self, sequences: list[int]) -> None:
         """Forget ``sequences``."""
         self._backend.release(self.pages.release(sequences))

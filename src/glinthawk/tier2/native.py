@@ -78,6 +78,10 @@ class NativeBackend(Backend):
             raise WorkerRefused(f"this KV cache cannot be made: {error}") from error
         # A table serves every layer of a step, so its plan is kept as long as the table is.
         self._plans: WeakKeyDictionary[SpanTable, _native.Plan] = WeakKeyDictionary()
+        #: Over so many packed pages.
+        self._packed_plans: WeakKeyDictionary[SpanTable, tuple[int, _native.Plan]] = (
+            WeakKeyDictionary()
+        )
 
     @property
     def isa(self) -> str:
@@ -140,6 +144,51 @@ class NativeBackend(Backend):
             self._engine.copy_page(source, target)
         except (ValueError, TypeError) as error:
             raise WireError(f"page {source} cannot be copied to {target}: {error}") from error
+
+    def unit_bytes(self, layer: int) -> int:
+        """Bytes of one page in a layer."""
+        self._layer(layer)
+        return self._engine.unit_bytes(layer)
+
+    def read(self, layer: int, table: SpanTable) -> torch.Tensor:
+        """The pages of ``table`` in a layer, one after the other (P, unit bytes)."""
+        pages = _column("pages", table.pages)
+        units = torch.empty(len(pages), self.unit_bytes(layer), dtype=torch.uint8)
+        try:
+            self._engine.read(layer, pages.data_ptr(), len(pages), units.data_ptr())
+        except ValueError as error:
+            raise WireError(f"a table does not fit this KV cache: {error}") from error
+        return units
+
+    def attend_packed(
+        self, layer: int, table: SpanTable, units: torch.Tensor, queries: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention over ``units`` (U, unit bytes), to which the page numbers of ``table``
+        refer; ``read`` has packed them. queries (T, H, D) -> output (T, H, Dv)."""
+        size = self.unit_bytes(layer)
+        if units.dtype != torch.uint8 or units.dim() != 2 or units.shape[1] != size:
+            raise WireError(f"pages of layer {layer} must have {size} bytes each")
+        plan = self._packed_plan(table, len(units))
+        queries, output, lse = self._query_output(layer, table, queries)
+        units = units.contiguous()
+        assert isinstance(self._engine, _native.Engine), "drives have pages of their own"
+        self._engine.attend_packed(
+            layer,
+            plan,
+            units.data_ptr(),
+            queries.data_ptr(),
+            _name(queries),
+            output.data_ptr(),
+            lse.data_ptr(),
+        )
+        return output
+
+    def _packed_plan(self, table: SpanTable, num_units: int) -> "_native.Plan":
+        made_for, plan = self._packed_plans.get(table, (-1, None))
+        if plan is None or made_for != num_units:
+            plan = _make_plan(table, num_units, self._page_tokens)
+            self._packed_plans[table] = (num_units, plan)
+        return plan
 
     def _plan(self, table: SpanTable) -> "_native.Plan":
         plan = self._plans.get(table)

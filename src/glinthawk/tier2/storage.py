@@ -119,6 +119,10 @@ class StorageBackend(NativeBackend):
         with _trusting():
             return super().append_attend(layer, table, queries, keys, values)
 
+    def read(self, layer: int, table: SpanTable) -> torch.Tensor:
+        with _trusting():
+            return super().read(layer, table)
+
     def copy_page(self, source: int, target: int) -> None:
         with _trusting():
             super().copy_page(source, target)

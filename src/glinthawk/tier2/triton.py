@@ -10,7 +10,7 @@ import triton.language as tl
 
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.backend import Backend
+from glinthawk.tier2.backend import UNREADABLE, Backend
 from glinthawk.tier2.pages import SpanTable
 from glinthawk.tier2.triton_kernels import append_kernel, attend_kernel, merge_kernel
 from glinthawk.tier2.triton_tables import Cut, StepTables
@@ -177,6 +177,12 @@ class TritonBackend(Backend):
         for layer in self._layers:
             for pool in layer.pools:
                 pool[target].copy_(pool[source])
+
+    def unit_bytes(self, layer: int) -> int:
+        raise WorkerRefused(UNREADABLE)
+
+    def read(self, layer: int, table: SpanTable) -> torch.Tensor:
+        raise WorkerRefused(UNREADABLE)
 
     def _attend(
         self,

@@ -18,6 +18,8 @@ from glinthawk.wire.messages import (
     Begin,
     Bye,
     Fault,
+    Fetch,
+    Fetched,
     FromTier1,
     FromWorker,
     Open,
@@ -90,6 +92,11 @@ class Worker:
                 answer = session.attend(message, frames)
                 us = int(1e6 * (time.perf_counter() - begun))
                 return Attended(step, layer, us), [_tensor_bytes(tensor) for tensor in answer]
+            case Fetch(step, layer):
+                begun = time.perf_counter()
+                answer = session.fetch(message, frames)
+                us = int(1e6 * (time.perf_counter() - begun))
+                return Fetched(step, layer, us), [_tensor_bytes(tensor) for tensor in answer]
             case Store(step):
                 return (Stored(step), ()) if session.store(message, frames) else None
             case Release(sequences):
