@@ -17,6 +17,7 @@ from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.ranges import STRIPE_PAGES
 from glinthawk.tier1.splits import group_workers, make_home
 from glinthawk.tier1.staging import Staging
+from glinthawk.tier1.xshare import XShare
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.server import serve
 from glinthawk.wire.address import Address
@@ -83,6 +84,7 @@ def open_cluster(
     staging: Callable[[], Staging | None] = lambda: None,
     attention: PromptAttention = attend_prompts,
     delay_s: float = 0.0,
+    x_share: XShare | None = None,
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
     ``ipc``, workers may be ``delay_s`` away each way. ``worker_pages``, of each or of all alike,
@@ -114,7 +116,7 @@ def open_cluster(
             channels.append(stack.enter_context(ClientChannel(address, IDENTITY)))
         for number, group in enumerate(group_workers(split, channels), start=1):
             device = loaded.model.device
-            home = make_home(split, number, group, spec, device, staging, stripe_pages)
+            home = make_home(split, number, group, spec, device, staging, stripe_pages, x_share)
             stack.callback(home.close)
             home.open("float32")
             home.await_open(10)

@@ -77,6 +77,21 @@ def run(
             "tokens, so that one sequence may outgrow every worker."
         ),
     ] = _DEFAULT.split_attention,
+    xcache: Annotated[
+        float,
+        typer.Option(
+            metavar="ALPHA",
+            help="Of this share of every sequence, 0 to below 1, Tier 1 keeps the inputs of "
+            "attention in place of K and V and rebuilds those, so that workers hold and read so "
+            "much less. Pays where every query head has a KV head of its own.",
+        ),
+    ] = _DEFAULT.xcache,
+    xcache_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Most memory of --xcache, for all workers. Default: as much as goes with their KV."
+        ),
+    ] = None,
     kv_dtype: Annotated[
         KvDtype, typer.Option(help="Type of the KV cache; auto: as --dtype.")
     ] = _DEFAULT.kv_dtype,
@@ -150,6 +165,8 @@ def run(
         tier1_kv=tier1_kv,
         worker_kv=worker_kv,
         split_attention=split_attention,
+        xcache=xcache,
+        xcache_memory=xcache_memory,
         kv_dtype=kv_dtype,
         dtype=dtype,
         device=device,

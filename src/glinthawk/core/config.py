@@ -65,6 +65,10 @@ class EngineConfig:
     #: Each worker keeps whole sequences (``sequence``), some KV heads of all sequences (``heads``),
     #: or some of their tokens, so that one sequence may outgrow every worker (``tokens``).
     split_attention: SplitAttention = "sequence"
+    #: Of this share of every sequence, Tier 1 keeps the inputs of attention and rebuilds K and V.
+    xcache: float = 0.0
+    #: Most memory that takes for all workers; None is as much as goes with their KV.
+    xcache_memory: int | str | None = None
     kv_dtype: KvDtype = "auto"
     dtype: Dtype = "auto"
     device: Device = "auto"
@@ -103,7 +107,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value != "auto" and not (isinstance(value, int) and value >= 1):
                 raise UsageError(f"{name} must be auto or at least 1, not {value!r}")
-        for name in ("tier1_kv", "worker_kv"):
+        for name in ("tier1_kv", "worker_kv", "xcache_memory"):
             _check_size(name, getattr(self, name))
         if self.batch_tokens < 1:
             raise UsageError(f"batch_tokens must be at least 1, not {self.batch_tokens}")
@@ -112,6 +116,7 @@ class EngineConfig:
         if self.max_model_len is not None and self.max_model_len < 2:
             raise UsageError("max_model_len must be at least 2: one token in, one out")
         self._check_places()
+        self._check_xcache()
 
     def _check_places(self) -> None:
         if self.cluster is not None and self.tier2:
@@ -131,6 +136,25 @@ class EngineConfig:
             raise UsageError(
                 f"split_attention {self.split_attention} splits over workers: name some in tier2"
             )
+
+    def _check_xcache(self) -> None:
+        if not (isinstance(self.xcache, int | float) and 0 <= self.xcache < 1):
+            raise UsageError(f"xcache must be at least 0 and less than 1, not {self.xcache!r}")
+        if self.xcache and self.cluster is not None:
+            raise UsageError("nodes of a cluster keep no X-cache: leave xcache out, or cluster")
+        if self.xcache and not self.tier2:
+            raise UsageError("xcache is a share of what workers hold: name some in tier2")
+        if self.xcache and self.split_attention != "sequence":
+            raise UsageError(
+                f"xcache goes with split_attention sequence, not with {self.split_attention}"
+            )
+        if self.xcache_memory is not None and not self.xcache:
+            raise UsageError("xcache_memory goes with xcache: give that a share")
+
+    @property
+    def xcache_bytes(self) -> int | None:
+        """Most bytes of X on Tier 1; None: as many as go with the workers' KV."""
+        return None if self.xcache_memory is None else parse_size(self.xcache_memory)
 
     @property
     def tier1_kv_bytes(self) -> int:

@@ -12,6 +12,7 @@ from glinthawk.runtime.processes import LocalProcesses
 from glinthawk.tier1.homes import WorkerHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.splits import group_workers, make_home
+from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity
@@ -48,11 +49,12 @@ class Seats:
         kv_dtype: str,
         silence_s: float,
         split: SplitAttention = "sequence",
+        x_share: XShare | None = None,
     ) -> None:
         self._workers, self._identity = workers, identity
         groups = group_workers(split, [*addresses, *workers.addresses])
         self._addresses = dict(enumerate(groups, start=1))
-        self._split = split
+        self._split, self._x_share = split, x_share
         self._loaded, self._kv_dtype, self._silence_s = loaded, kv_dtype, silence_s
         self._open: dict[int, WorkerHome] = {}
         self._trials: dict[int, _Trial] = {}
@@ -103,7 +105,8 @@ class Seats:
                 for address in self._addresses[number]
             ]
             device = self._loaded.model.device
-            home = make_home(self._split, number, channels, self._loaded.spec, device)
+            spec = self._loaded.spec
+            home = make_home(self._split, number, channels, spec, device, x_share=self._x_share)
             home.open(self._kv_dtype)
             undo.pop_all()
         return home
