@@ -9,9 +9,13 @@ import torch
 from families import FAMILIES, make_model
 from glinthawk.core.config import Dtype, EngineConfig
 from glinthawk.core.errors import UnsupportedModel
+from glinthawk.core.pages import Pages
 from glinthawk.tier1.cut import Call, Pass
 from glinthawk.tier1.loader import LoadedModel, load_model
 from glinthawk.tier1.rebuild import Rebuild, learn_rebuild
+from glinthawk.tier1.shares import Rows, Share
+from glinthawk.tier1.xcache import XCache
+from glinthawk.wire.messages import View
 
 
 def _load(folder: Path, family: str, dtype: Dtype = "float32") -> LoadedModel:
@@ -101,3 +105,45 @@ def test_what_cannot_be_seen_is_refused_by_name(tmp_path: Path) -> None:
         del layer._modules["self_attn"]
     with pytest.raises(UnsupportedModel, match=r"opt cannot keep.*cannot be seen.*--xcache 0"):
         learn_rebuild(loaded.model, loaded.spec)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["opt", "gpt2"])
+def test_queries_that_take_the_projections_in_are_answered_alike(
+    tmp_path: Path, family: str, dtype: Dtype
+) -> None:
+    """Where K and V are linear in X, as many rows of many sequences see it."""
+    loaded = _load(tmp_path, family, dtype)
+    rebuild = learn_rebuild(loaded.model, loaded.spec)
+    assert all(rebuild.absorbed(layer) for layer in range(3))
+    few, many = (_answers(loaded, rebuild, absorbs) for absorbs in (False, True))
+    tolerance = 1e-5 if dtype == "float32" else 0.02
+    for rebuilt, absorbed in zip(few, many, strict=True):
+        assert (rebuilt - absorbed).norm() <= tolerance * rebuilt.norm()
+
+
+def _answers(loaded: LoadedModel, rebuild: Rebuild, absorbs: bool) -> tuple[torch.Tensor, ...]:
+    """Output and log-sum-exp of rows over random X."""
+    lengths = [1, 40, 300, 700]
+    pages = Pages(64, 32)
+    assert all(pages.grow(number, length) for number, length in enumerate(lengths))
+    cache = XCache(rebuild, loaded.spec, pages, torch.device("cpu"), absorbs)
+    torch.manual_seed(3)
+    cache.fill()
+    rows = [0, 1, 2, 3, 3]
+    view = View(rows, [0, 3, 0, 290, 0], [1, 40, 300, 700, 650])
+    share = Share([view], [list(range(len(rows)))])
+    cache.begin(0, share, Rows.upload(share, len(rows), 0, torch.device("cpu")))
+    layer = loaded.spec.layers[1]
+    q = torch.randn(len(rows), layer.num_heads, layer.head_dim).to(loaded.model.dtype)
+    cache.ask(0, 0, q)
+    answer = cache.answer(0, 1)
+    assert answer is not None
+    return answer[1:]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox", "deepseek_v3"])
+def test_keys_that_are_turned_cannot_be_taken_in(tmp_path: Path, family: str) -> None:
+    loaded = _load(tmp_path, family)
+    assert learn_rebuild(loaded.model, loaded.spec).absorbed(0) is None

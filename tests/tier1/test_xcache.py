@@ -37,6 +37,9 @@ class KeptKV:
     def slots_of(self, layer: int) -> list[int]:
         return [2 * layer, 2 * layer + 1]
 
+    def absorbed(self, layer: int) -> None:
+        return None
+
     def kept(self, layer: int, given: Any) -> list[tuple[int, torch.Tensor]]:
         return list(zip(self.slots_of(layer), given[0], strict=True))
 

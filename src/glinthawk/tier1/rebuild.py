@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.spec import ModelSpec
+from glinthawk.tier1.absorbed import Absorbed, find_absorbed, is_near
 from glinthawk.tier1.arguments import RowArguments
 from glinthawk.tier1.cut import Arguments, Call, Pass, note_arguments
 from glinthawk.tier1.shadows import glimpse, make_shadow
@@ -24,9 +25,6 @@ __all__ = ["Rebuild", "Slot", "learn_rebuild"]
 
 #: Tokens of the passes that are compared.
 _FEW, _MANY = 6, 19
-#: How far rebuilt K and V may be from those of a pass, relative to their norm: a product of other
-#: rows may be summed in another order.
-_TOLERANCE, _HALF_TOLERANCE = 1e-5, 0.02
 
 
 class Slot(NamedTuple):
@@ -51,6 +49,7 @@ class _Layer:
     slots: list[int] = field(default_factory=list)
     #: Those arguments whose slot no earlier layer has.
     own: list[int] = field(default_factory=list)
+    absorbed: Absorbed | None = None
 
 
 class Rebuild:
@@ -64,7 +63,8 @@ class Rebuild:
         known: dict[int, int] = {}
         for short, long in zip(few, many, strict=True):
             rows = RowArguments(_given(short), _given(long))
-            layer = _Layer(make_shadow(long, rows), rows)
+            shadow = make_shadow(long, rows)
+            layer = _Layer(shadow, rows, absorbed=find_absorbed(shadow, rows, long))
             self._assign(layer, _given(long), known)
             self._layers.append(layer)
         for calls in (few, many):
@@ -79,6 +79,13 @@ class Rebuild:
     def slots_of(self, layer: int) -> list[int]:
         """The slots that a layer's K and V are made from."""
         return self._layers[layer].slots
+
+    def absorbed(self, layer: int) -> tuple[int, Absorbed] | None:
+        """If K and V are linear in one slot, which one, and how."""
+        found = self._layers[layer]
+        if found.absorbed is None:
+            return None
+        return found.slots[found.absorbed.argument], found.absorbed
 
     def kept(self, layer: int, arguments: Arguments) -> list[tuple[int, torch.Tensor]]:
         """(slot, rows (T, ...)) of what there is to keep when a pass has come to ``layer``."""
@@ -110,7 +117,7 @@ class Rebuild:
         rows = self._layers[layer].arguments.pick(_given(call))
         rebuilt = self(layer, [tensor[some] for tensor in rows])
         for ours, own in zip(rebuilt, (call.keys[0], call.values[0]), strict=True):
-            if not _is_near(ours, own[:, some]):
+            if not is_near(ours, own[:, some]):
                 raise UnsupportedModel(
                     f"K and V of layer {layer} do not follow from what its attention is given for "
                     "each token"
@@ -160,11 +167,3 @@ def _given(call: Call) -> Arguments:
     if call.arguments is None:
         raise UnsupportedModel("what its attention modules are given cannot be seen")
     return call.arguments
-
-
-def _is_near(ours: torch.Tensor, own: torch.Tensor) -> bool:
-    if ours.shape != own.shape:
-        return False
-    tolerance = _TOLERANCE if own.dtype == torch.float32 else _HALF_TOLERANCE
-    ours, own = ours.float(), own.float()
-    return bool((ours - own).norm() <= tolerance * own.norm())

@@ -13,7 +13,7 @@ import torch
 
 from glinthawk.wire.messages import View
 
-__all__ = ["Group", "Piece", "lay_out"]
+__all__ = ["PIECE_TOKENS", "Group", "Piece", "lay_out"]
 
 #: Tokens between two boundaries, and to which a run's length is rounded up: the shorter, the fewer
 #: calls take runs of the same length; the longer, the fewer partial answers there are to merge.

@@ -6,7 +6,7 @@ arXiv 2502.09921). Where every query head has a KV head of its own, X is half of
 worker's memory or storage reads so much less.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,9 +40,16 @@ class XCache:
     """X of the tokens in ``pages``, which belong to whoever deals them."""
 
     def __init__(
-        self, rebuild: Rebuild, spec: ModelSpec, pages: Pages, device: torch.device
+        self,
+        rebuild: Rebuild,
+        spec: ModelSpec,
+        pages: Pages,
+        device: torch.device,
+        absorbs: bool = True,
     ) -> None:
+        """Without ``absorbs``, K and V are rebuilt even where they need not be."""
         self._rebuild, self._spec, self._pages, self._device = rebuild, spec, pages, device
+        self._absorbs = absorbs
         # Memory that nobody has written to yet takes none of the machine's.
         self._memory = [
             torch.empty(pages.num_tokens, *slot.shape, dtype=slot.dtype) for slot in rebuild.slots
@@ -54,6 +61,11 @@ class XCache:
         """Most bytes of X held at one time."""
         pages = self._pages
         return pages.peak_used * pages.page_tokens * self._rebuild.bytes_per_token
+
+    def fill(self) -> None:
+        """Random X everywhere, to measure with."""
+        for tensor in self._memory:
+            tensor.normal_() if tensor.is_floating_point() else tensor.zero_()
 
     def begin(self, step: int, share: Share, rows: Rows) -> None:
         """Take this part's ``share`` of a step, for whose tokens there are pages; ``rows`` of the
@@ -105,18 +117,27 @@ class XCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Queries (R, H, D) -> output (R, H, Dv), log-sum-exp (R, H), both in float32."""
         spec = self._spec.layers[layer]
-        merge = Merge(len(q), spec, self._device)
-        for piece in pieces:
-            keys, values = self._rebuild(layer, self._fetch(layer, piece.places))
-            answers = [_attend_group(group, q, keys, values, spec) for group in piece.groups]
-            outputs, lses = (torch.cat(some) for some in zip(*answers, strict=True))
-            merge.add(piece.rows, piece.members, outputs, lses)
-        return merge.output, merge.lse
+        found = self._rebuild.absorbed(layer) if self._absorbs else None
+        if found is None or not found[1].pays(spec, _rows_per_token(pieces)):
+            return _walk(pieces, q, spec, lambda places: self._rebuild_some(layer, places))
+        slot, absorbed = found
+        asked = absorbed.ask(q)
+        mixed, lse = _walk(pieces, asked, absorbed.layer(spec), lambda at: self._read(slot, at))
+        return absorbed.answer(mixed), lse + absorbed.shift(q, spec.scaling)
 
-    def _fetch(self, layer: int, places: torch.Tensor) -> list[torch.Tensor]:
-        """X (T, ...) of tokens, of each slot that ``layer`` needs."""
-        slots = self._rebuild.slots_of(layer)
-        return [self._memory[slot].index_select(0, places).to(self._device) for slot in slots]
+    def _rebuild_some(self, layer: int, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys (K, T, D) and values (K, T, Dv) of tokens."""
+        rows = [self._fetch(slot, places) for slot in self._rebuild.slots_of(layer)]
+        return self._rebuild(layer, rows)
+
+    def _read(self, slot: int, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """X of tokens as keys and values (1, T, hidden)."""
+        rows = self._fetch(slot, places).flatten(1).unsqueeze(0)
+        return rows, rows
+
+    def _fetch(self, slot: int, places: torch.Tensor) -> torch.Tensor:
+        """(T, ...)."""
+        return self._memory[slot].index_select(0, places).to(self._device)
 
     def _write(self, slot: int, places: torch.Tensor, rows: torch.Tensor) -> None:
         self._memory[slot].index_copy_(0, places, rows.to("cpu"))
@@ -130,6 +151,30 @@ class XCache:
             held = self._pages.held[sequence]
             places += [held[at // size] * size + at % size for at in range(start, start + length)]
         return torch.tensor(places, dtype=torch.long)
+
+
+def _rows_per_token(pieces: Sequence[Piece]) -> float:
+    """Rows that see a token, in the mean."""
+    groups = [group for piece in pieces for group in piece.groups]
+    pairs = sum(group.rows.numel() * group.num_tokens for group in groups)
+    return pairs / sum(len(piece.places) for piece in pieces)
+
+
+def _walk(
+    pieces: Sequence[Piece],
+    q: torch.Tensor,
+    layer: AttentionLayer,
+    make: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attend to one piece after the other; ``make`` says what keys (K, T, D) and values (K, T, Dv)
+    are at given places. Queries (R, H, D) -> output (R, H, Dv), log-sum-exp (R, H), in float32."""
+    merge = Merge(len(q), layer, q.device)
+    for piece in pieces:
+        keys, values = make(piece.places)
+        answers = [_attend_group(group, q, keys, values, layer) for group in piece.groups]
+        outputs, lses = (torch.cat(some) for some in zip(*answers, strict=True))
+        merge.add(piece.rows, piece.members, outputs, lses)
+    return merge.output, merge.lse
 
 
 def _attend_group(
