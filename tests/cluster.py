@@ -18,6 +18,7 @@ from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.ranges import STRIPE_PAGES
 from glinthawk.tier1.splits import group_workers, make_home
 from glinthawk.tier1.staging import Staging
+from glinthawk.tier1.xshare import XShare
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.tier2.page_files import PageFiles
@@ -95,6 +96,7 @@ def open_cluster(
     delay_s: float = 0.0,
     placement: KvPlacement = "near",
     kv_dtype: str = "float32",
+    x_share: XShare | None = None,
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
     ``ipc``, workers may be ``delay_s`` away each way. ``worker_pages``, of each or of all alike,
@@ -127,7 +129,9 @@ def open_cluster(
             channels.append(stack.enter_context(ClientChannel(address, IDENTITY)))
         for number, group in enumerate(group_workers(split, channels), start=1):
             device = loaded.model.device
-            home = make_home(split, number, group, spec, device, staging, stripe_pages, pages)
+            home = make_home(
+                split, number, group, spec, device, staging, stripe_pages, pages, x_share
+            )
             stack.callback(home.close)
             home.open(kv_dtype)
             home.await_open(10)

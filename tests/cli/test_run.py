@@ -18,6 +18,7 @@ STATS = {
     *(
         "wire_prefill_bytes",
         "kv_bytes_peak",
+        "xcache_bytes_peak",
         "preemptions",
         "repeated_tokens",
         "prompt_tokens_shared",
@@ -58,6 +59,22 @@ def test_two_tiers_answer_every_example_as_one_tier_does(tmp_path: Path) -> None
     assert numbers["requests"] == len(results(two))
     assert len(numbers["tier2_busy"]) == 2
     assert numbers["kv_bytes_peak"] > 0
+
+
+def test_an_x_cache_changes_no_answer_and_is_no_other_job(tmp_path: Path) -> None:
+    """The same output is gone on with, and the same lines come of it."""
+    plain, with_x, stats = tmp_path / "plain.jsonl", tmp_path / "x.jsonl", tmp_path / "stats.json"
+    run = ("run", "-m", "demo", "-i", EXAMPLES, "--tier2", "local:2", "--dtype", "float32")
+    x = ("--xcache", "0.5", "--xcache-memory", "64MiB", "--stats-json", stats)
+    assert glinthawk(*run, "-o", plain).returncode == 0
+    done = glinthawk(*run, "-o", with_x, *x)
+    assert done.returncode == 0, done.stderr
+    assert "x-cache peak" in done.stderr
+    assert results(with_x) == results(plain)
+    assert json.loads(stats.read_text())["xcache_bytes_peak"] > 0
+    again = glinthawk(*run, "-o", plain, *x)
+    assert again.returncode == 0, again.stderr
+    assert count_lines(plain) == count_lines(EXAMPLES)
 
 
 def test_a_bad_line_costs_nothing_but_itself(tmp_path: Path) -> None:

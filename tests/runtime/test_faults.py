@@ -155,6 +155,23 @@ def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(model: Path)
         assert len(run.engine.scheduler.homes) == 2
 
 
+@pytest.mark.parametrize("tier1_kv", ["0", "100KiB"])
+def test_a_worker_takes_along_what_tier_1_keeps_of_its_sequences(
+    model: Path, tier1_kv: str
+) -> None:
+    """X of its sequences goes with it, and the home comes back with an empty X-cache."""
+    with open_run(config(model, "local:2")) as run:
+        undisturbed = answer(run)
+    settings = replace(config(model, "local:2", tier1_kv), xcache=0.5)
+    with open_run(settings) as run:
+        homes = run.engine.scheduler.homes
+        assert answer(run, kill_after=3) == undisturbed
+        while len(run.engine.scheduler.homes) < len(homes):
+            assert answer(run) == undisturbed
+        assert answer(run) == undisturbed
+        assert run.stats().xcache_bytes_peak > 0
+
+
 @pytest.mark.parametrize("split", ["heads", "tokens"])
 @pytest.mark.parametrize("tier1_kv", ["0", "100KiB"])
 def test_a_worker_that_shares_sequences_takes_all_of_them_along(

@@ -144,6 +144,8 @@ def _report(stats: RunStats, console: Console) -> None:
             f"common prefixes: {stats.prompt_tokens_shared} of {stats.prompt_tokens} prompt tokens "
             "were not computed again"
         )
+    if stats.xcache_bytes_peak:
+        console.print(f"x-cache peak {format_size(stats.xcache_bytes_peak)}")
     console.print(f"tier 1: busy {stats.tier1_busy:.0%}")
     for number, busy in enumerate(stats.tier2_busy, start=1):
         console.print(f"tier 2, worker {number}: busy {busy:.0%}")

@@ -92,6 +92,21 @@ def run(
             "compare with: it is read over the link in every step and attended on Tier 1."
         ),
     ] = _DEFAULT.kv_placement,
+    xcache: Annotated[
+        float,
+        typer.Option(
+            metavar="ALPHA",
+            help="Of this share of every sequence, 0 to below 1, Tier 1 keeps the inputs of "
+            "attention in place of K and V and rebuilds those, so that workers hold and read so "
+            "much less. Pays where every query head has a KV head of its own.",
+        ),
+    ] = _DEFAULT.xcache,
+    xcache_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Most memory of --xcache, for all workers. Default: as much as goes with their KV."
+        ),
+    ] = None,
     kv_dtype: Annotated[
         KvDtype, typer.Option(help="Type of the KV cache; auto: as --dtype.")
     ] = _DEFAULT.kv_dtype,
@@ -167,6 +182,8 @@ def run(
         worker_storage=tuple(worker_storage or ()),
         split_attention=split_attention,
         kv_placement=kv_placement,
+        xcache=xcache,
+        xcache_memory=xcache_memory,
         kv_dtype=kv_dtype,
         dtype=dtype,
         device=device,

@@ -25,6 +25,11 @@ class Pages:
         return self.num_pages - self.num_free
 
     @property
+    def peak_used(self) -> int:
+        """Most pages used at one time: returned ones are handed out before new ones."""
+        return self._num_touched
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that fit when nothing else is here."""
         return self.num_pages * self.page_tokens

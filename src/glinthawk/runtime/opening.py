@@ -1,5 +1,6 @@
 """A node and all it needs, opened in order and closed whatever happens."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,8 +25,10 @@ from glinthawk.tier1.homes import Home, LocalHome
 from glinthawk.tier1.loader import LoadedModel, load_model
 from glinthawk.tier1.node import Node, Sampler
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.rebuild import learn_rebuild
 from glinthawk.tier1.recording import CudaRecorder
 from glinthawk.tier1.sampler import sample_batch
+from glinthawk.tier1.xshare import XShare
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.wire.address import Address
@@ -40,6 +43,8 @@ __all__ = [
     "share_cores",
     "share_threads",
 ]
+
+_log = logging.getLogger(__name__)
 
 _ANSWER_S = 15.0
 #: Pages that the self-check's three short sequences fit in.
@@ -103,6 +108,7 @@ def open_node(
                 config.worker_timeout,
                 config.split_attention,
                 fetched,
+                _share_x(config, loaded, num_local + len(addresses)),
             )
         )
         homes = [*_local_homes(config, loaded), *seats.open_all()]
@@ -155,11 +161,25 @@ def _kv_dtype(config: EngineConfig, loaded: LoadedModel) -> str:
 
 
 def _choose_passes(config: EngineConfig, loaded: LoadedModel) -> Passes | None:
-    """On a GPU, small passes are replayed."""
+    """On a GPU, small passes are replayed; not where an X-cache has to see what attention is given,
+    for replayed passes do not tell."""
     device = loaded.model.device
-    if config.dense == "plain" or device.type != "cuda":
+    if config.dense == "plain" or device.type != "cuda" or config.xcache:
         return None
     return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part)
+
+
+def _share_x(config: EngineConfig, loaded: LoadedModel, num_workers: int) -> XShare | None:
+    """What each worker's home keeps as X. Raises UnsupportedModel."""
+    if not config.xcache:
+        return None
+    rebuild = learn_rebuild(loaded.model, loaded.spec)
+    kv_dtype = _kv_dtype(config, loaded)
+    ratio = rebuild.bytes_per_token / loaded.spec.kv_bytes_per_token(kv_dtype)
+    if ratio >= 1:
+        _log.warning("of this model, X takes %.2f times the bytes of K and V; --xcache 0", ratio)
+    memory = config.xcache_bytes
+    return XShare(config.xcache, rebuild, None if memory is None else memory // num_workers)
 
 
 def _self_check(loaded: LoadedModel, attention: PromptAttention, passes: Passes | None) -> None:

@@ -13,6 +13,7 @@ from glinthawk.tier1.fetching import PageAttention
 from glinthawk.tier1.homes import WorkerHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.splits import group_workers, make_home
+from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity
@@ -51,11 +52,12 @@ class Seats:
         silence_s: float,
         split: SplitAttention = "sequence",
         attention: PageAttention | None = None,
+        x_share: XShare | None = None,
     ) -> None:
         self._workers, self._identity = workers, identity
         groups = group_workers(split, [*addresses, *workers.addresses])
         self._addresses = dict(enumerate(groups, start=1))
-        self._split, self._attention = split, attention
+        self._split, self._attention, self._x_share = split, attention, x_share
         self._loaded, self._kv_dtype, self._silence_s = loaded, kv_dtype, silence_s
         self._open: dict[int, WorkerHome] = {}
         self._trials: dict[int, _Trial] = {}
@@ -106,8 +108,15 @@ class Seats:
                 for address in self._addresses[number]
             ]
             device = self._loaded.model.device
-            spec, attention = self._loaded.spec, self._attention
-            home = make_home(self._split, number, channels, spec, device, attention=attention)
+            home = make_home(
+                self._split,
+                number,
+                channels,
+                self._loaded.spec,
+                device,
+                attention=self._attention,
+                x_share=self._x_share,
+            )
             home.open(self._kv_dtype)
             undo.pop_all()
         return home
