@@ -9,6 +9,8 @@ from test_families import _NUM_SHORT, Case
 from cluster import open_cluster, pages_bytes
 from glinthawk.core.config import PAGE_TOKENS, SplitAttention
 from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.rebuild import learn_rebuild
+from glinthawk.tier1.xshare import XShare
 
 #: Plain, norms of queries and keys, softcap and windows, multi-head.
 FAMILIES = ["llama", "qwen3", "gemma2", "opt"]
@@ -66,6 +68,35 @@ def test_split_attention_on_drives_too(tmp_path: Path, split: SplitAttention) ->
         worker_pages=24,
         worker_storage=16 << 20,
         split=split,
+    ) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+    assert answers == case.expected()
+
+
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_beside_an_x_cache(tmp_path: Path, family: str) -> None:
+    case = _make_case(tmp_path, family, num_long=4)
+    with open_cluster(
+        case.loaded,
+        tmp_path,
+        batches_in_flight=2,
+        worker_pages=24,
+        worker_storage=16 << 20,
+        x_share=XShare(0.5, learn_rebuild(case.loaded.model, case.loaded.spec)),
+    ) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+    assert answers == case.expected()
+
+
+def test_fetched_from_drives(tmp_path: Path) -> None:
+    case = _make_case(tmp_path, "llama", num_long=4)
+    with open_cluster(
+        case.loaded,
+        tmp_path,
+        batches_in_flight=2,
+        worker_pages=24,
+        worker_storage=16 << 20,
+        placement="fetch",
     ) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
     assert answers == case.expected()
