@@ -61,8 +61,8 @@ def _pick_lanes(processes: set[str]) -> list[str]:
 
     def order(process: str) -> tuple[int, int]:
         kind, _, number = process.rpartition(" ")
-        worker = kind.removeprefix("worker ").partition(",")[0]
-        return int(number), int(worker) if worker.isdecimal() else 0
+        worker = kind.partition(",")[0].rpartition(" ")[2]
+        return int(number), int(worker)
 
     tier1 = sorted((one for one in processes if one.startswith("tier 1")), key=order)
     workers = sorted(processes - set(tier1), key=order)
