@@ -43,8 +43,8 @@ class Plan:
     tier2_machine: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.xcache <= 1:
-            raise UsageError(f"xcache is a share, 0 to 1, not {self.xcache:g}")
+        if not 0 <= self.xcache < 1:
+            raise UsageError(f"xcache is a share, from 0 to below 1, not {self.xcache:g}")
 
     def pages(self, shape: ModelShape) -> list[int]:
         """Pages of KV at each home, Tier 1 itself first: what the slice with most layers holds.

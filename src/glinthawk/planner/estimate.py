@@ -30,6 +30,9 @@ Binding = Literal[
     "latency",  # a batch's own way; more batches in flight would fill it
 ]
 
+#: Of the context, layer inputs stand for less than all.
+_MOST_INPUTS = 0.999
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -131,9 +134,11 @@ class Estimator:
             return 0.0
         workers = plan.workers_per_slice
         best = max(part.balance(round_.step, workers) for part, _ in self._parts)
-        far = round_.living * round_.far_share * self._workload.mean_held
+        # In pages too.
+        each = self._workload.mean_held + PAGE_TOKENS / 2
+        far = round_.living * round_.far_share * each
         inputs = max(part.costs.shape.input_bytes for part, _ in self._parts)
-        return floor(1000 * min(best, host_memory / (far * inputs))) / 1000
+        return floor(1000 * min(best, host_memory / (far * inputs), _MOST_INPUTS)) / 1000
 
     def _round(self, plan: Plan) -> "_Round | None":
         """None: nothing fits."""
@@ -173,7 +178,7 @@ class Estimator:
         tokens = living * (self._workload.mean_held + PAGE_TOKENS / 2) * (1 - plan.xcache)
         memory = plan.worker_kv // self._page_bytes * PAGE_TOKENS
         share = read_share(memory, tokens / plan.workers_per_slice)
-        return replace(step, read_share=share, is_written=True)
+        return replace(step, read_share=share, is_written=share > 0)
 
     def _step(self, living: float, far_share: float, batch_tokens: int) -> Step:
         """A sequence takes one step as a prompt and one for each further token. A step has at most

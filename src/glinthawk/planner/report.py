@@ -232,8 +232,8 @@ def _lines(best: Candidate, workload: Workload, source: str) -> Iterable[str]:
         )
     if best.plan.worker_storage:
         yield (
-            "Drives write every new key and value once and read at every step what memory does not "
-            "hold, while cores attend; pages not full are in memory. "
+            "When memory is full, drives write every new key and value once and read at every step "
+            "what memory does not hold, while cores attend; pages not full are in memory. "
             f"{STORAGE_RESERVE:.0%} of the drives is left free."
         )
     yield "KV in int8 is smaller and changes answers a little."

@@ -214,10 +214,11 @@ class Search:
     def _candidates(
         self, rig: Rig, estimator: Estimator, plan: Plan, size: int, count: int
     ) -> Iterator[Candidate]:
-        """As it is; and with the share of layer inputs that balances drives and Tier 1."""
+        """As it is; and with the share of layer inputs that balances drives and Tier 1, but not for
+        nodes of a cluster, which keep none."""
         plan = replace(plan, batch_size=size, batches_in_flight=count)
         yield self._candidate(rig, estimator, plan)
-        if plan.worker_storage and rig.host_memory:
+        if plan.worker_storage and rig.host_memory and rig.slices == 1:
             share = estimator.balance(plan, rig.host_memory)
             if share:
                 yield self._candidate(rig, estimator, replace(plan, xcache=share))

@@ -69,10 +69,12 @@ class Simulator:
         self._page_bytes = PAGE_TOKENS * max(
             one.shape.kv_bytes_per_token(one.kv_dtype) for one in slices
         )
-        self._scheduler = Scheduler(self._limits(plan, pages))
+        limits = BatchLimits(plan.batch_size, plan.batches_in_flight, plan.batch_tokens)
+        self._scheduler = Scheduler(limits)
         for home, num_pages in enumerate(pages):
-            if num_pages:
-                self._scheduler.handle(HomeJoined(home, num_pages, PAGE_TOKENS))
+            most = None if home == TIER1 else plan.most_tails(self._page_bytes)
+            if num_pages and most != 0:
+                self._scheduler.handle(HomeJoined(home, num_pages, PAGE_TOKENS, most))
 
     @property
     def outcome(self) -> Outcome:
@@ -109,14 +111,6 @@ class Simulator:
                 "this plan has no room for the KV cache of one request; give it more memory"
             )
         return self._conclude()
-
-    def _limits(self, plan: Plan, pages: Sequence[int]) -> BatchLimits:
-        """Batches so small that workers with drives have tails for all of what is under way."""
-        size, tails = plan.batch_size, plan.most_tails(self._page_bytes)
-        if tails is not None and plan.workers_per_slice and not pages[TIER1]:
-            most = tails * plan.workers_per_slice
-            size = max(1, min(size, most // plan.batches_in_flight))
-        return BatchLimits(size, plan.batches_in_flight, plan.batch_tokens)
 
     # -- the scheduler -----------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ class Step:
     #: Share of steps with prompts, and how many prompts those have.
     with_prompts: float
     prompts: float
-    #: Share of the KV at workers that comes from drives; and whether drives keep what is new.
+    #: Share of the KV at workers that comes from drives; and whether drives keep what is new, which
+    #: they do when memory is full.
     read_share: float = 0.0
     is_written: bool = False
     #: Share of the context of far rows that Tier 1 makes again from layer inputs.

@@ -44,6 +44,8 @@ def xcache_note(plan: Plan, shape: ModelShape, is_host_known: bool) -> str:
             f"in {plan.kv_dtype} (query heads for each KV head: {group}); memory for them would "
             "hold more as KV"
         )
+    if plan.slices > 1:
+        return "--xcache is off: nodes of a cluster keep no layer inputs"
     if not is_host_known:
         return "--xcache is off: the catalogue has no host_memory and host_bandwidth of Tier 1"
     return "--xcache is off: making keys and values again would not be faster here"

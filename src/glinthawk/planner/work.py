@@ -32,7 +32,7 @@ class FarWork:
 class Keeping:
     """How workers keep KV now, and what Tier 1 does beside them."""
 
-    #: Share of a home's KV that comes from drives; homes that have none are not here.
+    #: Share of a home's KV that comes from drives; where there is any, all that is new goes there.
     read_shares: Mapping[int, float]
     #: Share of the context that Tier 1 makes again from layer inputs.
     xcache: float = 0.0
@@ -127,7 +127,7 @@ def _far(home: int, here: _Rows, costs: SliceCosts, keeping: Keeping) -> FarWork
         out = here.rows * shape.kv_bytes_per_token(shape.dtype)
         back = here.kv_tokens * shape.kv_bytes_per_token(costs.kv_dtype)
     attends = here.rows and not keeping.is_fetched
-    share = keeping.read_shares.get(home)
+    share = keeping.read_shares.get(home, 0.0)
     return FarWork(
         home,
         costs.far_s(here.rows, round(kept * here.kv_tokens)) if attends else 0.0,
@@ -135,7 +135,7 @@ def _far(home: int, here: _Rows, costs: SliceCosts, keeping: Keeping) -> FarWork
         out + tokens * shape.kv_bytes_per_token(shape.dtype),
         back,
         costs.drive_s(here.rows, share * kept * here.kv_tokens, 0) if share else 0.0,
-        0.0 if share is None else costs.drive_s(0, 0, kept * (here.rows + tokens)),
+        costs.drive_s(0, 0, kept * (here.rows + tokens)) if share else 0.0,
     )
 
 
