@@ -200,11 +200,12 @@ def test_simulate_needs_drives_where_the_plan_has_them(tmp_path: Path) -> None:
         tmp_path / "plan.json",
         model="Llama-2-7B",
         kv_dtype="float16",
-        worker_kv=16 * GIB,
+        worker_kv=GIB,
         worker_storage=1000 * GIB,
         batch_size=40,
     )
-    arguments = ["simulate", "--plan", plan, "--workload", "400:30", "--tier1", "A10"]
+    arguments = ["simulate", "--plan", plan, "--workload", "400:8", "--tier1", "A10"]
+    arguments += ["--requests", 80]
     done = glinthawk(*arguments, "--tier2", "r7a-4xlarge")
     assert done.returncode == 2
     assert "a machine with more storage" in done.stderr
