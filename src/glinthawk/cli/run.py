@@ -201,10 +201,11 @@ def run(
         wait_for_workers=wait_for_workers,
         worker_timeout=worker_timeout,
     )
-    if plan is not None:
+    laid = Plan.load(plan) if plan is not None else None
+    if laid is not None:
         from glinthawk.cli.planned import follow
 
-        settings |= follow(Plan.load(plan), settings, _given(context))
+        settings |= follow(laid, settings, _given(context))
     from glinthawk.cli.batch import answer_file
 
     raise typer.Exit(
@@ -216,6 +217,7 @@ def run(
             trace_file=trace,
             restart=restart,
             quiet=quiet,
+            plan=laid,
         )
     )
 
