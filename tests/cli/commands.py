@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 from glinthawk.cli.main import main
 
 __all__ = [
@@ -46,12 +44,9 @@ def glinthawk(*arguments: object) -> subprocess.CompletedProcess[str]:
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in this process, where the libraries are loaded already."""
     words = ["glinthawk", *map(str, arguments)]
-    said, complained, threads = io.StringIO(), io.StringIO(), torch.get_num_threads()
+    said, complained = io.StringIO(), io.StringIO()
     with redirect_stdout(said), redirect_stderr(complained), patch.object(sys, "argv", words):
-        try:
-            status = _status_of_main()
-        finally:
-            torch.set_num_threads(threads)
+        status = _status_of_main()
     return subprocess.CompletedProcess(words, status, said.getvalue(), complained.getvalue())
 
 
