@@ -19,11 +19,11 @@ demo: install ## answer examples/prompts.jsonl on one Tier-1 process and two wor
 	$(BIN)/glinthawk run -m demo -i examples/prompts.jsonl -o demo-answers.jsonl --restart \
 	    --tier2 local:2 --worker-kv 256MiB
 
-test: install ## all tests
-	$(BIN)/pytest
+test: install ## all tests, in two processes
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: install ## and every family in every combination of workers, batches and transports
-	$(BIN)/pytest -m ""
+	$(BIN)/pytest -n 2 --dist loadfile -m ""
 
 test-chaos: install ## a job in which all the time something dies (ROUNDS=5)
 	$(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS)

@@ -114,7 +114,7 @@ def open_cluster(
     with ExitStack() as stack:
         if tier1_pages:
             kv_bytes = pages_bytes(loaded, tier1_pages)
-            cache = KVCache(spec.layers, kv_bytes, "float32", loaded.model.device)
+            cache = KVCache(spec.layers, kv_bytes, "float32", loaded.model.device, threads=1)
             homes.append(LocalHome(0, cache))
         counts = [worker_pages] * workers if isinstance(worker_pages, int) else worker_pages
         channels = []

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is, and nothing about us.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # Triton reads this when it is imported, which transformers does: without a GPU, kernels run in its
 # interpreter.
@@ -48,10 +53,15 @@ def leaves_nothing_behind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread_each() -> None:
-    """Tiny tensors: a second thread costs more than it brings."""
+def quiet_libraries() -> None:
     from transformers.utils import logging
 
-    torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+@pytest.fixture(autouse=True)
+def one_thread_each() -> None:
+    """Tiny tensors: a second thread costs more than it brings. A run that an earlier test opened
+    took as many as there are cores."""
+    torch.set_num_threads(1)

@@ -34,7 +34,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def undisturbed(source: Path) -> dict[str, object]:
     """The answers of one process."""
     output = source.with_name("undisturbed.jsonl")
-    done = glinthawk(*_arguments(source, output), timeout=600)
+    done = glinthawk(*_arguments(source, output))
     assert done.returncode == 0, done.stderr
     return dict(results(output))
 

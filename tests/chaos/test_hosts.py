@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import EXAMPLES, glinthawk, results, write_lines
+from commands import EXAMPLES, PATIENCE_S, glinthawk, results, write_lines
 from hosts import Host, hosts
 from watching import wait_until
 
@@ -22,7 +22,7 @@ def test_a_host_that_is_cut_off_for_a_while_costs_no_answer(tmp_path: Path) -> N
     source, output, undisturbed = (tmp_path / f"{name}.jsonl" for name in ("in", "out", "own"))
     _write_job(source)
     exact = ["--dtype", "float32", "--batch-size", 8, "--quiet"]
-    done = glinthawk("run", "-m", "demo", "-i", source, "-o", undisturbed, *exact, timeout=300)
+    done = glinthawk("run", "-m", "demo", "-i", source, "-o", undisturbed, *exact)
     assert done.returncode == 0, done.stderr
     with hosts(3) as machines, ExitStack() as stack:
         cluster = _start_cluster(stack, machines, tmp_path)
@@ -32,7 +32,7 @@ def test_a_host_that_is_cut_off_for_a_while_costs_no_answer(tmp_path: Path) -> N
         machines[2].pull_cable()
         threading.Event().wait(_CUT_S)  # as long as the cable is out; nothing waits for it
         machines[2].plug_cable()
-        assert job.wait(300) == 0
+        assert job.wait(PATIENCE_S) == 0
     assert results(output) == results(undisturbed)
     assert _num_lines(output) == _num_lines(source)
 
@@ -55,10 +55,10 @@ def _start_cluster(stack: ExitStack, machines: list[Host], folder: Path) -> Path
     for number, host in enumerate((first, second)):
         near, far = f"tcp://{host.ip}:7001", f"tcp://{third.ip}:{7001 + number}"
         node = f"tcp://{host.ip}:7000"
-        worker = ["worker", "--kv", "64MiB", "--threads", 1, "--allow", key, "--quiet", "--listen"]
-        _start(stack, host, *worker, near)
-        _start(stack, third, *worker, far)
-        _start(stack, host, "node", "--threads", 1, "--allow", key, "--quiet", "--listen", node)
+        worker = ["worker", "--kv", "64MiB", "--threads", 1, "--allow", key, "--listen"]
+        _serve(stack, host, *worker, near)
+        _serve(stack, third, *worker, far)
+        _serve(stack, host, "node", "--threads", 1, "--allow", key, "--listen", node)
         workers = json.dumps([f"{near}?key={key}", f"{far}?key={key}"])
         entries.append(f'[[nodes]]\naddress = "{node}?key={key}"\nworkers = {workers}\n')
     path = folder / "cluster.toml"
@@ -66,10 +66,17 @@ def _start_cluster(stack: ExitStack, machines: list[Host], folder: Path) -> Path
     return path
 
 
-def _start(stack: ExitStack, host: Host, *words: object) -> subprocess.Popen[bytes]:
+def _serve(stack: ExitStack, host: Host, *words: object) -> None:
+    """Return when it listens, however long it takes to start."""
+    assert _start(stack, host, *words, stdout=subprocess.PIPE).stdout.readline()
+
+
+def _start(
+    stack: ExitStack, host: Host, *words: object, stdout: int | None = None
+) -> subprocess.Popen[bytes]:
     command = host.command(sys.executable, "-m", "glinthawk", *words)
-    process = subprocess.Popen(command)
-    stack.callback(process.wait)
+    process = subprocess.Popen(command, stdout=stdout)
+    stack.callback(process.communicate)
     stack.callback(process.kill)
     return process
 

@@ -1,15 +1,23 @@
-"""The ``glinthawk`` command in processes of its own."""
+"""The ``glinthawk`` command in processes of its own, or in the test's where that proves as much."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from glinthawk.cli.main import main
 
 __all__ = [
     "EXAMPLES",
+    "PATIENCE_S",
+    "call",
+    "examples",
     "glinthawk",
     "kill",
     "line",
@@ -23,10 +31,31 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "prompts.jsonl"
 _COMMAND = [sys.executable, "-m", "glinthawk"]
 
 
-def glinthawk(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+#: Of a command that will end: long, for machines differ, and some do other things as well.
+PATIENCE_S = 600
+
+
+def glinthawk(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [*_COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in this process, where the libraries are loaded already."""
+    words = ["glinthawk", *map(str, arguments)]
+    said, complained = io.StringIO(), io.StringIO()
+    with redirect_stdout(said), redirect_stderr(complained), patch.object(sys, "argv", words):
+        status = _status_of_main()
+    return subprocess.CompletedProcess(words, status, said.getvalue(), complained.getvalue())
+
+
+def _status_of_main() -> int:
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -56,6 +85,12 @@ def line(custom_id: str, **body: Any) -> dict[str, Any]:
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
     """A batch file."""
     path.write_text("".join(json.dumps(entry) + "\n" for entry in lines))
+    return path
+
+
+def examples(path: Path, count: int) -> Path:
+    """A batch file with the first of the examples."""
+    path.write_text("".join(EXAMPLES.read_text().splitlines(keepends=True)[:count]))
     return path
 
 

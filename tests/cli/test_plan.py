@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import EXAMPLES, glinthawk, results
+from commands import EXAMPLES, call, examples, glinthawk, results
 from glinthawk.cli.planned import follow
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
@@ -72,7 +72,7 @@ def test_a_slow_worker_and_a_long_link_cost_time(tmp_path: Path) -> None:
     arguments += ["--tier1", "A10", "--tier2", "rome-16"]
 
     def seconds(*more: object) -> float:
-        done = glinthawk(*arguments, *more)
+        done = call(*arguments, *more)
         assert done.returncode == 0, done.stderr
         return float(done.stdout.split(" generated in ")[1].split(" s:")[0].replace(",", ""))
 
@@ -84,42 +84,43 @@ def test_a_slow_worker_and_a_long_link_cost_time(tmp_path: Path) -> None:
 def test_run_follows_a_plan_and_answers_alike(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "plan.json")
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
-    stats = tmp_path / "stats.json"
-    arguments = ["run", "-m", "demo", "-i", EXAMPLES, "--dtype", "float32"]
-    done = glinthawk(*arguments, "-o", one, "--plan", plan, "--stats-json", stats)
+    source, stats = examples(tmp_path / "in.jsonl", 24), tmp_path / "stats.json"
+    arguments = ["run", "-m", "demo", "-i", source, "--dtype", "float32"]
+    done = call(*arguments, "-o", one, "--plan", plan, "--stats-json", stats)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(stats.read_text())["tier2_busy"]) == 2
-    assert glinthawk(*arguments, "-o", two).returncode == 0
+    assert call(*arguments, "-o", two).returncode == 0
     assert results(one) == results(two)
 
 
 def test_flags_win_over_the_plan(tmp_path: Path) -> None:
     plan, stats = make_plan(tmp_path / "plan.json"), tmp_path / "stats.json"
-    arguments = ["run", "-m", "demo", "-i", EXAMPLES, "-o", tmp_path / "out.jsonl"]
+    source = examples(tmp_path / "in.jsonl", 6)
+    arguments = ["run", "-m", "demo", "-i", source, "-o", tmp_path / "out.jsonl"]
     arguments += ["--plan", plan, "--tier2", "local:1", "--kv-dtype", "int8"]
-    done = glinthawk(*arguments, "--stats-json", stats)
+    done = call(*arguments, "--stats-json", stats)
     assert done.returncode == 0, done.stderr
     assert len(json.loads(stats.read_text())["tier2_busy"]) == 1
 
 
 def test_a_profile_is_measured_and_planned_with(tmp_path: Path) -> None:
     profile, plan = tmp_path / "profile.json", tmp_path / "plan.json"
-    done = glinthawk("profile", "-m", "demo", "--quick", "-o", profile, timeout=300)
+    done = glinthawk("profile", "-m", "demo", "--quick", "-o", profile)
     assert done.returncode == 0, done.stderr
     assert set(Profile.load(profile).far) == {"float32"}
     arguments = ["--profile", profile, "--workload", "64:16"]
-    done = glinthawk("plan", "-m", "demo", *arguments, "--memory", "64MiB", "--out", plan)
+    done = call("plan", "-m", "demo", *arguments, "--memory", "64MiB", "--out", plan)
     assert done.returncode == 0, done.stderr
     assert "measured on" in done.stdout
     best = Plan.load(plan)
     assert best.tier1_kv + best.worker_kv <= 64 << 20
-    done = glinthawk("simulate", "--plan", plan, *arguments, "--requests", 50)
+    done = call("simulate", "--plan", plan, *arguments, "--requests", 50)
     assert done.returncode == 0, done.stderr
-    output = tmp_path / "out.jsonl"
-    done = glinthawk("run", "-m", "demo", "-i", EXAMPLES, "-o", output, "--plan", plan)
+    source, output = examples(tmp_path / "in.jsonl", 12), tmp_path / "out.jsonl"
+    done = call("run", "-m", "demo", "-i", source, "-o", output, "--plan", plan)
     assert done.returncode == 0, done.stderr
-    assert len(results(output)) == len(EXAMPLES.read_text().splitlines())
-    done = glinthawk("plan", "-m", "demo", *arguments, "--kv-dtype", "int8")
+    assert len(results(output)) == 12
+    done = call("plan", "-m", "demo", *arguments, "--kv-dtype", "int8")
     assert done.returncode == 2
     assert "glinthawk profile --kv-dtype int8" in done.stderr
 
@@ -143,7 +144,7 @@ def test_a_profile_is_measured_and_planned_with(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_names_the_next_step(arguments: list[object], words: str) -> None:
-    done = glinthawk(*arguments)
+    done = call(*arguments)
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -153,8 +154,9 @@ def test_a_cluster_file_with_the_plans_numbers_is_taken(tmp_path: Path) -> None:
     cluster, output = tmp_path / "cluster.toml", tmp_path / "out.jsonl"
     cluster.write_text('[[nodes]]\nworkers = ["local:1"]\n' * 2)
     plan = make_plan(tmp_path / "plan.json", slices=2, workers_per_slice=1)
-    arguments = ["-m", "demo", "-i", EXAMPLES, "-o", output, "--cluster", cluster]
-    done = glinthawk("run", *arguments, "--plan", plan)
+    source = examples(tmp_path / "in.jsonl", 6)
+    arguments = ["-m", "demo", "-i", source, "-o", output, "--cluster", cluster]
+    done = call("run", *arguments, "--plan", plan)
     assert done.returncode == 0, done.stderr
 
 
@@ -175,7 +177,7 @@ def test_a_plan_for_something_else_is_refused(
     cluster.write_text('[[nodes]]\nworkers = ["local:1"]\n')
     more = [str(cluster) if one == "cluster.toml" else one for one in more]
     output = tmp_path / "out.jsonl"
-    done = glinthawk("run", "-m", "demo", "-i", EXAMPLES, "-o", output, "--plan", plan, *more)
+    done = call("run", "-m", "demo", "-i", EXAMPLES, "-o", output, "--plan", plan, *more)
     assert done.returncode == 2
     assert words in done.stderr
     assert not output.exists()
@@ -216,10 +218,10 @@ def test_simulate_needs_drives_where_the_plan_has_them(tmp_path: Path) -> None:
 
 def test_simulate_asks_for_machines(tmp_path: Path) -> None:
     plan = make_plan(tmp_path / "plan.json")
-    done = glinthawk("simulate", "--plan", plan, "--workload", "8:8")
+    done = call("simulate", "--plan", plan, "--workload", "8:8")
     assert done.returncode == 2
     assert "--tier1" in done.stderr
     arguments = ["--tier1", "T4", "--tier2", "rome-16", "--slow", "3:2"]
-    done = glinthawk("simulate", "--plan", plan, "--workload", "8:8", *arguments)
+    done = call("simulate", "--plan", plan, "--workload", "8:8", *arguments)
     assert done.returncode == 2
     assert "workers are 1 to 2" in done.stderr

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from commands import EXAMPLES, glinthawk, line, results, run_arguments, start, write_lines
+from commands import (
+    EXAMPLES,
+    PATIENCE_S,
+    call,
+    glinthawk,
+    line,
+    results,
+    run_arguments,
+    start,
+    write_lines,
+)
 from families import make_model
 from watching import wait_until
 
@@ -51,7 +61,7 @@ def test_two_tiers_answer_every_example_as_one_tier_does(tmp_path: Path) -> None
     check_trace(json.loads(trace.read_text()))
     assert str(two) in done.stderr
     assert "worker 2: busy" in done.stderr
-    assert glinthawk("run", "-m", "demo", "-i", EXAMPLES, "-o", one).returncode == 0
+    assert call("run", "-m", "demo", "-i", EXAMPLES, "-o", one).returncode == 0
     assert results(two) == results(one)
     assert len(results(two)) == count_lines(EXAMPLES) >= 100
     numbers = json.loads(stats.read_text())
@@ -103,12 +113,12 @@ def test_a_finished_job_resumes_to_nothing_and_a_grown_one_to_the_rest(tmp_path:
     lines = [line(str(i), prompt=f"Number {i}", max_tokens=3) for i in range(6)]
     source, output = write_lines(tmp_path / "in.jsonl", lines[:4]), tmp_path / "out.jsonl"
     arguments = ["run", "-m", "demo", "-i", source, "-o", output]
-    assert glinthawk(*arguments).returncode == 0
+    assert call(*arguments).returncode == 0
     first = output.read_bytes()
-    assert glinthawk(*arguments).returncode == 0
+    assert call(*arguments).returncode == 0
     assert output.read_bytes() == first
     write_lines(source, lines)
-    assert glinthawk(*arguments).returncode == 0
+    assert call(*arguments).returncode == 0
     assert output.read_bytes().startswith(first)
     assert len(results(output)) == 6
 
@@ -150,8 +160,8 @@ def test_what_cannot_run_says_why_in_one_line(
     source = write_lines(tmp_path / "in.jsonl", [line("a", prompt="The", max_tokens=1)])
     output = tmp_path / "out.jsonl"
     if "--seed" in arguments:
-        assert glinthawk("run", "-m", "demo", "-i", source, "-o", output).returncode == 0
-    done = glinthawk("run", "-i", source, "-o", output, "--quiet", *arguments)
+        assert call("run", "-m", "demo", "-i", source, "-o", output).returncode == 0
+    done = call("run", "-i", source, "-o", output, "--quiet", *arguments)
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.startswith("glinthawk: ")
@@ -161,7 +171,7 @@ def test_what_cannot_run_says_why_in_one_line(
 def test_a_model_that_cannot_be_cut_is_refused_and_starts_nothing(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "in.jsonl", [line("a", prompt=[5], max_tokens=1)])
     model = make_model(tmp_path, "falcon")
-    done = glinthawk(
+    done = call(
         "run", "-m", model, "-i", source, "-o", tmp_path / "out.jsonl", "--tier2", "local:1"
     )
     assert done.returncode == 2
@@ -173,7 +183,7 @@ def test_a_model_without_tokenizer_answers_token_ids(tmp_path: Path) -> None:
     asked = line("ids", prompt=[5, 6, 7], max_tokens=3, ignore_eos=True, return_token_ids=True)
     source = write_lines(tmp_path / "in.jsonl", [asked, line("text", prompt="hello")])
     output = tmp_path / "out.jsonl"
-    assert glinthawk("run", "-m", model, "-i", source, "-o", output).returncode == 1
+    assert call("run", "-m", model, "-i", source, "-o", output).returncode == 1
     answered, refused = (
         results(output)["batch_req_000000000"],
         results(output)["batch_req_000000001"],
@@ -182,26 +192,29 @@ def test_a_model_without_tokenizer_answers_token_ids(tmp_path: Path) -> None:
     assert "tokenizer" in refused["error"]["message"]
 
 
+#: Lines of a job that goes on for many times as long as it takes to see that it has begun.
+LONG = 320
+
+
 def long_job(tmp_path: Path) -> tuple[Path, Path]:
     lines = [
-        line(str(i), prompt="def f(x):", max_tokens=4 + i, ignore_eos=True, temperature=0)
-        for i in range(80)
+        line(str(i), prompt="def f(x):", max_tokens=4 + i % 80, ignore_eos=True, temperature=0)
+        for i in range(LONG)
     ]
     return write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
 
 
 def test_ctrl_c_drains_and_the_same_command_resumes(tmp_path: Path) -> None:
     source, output = long_job(tmp_path)
-    arguments = run_arguments(source, output, "--batch-size", "2")
-    process = start(*arguments)
+    process = start(*run_arguments(source, output, "--batch-size", "2"))
     wait_until(lambda: count_lines(output) > 0)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, errors
     assert "run the same command again to resume" in errors
-    assert 0 < len(results(output)) < 80
-    assert glinthawk(*arguments).returncode == 0
-    assert len(results(output)) == 80
+    assert 0 < len(results(output)) < LONG
+    assert call(*run_arguments(source, output, "--batch-size", "64")).returncode == 0
+    assert len(results(output)) == LONG
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
@@ -213,9 +226,9 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     while "Ctrl-C again" not in process.stderr.readline():
         pass
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert len(results(output)) < 80
+    assert len(results(output)) < LONG
 
 
 def test_a_worker_by_address_serves_who_knows_its_key(tmp_path: Path) -> None:
@@ -230,17 +243,17 @@ def test_a_worker_by_address_serves_who_knows_its_key(tmp_path: Path) -> None:
         address = worker.stdout.readline().split()[-1]
         source = write_lines(tmp_path / "in.jsonl", [line("a", prompt="The", max_tokens=5)])
         arguments = ["run", "-m", "demo", "-i", source, "--tier2", address]
-        known = glinthawk(*arguments, "-o", tmp_path / "known.jsonl", "--identity", ours)
+        known = call(*arguments, "-o", tmp_path / "known.jsonl", "--identity", ours)
         assert known.returncode == 0, known.stderr
         stranger = tmp_path / "stranger.json"
-        unknown = glinthawk(*arguments, "-o", tmp_path / "unknown.jsonl", "--identity", stranger)
+        unknown = call(*arguments, "-o", tmp_path / "unknown.jsonl", "--identity", stranger)
         assert unknown.returncode == 2
         assert "keygen" in unknown.stderr
-        again = glinthawk(*arguments, "-o", tmp_path / "again.jsonl", "--identity", ours)
+        again = call(*arguments, "-o", tmp_path / "again.jsonl", "--identity", ours)
         assert again.returncode == 0, again.stderr
     finally:
         worker.terminate()
-        worker.communicate(timeout=30)
+        worker.communicate(timeout=PATIENCE_S)
     assert worker.returncode == 0
 
 
@@ -259,14 +272,14 @@ def test_a_worker_on_a_trusted_network_serves_who_knows_its_password(tmp_path: P
         assert query == "password=..."
         source = write_lines(tmp_path / "in.jsonl", [line("a", prompt="The", max_tokens=5)])
         arguments = ["run", "-m", "demo", "-i", source, "-o", tmp_path / "out.jsonl", "--tier2"]
-        wrong = glinthawk(*arguments, f"{address}?password=hunter1")
+        wrong = call(*arguments, f"{address}?password=hunter1")
         assert wrong.returncode == 2
         assert "--password-file" in wrong.stderr
-        known = glinthawk(*arguments, f"{address}?password=hunter2", "--worker-timeout", "20")
+        known = call(*arguments, f"{address}?password=hunter2", "--worker-timeout", "20")
         assert known.returncode == 0, known.stderr
     finally:
         worker.terminate()
-        worker.communicate(timeout=30)
+        worker.communicate(timeout=PATIENCE_S)
     assert worker.returncode == 0
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 __all__ = ["wait_until"]
 
-_GIVE_UP_S = 120
+_GIVE_UP_S = 600
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Return once ``holds()``; fail after two minutes."""
+    """Return once ``holds()``; fail after ten minutes."""
     deadline = time.monotonic() + _GIVE_UP_S
     pause = threading.Event()
     while not holds():

@@ -31,6 +31,7 @@ _SHORT = 2
 _NUM_SHORT = 18
 _NUM_LONG = 8
 _UNUSED_TOKEN = 210
+_OWN_ANSWERS: dict[tuple[str, tuple[tuple[int, ...], ...]], list[list[int]]] = {}
 
 #: workers, batches in flight, pages on Tier 1, transport, scarce KV
 MATRIX = list(itertools.product((1, 3), (1, 4), (0, 3), ("inproc", "ipc", "tcp"), (False, True)))
@@ -51,8 +52,7 @@ class Case:
         with torch.inference_mode():
             self.loaded: LoadedModel = load_model(EngineConfig(model=str(path), device=device))
             self.prompts = prompts or self._prompts()
-            own = AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager")
-            self.answers = [self._own_answer(own, prompt) for prompt in self.prompts]
+            self.answers = self._own_answers(family)
 
     @staticmethod
     def _prompts() -> list[tuple[int, ...]]:
@@ -64,14 +64,25 @@ class Case:
             for length in lengths
         ]
 
+    def _own_answers(self, family: str) -> list[list[int]]:
+        """What the model itself says; computed once, for a family's weights are always the same."""
+        key = family, tuple(self.prompts)
+        if key not in _OWN_ANSWERS:
+            own = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation="eager")
+            _OWN_ANSWERS[key] = [
+                self._own_answer(own, prompt, _SHORT if number < _NUM_SHORT else _LONG)
+                for number, prompt in enumerate(self.prompts)
+            ]
+        return _OWN_ANSWERS[key]
+
     @staticmethod
-    def _own_answer(own: torch.nn.Module, prompt: tuple[int, ...]) -> list[int]:
+    def _own_answer(own: torch.nn.Module, prompt: tuple[int, ...], length: int) -> list[int]:
         ids = torch.tensor([prompt])
         answer = own.generate(  # type: ignore[operator]
             ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=_LONG,
-            min_new_tokens=_LONG,
+            max_new_tokens=length,
+            min_new_tokens=length,
             do_sample=False,
             eos_token_id=None,
             pad_token_id=0,

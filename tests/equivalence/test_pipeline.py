@@ -21,7 +21,12 @@ def write_cluster(folder: Path, workers: list[int], tier1_kv: str = "0") -> str:
 
 
 @pytest.mark.parametrize(
-    ("family", "workers", "tier1_kv"), [("llama", [2, 2, 2], "0"), ("gemma2", [1, 1], "100KiB")]
+    ("family", "workers", "tier1_kv"),
+    [
+        ("llama", [1, 1, 1], "100KiB"),
+        ("gemma2", [2, 2], "0"),
+        pytest.param("llama", [2, 2, 2], "0", marks=pytest.mark.matrix),
+    ],
 )
 def test_slices_with_workers_of_their_own_answer_as_the_model_does(
     tmp_path: Path, family: str, workers: list[int], tier1_kv: str

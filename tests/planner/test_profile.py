@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixed_costs import make_shape
+from glinthawk.bench.profiling import bandwidth
 from glinthawk.core.errors import UsageError
 from glinthawk.planner.measured import Measured
 from glinthawk.planner.profile import Curve, Grid, Profile
@@ -66,6 +67,17 @@ def test_what_noise_has_measured_still_takes_time(
     curves = [Curve(tuple(zip((4.0, 64.0), seconds, strict=True))) for seconds in (short, long)]
     grid = Grid(((64.0, curves[0]), (1024.0, curves[1])))
     assert grid.at(rows, context) > 0
+
+
+@given(st.floats(1e-6, 10), st.floats(0, 10))
+def test_a_latency_that_noise_has_measured_still_leaves_a_bandwidth(
+    seconds: float, latency_s: float
+) -> None:
+    assert 1000 / seconds <= bandwidth(1000, seconds, latency_s) <= 10_001 / seconds
+
+
+def test_a_latency_is_no_part_of_the_bandwidth() -> None:
+    assert bandwidth(1000, 3.0, 0.5) == 500
 
 
 def test_points_are_met_and_between_contexts_it_is_a_power_law() -> None:

@@ -39,10 +39,12 @@ def make_offer(tier1: str = "A10", tier2: str | None = "r7a-4xlarge", most: int 
     return Offer(tier1=(near,), tier2=far, tier1_count=most, tier2_count=3 * most)
 
 
-def find(offer: Offer, workload: Workload, rank: Rank = "cost", shape=SMALL, top: int = 3) -> Found:
+def find(
+    offer: Offer, workload: Workload, rank: Rank = "cost", shape=SMALL, top: int = 3, seconds=inf
+) -> Found:
     dropped: Counter[str] = Counter()
     rigs = offered_rigs(shape, offer, [shape.dtype, "int8"], dropped)
-    return Search(shape.name, workload, rank, dropped=dropped, seconds=inf).run(rigs, top)
+    return Search(shape.name, workload, rank, dropped=dropped, seconds=seconds).run(rigs, top)
 
 
 @cache
@@ -148,6 +150,14 @@ def test_the_best_comes_first_and_both_tiers_are_compared(rank: Rank) -> None:
     assert len(set(layouts)) == len(layouts) >= 3
     for one in found.best:
         assert one.tokens_per_s == pytest.approx(one.estimate.tokens_per_s, rel=0.35)
+
+
+def test_when_time_is_short_the_first_of_each_number_of_tiers_is_simulated() -> None:
+    best = find(make_offer(), Workload.fixed(64, 16), seconds=-1).best
+    assert [one.steady is None for one in best] == sorted(one.steady is None for one in best)
+    simulated = [one for one in best if one.steady is not None]
+    assert [one.is_one_tier for one in simulated] in ([True, False], [False, True])
+    assert len(best) > 2
 
 
 def test_dollars_are_those_of_all_machines() -> None:

@@ -1,5 +1,6 @@
 """A cluster file that cannot work is refused at once, and says what to change."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from families import make_model
 from glinthawk.core.cluster import LOCAL, Cluster, NodePlan
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
+from glinthawk.runtime.processes import LocalProcesses
 from glinthawk.runtime.run import open_run
 
 
@@ -56,6 +58,16 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         Cluster.load(tmp_path / "no.toml")
 
 
+@pytest.fixture
+def idle_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes in the place of nodes: of what is refused here they must not hear."""
+
+    def start(self: LocalProcesses, index: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+    monkeypatch.setattr(LocalProcesses, "_start", start)
+
+
 _TWO = "[[nodes]]\nworkers = ['local:1']\n{first}\n[[nodes]]\nworkers = ['local:1']\n{second}\n"
 
 
@@ -74,7 +86,7 @@ _TWO = "[[nodes]]\nworkers = ['local:1']\n{first}\n[[nodes]]\nworkers = ['local:
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_loaded(
-    tmp_path: Path, text: str, reason: str
+    tmp_path: Path, idle_nodes: None, text: str, reason: str
 ) -> None:
     path = make_model(tmp_path, "llama")
     config = EngineConfig(model=str(path), cluster=str(write(tmp_path, text)))

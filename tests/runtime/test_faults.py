@@ -23,6 +23,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"), "llama")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(model: Path) -> dict[int, list[int]]:
+    """Without workers: every layout answers alike (tests/equivalence)."""
+    with open_run(EngineConfig(model=str(model), tier1_kv="4MiB", batch_size=4)) as run:
+        return answer(run)
+
+
 def requests(count: int) -> list[Request]:
     params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
     prompts = [tuple(range(3 + i, 9 + 2 * i)) for i in range(count)]
@@ -58,9 +65,9 @@ def config(
     )
 
 
-def test_a_killed_worker_costs_no_answer_and_comes_back(model: Path) -> None:
-    with open_run(config(model, "local:2")) as run:
-        undisturbed = answer(run)
+def test_a_killed_worker_costs_no_answer_and_comes_back(
+    model: Path, undisturbed: dict[int, list[int]]
+) -> None:
     with open_run(config(model, "local:2")) as run:
         assert answer(run, kill_after=3) == undisturbed
         while len(run.engine.scheduler.homes) < 2:
@@ -68,18 +75,16 @@ def test_a_killed_worker_costs_no_answer_and_comes_back(model: Path) -> None:
     assert sorted(undisturbed) == list(range(24))
 
 
-def test_a_worker_that_is_killed_while_its_kv_is_fetched_neither(model: Path) -> None:
-    with open_run(config(model, "local:2")) as run:
-        undisturbed = answer(run)
+def test_a_worker_that_is_killed_while_its_kv_is_fetched_neither(
+    model: Path, undisturbed: dict[int, list[int]]
+) -> None:
     with open_run(replace(config(model, "local:2"), kv_placement="fetch")) as run:
         assert answer(run, kill_after=3) == undisturbed
         while len(run.engine.scheduler.homes) < 2:
             assert answer(run) == undisturbed
 
 
-def test_beside_kv_on_tier_1_neither(model: Path) -> None:
-    with open_run(config(model, "local:2")) as run:
-        undisturbed = answer(run)
+def test_beside_kv_on_tier_1_neither(model: Path, undisturbed: dict[int, list[int]]) -> None:
     with open_run(config(model, "local:2", "100KiB")) as run:
         assert answer(run, kill_after=3) == undisturbed
 
@@ -91,23 +96,26 @@ def test_a_worker_that_dies_after_the_last_answer_costs_only_its_count(model: Pa
         assert 1 <= len(run.stats().tier2_busy) <= 2
 
 
-def test_without_a_home_left_the_job_waits_for_one(model: Path) -> None:
+def test_without_a_home_left_the_job_waits_for_one(
+    model: Path, undisturbed: dict[int, list[int]]
+) -> None:
     with open_run(config(model, "local:1")) as run:
-        undisturbed = answer(run)
         assert answer(run, kill_after=2) == undisturbed
 
 
 def test_when_none_comes_back_the_run_stops_and_says_so(model: Path, tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/worker"
-    command = [sys.executable, "-m", "glinthawk", "worker", "--quiet", "--listen", address]
-    worker = subprocess.Popen([*command, "--kv", "4MiB"])
+    command = [sys.executable, "-m", "glinthawk", "worker", "--listen", address, "--kv", "4MiB"]
+    worker = subprocess.Popen([*command, "--threads", "1"], stdout=subprocess.PIPE)
     settings = replace(config(model, address), wait_for_workers=0.5)
+    assert worker.stdout is not None
     try:
+        assert worker.stdout.readline()  # it listens
         with open_run(settings) as run, pytest.raises(WorkerLost, match="no worker has come back"):
             answer(run, kill_after=2)
     finally:
         worker.kill()
-        worker.wait()
+        worker.communicate()
 
 
 def answer_while_one_is_stopped(run: Run) -> dict[int, list[int]]:
@@ -128,20 +136,18 @@ def answer_while_one_is_stopped(run: Run) -> dict[int, list[int]]:
 
 
 def test_a_worker_that_is_silent_too_long_is_given_up_and_disturbs_nothing_later(
-    model: Path,
+    model: Path, undisturbed: dict[int, list[int]]
 ) -> None:
-    settings = config(model, "local:2")
-    with open_run(settings) as run:
-        undisturbed = answer(run)
-    with open_run(replace(settings, worker_timeout=4.0)) as run:
+    with open_run(replace(config(model, "local:2"), worker_timeout=4.0)) as run:
         assert answer_while_one_is_stopped(run) == undisturbed
         while len(run.engine.scheduler.homes) < 2:  # once it is awake, it comes back
             assert answer(run) == undisturbed
 
 
-def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(model: Path) -> None:
+def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(
+    model: Path, undisturbed: dict[int, list[int]]
+) -> None:
     with open_run(config(model, "local:2")) as run:
-        undisturbed = answer(run)
         pid = max(_children())
         again = {}
         for sequence in run.engine.generate(requests(24)):
@@ -175,11 +181,9 @@ def test_a_worker_takes_along_what_tier_1_keeps_of_its_sequences(
 @pytest.mark.parametrize("split", ["heads", "tokens"])
 @pytest.mark.parametrize("tier1_kv", ["0", "100KiB"])
 def test_a_worker_that_shares_sequences_takes_all_of_them_along(
-    model: Path, split: SplitAttention, tier1_kv: str
+    model: Path, undisturbed: dict[int, list[int]], split: SplitAttention, tier1_kv: str
 ) -> None:
     """And all workers together come back as the home that they were."""
-    with open_run(config(model, "local:2")) as run:
-        undisturbed = answer(run)
     with open_run(config(model, "local:2", tier1_kv, split)) as run:
         homes = run.engine.scheduler.homes
         assert homes == ([1] if tier1_kv == "0" else [0, 1])

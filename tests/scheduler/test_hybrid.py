@@ -142,7 +142,7 @@ def paces() -> st.SearchStrategy[Pace]:
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)  # whole jobs, twice
 @given(pace=paces(), near=st.integers(1, 8), far=st.integers(1, 15), in_flight=st.integers(2, 4))
 def test_workers_never_make_a_job_slower(pace: Pace, near: int, far: int, in_flight: int) -> None:
     num_workers = len(pace.link_s)

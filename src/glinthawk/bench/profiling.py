@@ -34,7 +34,7 @@ from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 
-__all__ = ["Bench", "Sizes", "measure_link", "measure_profile"]
+__all__ = ["Bench", "Sizes", "bandwidth", "measure_link", "measure_profile"]
 
 _Write = Callable[[str], None]
 
@@ -262,9 +262,16 @@ def measure_link(bench: Bench) -> Link:
         latency_s = round_trip(link) / 2
         begun = time.perf_counter()
         Decoding(bench.loaded, home, _LINK_CONTEXT, [_LINK_ROWS])
-        seconds = time.perf_counter() - begun - 2 * latency_s
+        seconds = time.perf_counter() - begun
     tokens = _LINK_CONTEXT * _LINK_ROWS
-    return Link(latency_s, tokens * spec.kv_bytes_per_token(spec.dtype) / seconds)
+    num_bytes = tokens * spec.kv_bytes_per_token(spec.dtype)
+    return Link(latency_s, bandwidth(num_bytes, seconds, latency_s))
+
+
+def bandwidth(num_bytes: int, seconds: float, latency_s: float) -> float:
+    """Bytes a second of what was sent and answered in ``seconds``. The latency was measured at
+    another moment: however long it took then, sending took some of the time."""
+    return num_bytes / max(seconds - 2 * latency_s, 0.1 * seconds)
 
 
 @dataclass(frozen=True, slots=True)
