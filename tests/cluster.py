@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from glinthawk.bench.relay import slow_link
-from glinthawk.core.config import PAGE_TOKENS, EngineConfig, SplitAttention
+from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement, SplitAttention
+from glinthawk.core.drives import Drive
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import Run, run_on
 from glinthawk.tier1.cut import Passes
@@ -17,7 +18,10 @@ from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.ranges import STRIPE_PAGES
 from glinthawk.tier1.splits import group_workers, make_home
 from glinthawk.tier1.staging import Staging
+from glinthawk.tier1.xshare import XShare
 from glinthawk.tier2.cache import KVCache
+from glinthawk.tier2.fetched import FetchedPages
+from glinthawk.tier2.page_files import PageFiles
 from glinthawk.tier2.server import serve
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
@@ -46,14 +50,20 @@ def _address(scheme: str, folder: Path) -> Address:
 
 @contextmanager
 def worker_thread(
-    scheme: str, folder: Path, kv_bytes: int, device: str = "cpu"
+    scheme: str, folder: Path, kv_bytes: int, device: str = "cpu", storage_bytes: int = 0
 ) -> Iterator[Address]:
-    """A worker that serves until the block ends; yields where it listens."""
+    """A worker that serves until the block ends; yields where it listens. With ``storage_bytes``
+    it has two drives."""
     stop = threading.Event()
-    with ServerChannel(_address(scheme, folder), IDENTITY, [IDENTITY.public]) as channel:
+    drives = [Drive(folder, storage_bytes // 2)] * 2 if storage_bytes else []
+    with (
+        PageFiles(drives) as files,
+        ServerChannel(_address(scheme, folder), IDENTITY, [IDENTITY.public]) as channel,
+    ):
         address = Address.parse(channel.endpoint)
         arguments = (channel, kv_bytes, device)
-        thread = threading.Thread(target=serve, args=arguments, kwargs={"stop": stop})
+        options = {"stop": stop, "files": files}
+        thread = threading.Thread(target=serve, args=arguments, kwargs=options)
         thread.start()
         try:
             yield address
@@ -79,15 +89,20 @@ def open_cluster(
     batch_size: int = 8,
     batch_tokens: int = 2048,
     worker_device: str = "cpu",
+    worker_storage: int = 0,
     passes: Passes | None = None,
     staging: Callable[[], Staging | None] = lambda: None,
     attention: PromptAttention = attend_prompts,
     delay_s: float = 0.0,
+    placement: KvPlacement = "near",
+    kv_dtype: str = "float32",
+    x_share: XShare | None = None,
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
     ``ipc``, workers may be ``delay_s`` away each way. ``worker_pages``, of each or of all alike,
-    are pages of all heads."""
+    are pages of all heads; ``worker_storage`` are bytes on drives beside them."""
     spec = loaded.spec
+    pages = FetchedPages(spec.layers, kv_dtype, 1) if placement == "fetch" else None
     config = EngineConfig(
         model=spec.name,
         tier1_kv="1MiB",
@@ -105,7 +120,7 @@ def open_cluster(
         channels = []
         for num_pages in counts:
             kv_bytes = pages_bytes(loaded, num_pages)
-            worker = worker_thread(scheme, folder, kv_bytes, worker_device)
+            worker = worker_thread(scheme, folder, kv_bytes, worker_device, worker_storage)
             address = stack.enter_context(worker)
             if delay_s:
                 socket = Path(address.endpoint.removeprefix("ipc://"))
@@ -114,9 +129,11 @@ def open_cluster(
             channels.append(stack.enter_context(ClientChannel(address, IDENTITY)))
         for number, group in enumerate(group_workers(split, channels), start=1):
             device = loaded.model.device
-            home = make_home(split, number, group, spec, device, staging, stripe_pages)
+            home = make_home(
+                split, number, group, spec, device, staging, stripe_pages, pages, x_share
+            )
             stack.callback(home.close)
-            home.open("float32")
+            home.open(kv_dtype)
             home.await_open(10)
             homes.append(home)
         yield run_on(config, join_homes(config, loaded, homes, None, attention, passes))

@@ -84,17 +84,17 @@ REFUSED: dict[str, dict[str, Any]] = {
 _DROP_HEAD_DIM = {"opt", "gpt2", "gpt_neox", "phi", "phi3", "stablelm", "starcoder2", "deepseek_v3"}
 
 
-def make_settings(family: str) -> PreTrainedConfig:
+def make_settings(family: str, **others: Any) -> PreTrainedConfig:
     """The configuration of a tiny ``family`` model."""
-    settings = {**_BASE, **{**FAMILIES, **REFUSED}[family]}
+    settings = {**_BASE, **{**FAMILIES, **REFUSED}[family], **others}
     if family in _DROP_HEAD_DIM or family in REFUSED:
         settings.pop("head_dim")
     return AutoConfig.for_model(family, **settings)
 
 
-def make_model(folder: Path, family: str) -> Path:
+def make_model(folder: Path, family: str, **others: Any) -> Path:
     """Write a tiny random ``family`` model to ``folder`` in Hugging Face format, no tokenizer."""
-    config = make_settings(family)
+    config = make_settings(family, **others)
     torch.manual_seed(len(family))
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     _roughen(model)

@@ -1,7 +1,8 @@
 // Attention of a step's new tokens over their sequences, on all threads.
 #pragma once
 
-#include <string>
+#include <memory>
+#include <vector>
 
 #include "cpu.hpp"
 #include "plan.hpp"
@@ -19,6 +20,18 @@ struct Request {
     float* log_sum_exp;   // (T, H)
 };
 
-void attend(const Store& store, const Kernels& kernels, const Request& request, Pool& pool);
+// Over `pages`, of the shapes that `store` has.
+void attend(const Store& store, const Pages& pages, const Kernels& kernels,
+            const Request& request, Pool& pool);
+
+struct Attention;
+struct Pass;
+class Worker;
+
+using Workers = std::vector<std::unique_ptr<Worker>>;
+
+// One worker for each thread, and memory for the partial rows of any of `passes`.
+Workers hire(Attention& attention, const std::vector<Pass>& passes, int threads);
+void run(const Pass& pass, const Workers& workers, Pool& pool);
 
 }  // namespace glinthawk

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -14,6 +15,8 @@
 
 #include "attention.hpp"
 #include "roof.hpp"
+#include "storage/checksum.hpp"
+#include "storage/engine.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -95,7 +98,8 @@ public:
                 const std::string& dtype) {
         check(layer, plan);
         const std::lock_guard lock(mutex_);
-        store_.append(layer, plan, pointer<void>(keys), pointer<void>(values), dtype_named(dtype),
+        store_.append(layer, plan, store_,
+                      {pointer<std::byte>(keys), pointer<std::byte>(values), dtype_named(dtype)},
                       pool_);
     }
 
@@ -103,10 +107,42 @@ public:
                 std::uintptr_t outputs, std::uintptr_t log_sum_exp) {
         check(layer, plan);
         const std::lock_guard lock(mutex_);
-        glinthawk::attend(store_, *choice_.kernels,
+        glinthawk::attend(store_, store_, *choice_.kernels,
                           {layer, plan, pointer<void>(queries), dtype_named(dtype),
                            pointer<void>(outputs), pointer<float>(log_sum_exp)},
                           pool_);
+    }
+
+    // Over `units`, pages of this layer one after the other as `read` packs them.
+    void attend_packed(int layer, const Plan& plan, std::uintptr_t units, std::uintptr_t queries,
+                       const std::string& dtype, std::uintptr_t outputs,
+                       std::uintptr_t log_sum_exp) {
+        check_layer(layer);
+        if (plan.page_tokens() != store_.page_tokens())
+            throw std::invalid_argument("this plan was made for other pages");
+        const std::lock_guard lock(mutex_);
+        glinthawk::attend(store_, PackedPages(pointer<std::byte>(units)), *choice_.kernels,
+                          {layer, plan, pointer<void>(queries), dtype_named(dtype),
+                           pointer<void>(outputs), pointer<float>(log_sum_exp)},
+                          pool_);
+    }
+
+    // Packs pages of a layer one after the other.
+    void read(int layer, std::uintptr_t pages, std::size_t num_pages, std::uintptr_t to) {
+        check_layer(layer);
+        const Layer& from = store_.layer(layer);
+        const int* numbers = pointer<int>(pages);
+        for (std::size_t i = 0; i < num_pages; ++i)
+            if (numbers[i] < 0 || numbers[i] >= store_.num_pages())
+                throw std::invalid_argument("there is no such page");
+        const std::lock_guard lock(mutex_);
+        for (std::size_t i = 0; i < num_pages; ++i)
+            store_.read(from, numbers[i], pointer<std::byte>(to) + i * from.unit_bytes());
+    }
+
+    std::size_t unit_bytes(int layer) const {
+        check_layer(layer);
+        return store_.layer(layer).unit_bytes();
     }
 
     void append_attend(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
@@ -126,8 +162,12 @@ public:
     std::size_t page_bytes() const { return store_.page_bytes(); }
 
 private:
-    void check(int layer, const Plan& plan) const {
+    void check_layer(int layer) const {
         if (layer < 0 || layer >= num_layers_) throw std::invalid_argument("no such layer");
+    }
+
+    void check(int layer, const Plan& plan) const {
+        check_layer(layer);
         if (plan.page_limit() != store_.num_pages() ||
             plan.page_tokens() != store_.page_tokens())
             throw std::invalid_argument("this plan was made for other pages");
@@ -138,6 +178,57 @@ private:
     int num_layers_;
     Pool pool_;
     std::mutex mutex_;
+};
+
+// Descriptor, bytes, name.
+using FileArgument = std::tuple<int, std::size_t, std::string>;
+
+// Pages in memory and on drives, with the calls of Engine.
+class DriveEngine {
+public:
+    DriveEngine(const std::vector<LayerArgument>& layers, int page_tokens, const std::string& kv,
+                int threads, const std::string& isa, std::size_t memory_bytes,
+                const std::vector<FileArgument>& files, bool only_threads)
+        : engine_(shapes_of(layers), page_tokens, dtype_named(kv),
+                  choose_kernels(isa, dtype_named(kv)), thread_count(threads), memory_bytes,
+                  files_of(files), only_threads) {}
+
+    void append(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
+                const std::string& dtype) {
+        engine_.append(layer, plan, {pointer<std::byte>(keys), pointer<std::byte>(values),
+                                     dtype_named(dtype)});
+    }
+
+    void attend(int layer, const Plan& plan, std::uintptr_t queries, const std::string& dtype,
+                std::uintptr_t outputs, std::uintptr_t log_sum_exp) {
+        engine_.attend(layer, plan, pointer<void>(queries), dtype_named(dtype),
+                       pointer<void>(outputs), pointer<float>(log_sum_exp));
+    }
+
+    void append_attend(int layer, const Plan& plan, std::uintptr_t keys, std::uintptr_t values,
+                       std::uintptr_t queries, const std::string& dtype, std::uintptr_t outputs,
+                       std::uintptr_t log_sum_exp) {
+        append(layer, plan, keys, values, dtype);
+        attend(layer, plan, queries, dtype, outputs, log_sum_exp);
+    }
+
+    void read(int layer, std::uintptr_t pages, std::size_t num_pages, std::uintptr_t to) {
+        engine_.read(layer, pointer<int>(pages), num_pages, pointer<std::byte>(to));
+    }
+    void release(std::uintptr_t pages, std::size_t num_pages) {
+        engine_.release(pointer<int>(pages), num_pages);
+    }
+
+    StorageEngine& engine() { return engine_; }
+
+private:
+    static std::vector<DriveFile> files_of(const std::vector<FileArgument>& files) {
+        std::vector<DriveFile> drives;
+        for (const auto& [file, bytes, name] : files) drives.push_back({file, bytes, name});
+        return drives;
+    }
+
+    StorageEngine engine_;
 };
 
 Plan* make_plan(std::uintptr_t starts, std::uintptr_t lengths, std::size_t num_spans,
@@ -215,10 +306,46 @@ NB_MODULE(_native, m) {
         .def("append", &Engine::append, release())
         .def("attend", &Engine::attend, release())
         .def("append_attend", &Engine::append_attend, release())
+        .def("attend_packed", &Engine::attend_packed, release())
+        .def("read", &Engine::read, release())
+        .def("unit_bytes", &Engine::unit_bytes)
         .def("copy_page", &Engine::copy_page, release())
         .def_prop_ro("isa", &Engine::isa)
         .def_prop_ro("threads", &Engine::threads)
         .def_prop_ro("page_bytes", &Engine::page_bytes);
+    m.def("checksum", [](std::uintptr_t memory, std::size_t bytes, bool plain) {
+        return plain ? checksum_plain(pointer<std::byte>(memory), bytes)
+                     : checksum(pointer<std::byte>(memory), bytes);
+    });
+    nb::class_<StorageStats>(m, "StorageStats")
+        .def_ro("bytes_read", &StorageStats::bytes_read)
+        .def_ro("bytes_written", &StorageStats::bytes_written)
+        .def_ro("num_frames", &StorageStats::num_frames)
+        .def_ro("num_available", &StorageStats::num_available);
+    nb::class_<DriveEngine>(m, "DriveEngine")
+        .def(nb::init<const std::vector<LayerArgument>&, int, const std::string&, int,
+                      const std::string&, std::size_t,
+                      const std::vector<FileArgument>&, bool>(),
+             "layers"_a, "page_tokens"_a, "kv_dtype"_a, "threads"_a, "isa"_a, "memory_bytes"_a,
+             "files"_a, "only_threads"_a)
+        .def("begin", [](DriveEngine& self, const Plan& plan) { self.engine().begin(plan); }, release())
+        .def("end", [](DriveEngine& self, const Plan& plan) { self.engine().end(plan); }, release())
+        .def("append", &DriveEngine::append, release())
+        .def("attend", &DriveEngine::attend, release())
+        .def("append_attend", &DriveEngine::append_attend, release())
+        .def("read", &DriveEngine::read, release())
+        .def("release", &DriveEngine::release, release())
+        .def("copy_page", [](DriveEngine& self, int from,
+                             int to) { self.engine().copy_page(from, to); }, release())
+        .def("unit_bytes", [](DriveEngine& self, int layer) { return self.engine().unit_bytes(layer); })
+        .def("slow_down", [](DriveEngine& self, double speed) { self.engine().slow_down(speed); })
+        .def("validate", [](DriveEngine& self) { self.engine().validate(); })
+        .def("stats", [](DriveEngine& self) { return self.engine().stats(); })
+        .def_prop_ro("num_pages", [](DriveEngine& self) { return self.engine().num_pages(); })
+        .def_prop_ro("page_bytes", [](DriveEngine& self) { return self.engine().page_bytes(); })
+        .def_prop_ro("isa", [](DriveEngine& self) { return self.engine().isa().name; })
+        .def_prop_ro("threads", [](DriveEngine& self) { return self.engine().threads(); })
+        .def_prop_ro("queue", [](DriveEngine& self) { return std::string(self.engine().queue()); });
     nb::class_<OwnedRoof>(m, "Roof")
         .def(nb::init<std::size_t, int>(), "bytes"_a, "threads"_a)
         .def("measure", [](OwnedRoof& self) { return self.roof.measure(); }, release());

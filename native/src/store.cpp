@@ -61,7 +61,7 @@ Store::Store(const std::vector<LayerShape>& layers, int num_pages, int page_toke
 
 std::size_t Store::page_bytes() const {
     std::size_t sum = 0;
-    for (const Layer& layer : layers_) sum += layer.page_bytes * layer.shape.num_kv_heads;
+    for (const Layer& layer : layers_) sum += layer.unit_bytes();
     return sum;
 }
 
@@ -78,14 +78,39 @@ void Store::copy_page(int from, int to) {
     }
 }
 
-void Store::append(int index, const Plan& plan, const void* keys, const void* values,
-                   DType dtype, Pool& pool) {
-    const Layer& layer = layers_.at(index);
-    const int heads = layer.shape.num_kv_heads;
-    const Writer write = choose_writer(dtype, dtype_);
-    const std::size_t element = dtype_bytes(dtype);
+void Store::read(const Layer& layer, int page, std::byte* to) const {
+    const Place place = find(layer, page);
+    for (int head = 0; head < layer.shape.num_kv_heads; ++head)
+        std::memcpy(to + head * layer.page_bytes, place.memory + head * place.stride,
+                    layer.page_bytes);
+}
+
+void Store::fill(const Layer& layer, int page, const std::byte* from) {
+    const Place place = find(layer, page);
+    for (int head = 0; head < layer.shape.num_kv_heads; ++head)
+        std::memcpy(place.memory + head * place.stride, from + head * layer.page_bytes,
+                    layer.page_bytes);
+}
+
+void Store::write(const Layer& layer, const Place& place, int offset, const NewRows& rows,
+                  std::size_t first_row, int count) const {
+    const Writer write = choose_writer(rows.dtype, dtype_);
+    const int heads = layer.shape.num_kv_heads, block = layer.layout.tokens;
+    const std::size_t element = dtype_bytes(rows.dtype);
     const std::size_t key_bytes = layer.layout.head_dim * element;
     const std::size_t value_bytes = layer.layout.value_dim * element;
+    for (int head = 0; head < heads; ++head) {
+        for (int t = 0; t < count; ++t) {
+            const std::size_t row = (first_row + t) * heads + head;
+            write(place.block(layer, head, offset + t), layer.layout, (offset + t) % block,
+                  rows.keys + row * key_bytes, rows.values + row * value_bytes);
+        }
+    }
+}
+
+void Store::append(int index, const Plan& plan, const Pages& to, const NewRows& rows,
+                   Pool& pool) const {
+    const Layer& layer = layers_.at(index);
     const auto& pieces = plan.pieces();
     std::atomic<std::size_t> next{0};
     constexpr std::size_t kAtOnce = 4;
@@ -93,16 +118,11 @@ void Store::append(int index, const Plan& plan, const void* keys, const void* va
         for (std::size_t at; (at = next.fetch_add(kAtOnce)) < pieces.size();) {
             for (std::size_t i = at; i < std::min(at + kAtOnce, pieces.size()); ++i) {
                 const Piece& piece = pieces[i];
-                const int* pages = plan.spans()[piece.span].pages;
-                for (int head = 0; head < heads; ++head) {
-                    std::byte* to = block(layer, pages, piece.position, head);
-                    for (int t = 0; t < piece.tokens; ++t) {
-                        const std::size_t row = std::size_t(piece.row + t) * heads + head;
-                        write(to, layer.layout, (piece.position + t) % layer.layout.tokens,
-                              static_cast<const std::byte*>(keys) + row * key_bytes,
-                              static_cast<const std::byte*>(values) + row * value_bytes);
-                    }
-                }
+                const int page = plan.spans()[piece.span].pages[piece.position / page_tokens_];
+                const Place place = to.find(layer, page);
+                if (place.memory)
+                    write(layer, place, piece.position % page_tokens_, rows, piece.row,
+                          piece.tokens);
             }
         }
     });

@@ -4,8 +4,6 @@ namespace glinthawk {
 
 namespace {
 
-constexpr std::size_t kPartialBytes = std::size_t(8) << 20;
-
 Geometry geometry_of(const Layer& layer) {
     constexpr float log2e = 1.4426950408889634f;
     const LayerShape& shape = layer.shape;
@@ -23,9 +21,10 @@ Geometry geometry_of(const Layer& layer) {
 
 }  // namespace
 
-Attention::Attention(const Store& the_store, const Kernels& the_kernels,
+Attention::Attention(const Store& the_store, const Pages& the_pages, const Kernels& the_kernels,
                      const Request& the_request, const Schedule& the_schedule)
     : store(the_store),
+      pages(the_pages),
       kernels(the_kernels),
       request(the_request),
       schedule(the_schedule),
@@ -41,14 +40,32 @@ Attention::Attention(const Store& the_store, const Kernels& the_kernels,
     }
 }
 
-std::vector<Pass> cut_passes(const Attention& attention) {
+Sight Attention::sight(const Item& item) const {
+    const int window = layer.shape.window, chunk = item.chunk * kChunkTokens;
+    const int block = layer.layout.tokens;
+    int begin = chunk + kChunkTokens, end = chunk;
+    for (int i = item.first_slice; i < item.end_slice; ++i) {
+        const Slice& slice = schedule.slices[i];
+        if (!slice.sees(item.chunk)) continue;
+        begin = std::min(begin, slice.first_seen(slice.position, window));
+        end = std::max(end, slice.end());
+    }
+    const int span = schedule.slices[item.first_slice].span;
+    return {std::max(begin / block * block, chunk), std::min(end, chunk + kChunkTokens),
+            request.plan.spans()[span].pages};
+}
+
+namespace {
+
+std::vector<Pass> cut(const Attention& attention, std::size_t most_bytes, int heads_together) {
     const auto& components = attention.schedule.components;
     std::vector<Pass> passes(1);
     for (int c = 0; c < int(components.size()); ++c) {
         const std::size_t floats = components[c].partial_rows * attention.row_floats;
         for (int head = 0; head < attention.heads(); ++head) {
-            if ((passes.back().partial_floats + floats) * sizeof(float) > kPartialBytes &&
-                passes.back().num_items)
+            const std::size_t more = floats * heads_together;
+            if (head % heads_together == 0 && passes.back().num_items &&
+                (passes.back().partial_floats + more) * sizeof(float) > most_bytes)
                 passes.emplace_back();
             Pass& pass = passes.back();
             pass.units.push_back({c, head, pass.num_items, pass.partial_floats});
@@ -57,6 +74,18 @@ std::vector<Pass> cut_passes(const Attention& attention) {
         }
     }
     return passes;
+}
+
+}  // namespace
+
+std::vector<Pass> cut_passes(const Attention& attention) {
+    constexpr std::size_t kCached = std::size_t(8) << 20;
+    return cut(attention, kCached, 1);
+}
+
+std::vector<Pass> cut_whole_passes(const Attention& attention) {
+    constexpr std::size_t kBounded = std::size_t(64) << 20;
+    return cut(attention, kBounded, attention.heads());
 }
 
 }  // namespace glinthawk

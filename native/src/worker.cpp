@@ -45,6 +45,15 @@ void Worker::run(const Pass& pass, std::atomic<std::size_t>& next, int num_threa
     shared_.kernels.rest();
 }
 
+void Worker::run(Tasks& tasks) {
+    packed_.clear();
+    for (Task task = tasks.take(); task.unit; task = tasks.take()) {
+        process(look_up(*task.unit, *task.item, *task.pages), {});
+        tasks.finish(task);
+    }
+    shared_.kernels.rest();
+}
+
 Worker::Job Worker::take(const Pass& pass, std::atomic<std::size_t>& next) {
     if (at_ == end_) {
         at_ = std::min(next.fetch_add(grain_, std::memory_order_relaxed), pass.num_items);
@@ -58,31 +67,21 @@ Worker::Job Worker::take(const Pass& pass, std::atomic<std::size_t>& next) {
     const Unit& unit = *(after - 1);
     const Component& component = shared_.schedule.components[unit.component];
     return look_up(unit,
-                   shared_.schedule.items[component.first_item + index - unit.first_item]);
+                   shared_.schedule.items[component.first_item + index - unit.first_item],
+                   shared_.pages);
 }
 
-Worker::Job Worker::look_up(const Unit& unit, const Item& item) const {
-    const Schedule& schedule = shared_.schedule;
-    const int window = shared_.layer.shape.window, chunk = item.chunk * kChunkTokens;
-    // The union of what the rows see of the chunk, in whole blocks.
-    int begin = chunk + kChunkTokens, end = chunk;
-    for (int i = item.first_slice; i < item.end_slice; ++i) {
-        const Slice& slice = schedule.slices[i];
-        if (!slice.sees(item.chunk)) continue;
-        begin = std::min(begin, slice.first_seen(slice.position, window));
-        end = std::max(end, slice.end());
-    }
+Worker::Job Worker::look_up(const Unit& unit, const Item& item, const Pages& pages) const {
+    const Sight sight = shared_.sight(item);
     Job job;
     job.unit = &unit;
     job.item = &item;
-    const int block = shared_.layer.layout.tokens;
-    job.first_token = std::max(begin / block * block, chunk);
-    job.end = std::min(end, chunk + kChunkTokens);
-    const int span = schedule.slices[item.first_slice].span;
-    const int* pages = shared_.request.plan.spans()[span].pages;
+    job.first_token = sight.first_token;
+    job.end = sight.end;
+    const int block = shared_.layer.layout.tokens, page_tokens = shared_.store.page_tokens();
     for (int at = job.first_token; at < job.end; at += block)
-        job.blocks[job.num_blocks++] =
-            shared_.store.block(shared_.layer, pages, at, unit.head);
+        job.blocks[job.num_blocks++] = pages.find(shared_.layer, sight.pages[at / page_tokens])
+                                           .block(shared_.layer, unit.head, at % page_tokens);
     return job;
 }
 

@@ -8,11 +8,30 @@
 
 namespace glinthawk {
 
+// An item under one head, and where its pages are.
+struct Task {
+    const Unit* unit = nullptr;  // null: no work
+    const Item* item = nullptr;
+    const Pages* pages = nullptr;
+    void* owner = nullptr;
+};
+
+// Deals tasks in an order of its own; any thread may ask.
+class Tasks {
+public:
+    virtual Task take() = 0;  // waits for one; none: there will be no more
+    virtual void finish(const Task& task) = 0;
+
+protected:
+    ~Tasks() = default;
+};
+
 class Worker {
 public:
     explicit Worker(Attention& shared);
     // Takes items of the pass until there are none; `next` counts those taken.
     void run(const Pass& pass, std::atomic<std::size_t>& next, int num_threads);
+    void run(Tasks& tasks);
 
 private:
     static constexpr int kChunkBlocks = kChunkTokens / kLanes;
@@ -34,7 +53,7 @@ private:
     };
 
     Job take(const Pass& pass, std::atomic<std::size_t>& next);
-    Job look_up(const Unit& unit, const Item& item) const;
+    Job look_up(const Unit& unit, const Item& item, const Pages& pages) const;
     void process(const Job& job, const Job& next);
     void gather_rows(const Job& job);
     void prepare_rows();

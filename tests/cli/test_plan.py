@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from commands import EXAMPLES, call, examples, glinthawk, results
+from glinthawk.cli.planned import follow
+from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.planner.profile import Profile
 
+GIB = 1 << 30
 MACHINES = ["--tier1", "A10", "--tier1-count", "2", "--tier2", "r7a-4xlarge", "--tier2-count", "4"]
 PLAN = ["plan", "-m", "Llama-3.1-8B", "--workload", "128:32", "--kv-dtype", "auto", "--top", "2"]
 
@@ -135,6 +138,7 @@ def test_a_profile_is_measured_and_planned_with(tmp_path: Path) -> None:
         (["plan", "-m", "OPT-30B", "--workload", "9:x", "--tier1", "T4"], "is no workload"),
         (["plan", "-m", "OPT-30B", "--workload", "2000:99", "--tier1", "T4"], "2099 tokens"),
         (["simulate", "--plan", "none.json", "--workload", "9:9"], "cannot read the plan"),
+        ([*PLAN, "--tier1", "T4", "--storage", "1TiB"], "--storage goes with --profile"),
         (["profile", "-m", "demo", "-o", "p", "--tier2", "local:2"], "--tier2 local:1"),
         (["profile", "-m", "demo", "-o", "p", "--storage", "none"], "give a folder"),
     ],
@@ -163,6 +167,7 @@ def test_a_cluster_file_with_the_plans_numbers_is_taken(tmp_path: Path) -> None:
         ({"slices": 2}, [], "--cluster FILE"),
         ({"slices": 2}, ["--cluster", "cluster.toml"], "2 slices"),
         ({}, ["--cluster", "cluster.toml"], "2 workers for each slice, not 1"),
+        ({"worker_storage": 3 << 30}, [], "--worker-storage DIR:SIZE (sizes together 3.0GiB)"),
     ],
 )
 def test_a_plan_for_something_else_is_refused(
@@ -176,6 +181,39 @@ def test_a_plan_for_something_else_is_refused(
     assert done.returncode == 2
     assert words in done.stderr
     assert not output.exists()
+
+
+def test_a_plan_with_drives_is_followed(tmp_path: Path) -> None:
+    plan = Plan.load(make_plan(tmp_path / "plan.json", worker_storage=GIB, xcache=0.25))
+    settings = {"model": "demo", "cluster": None, "tier2": ()}
+    followed = follow(plan, settings, {"worker_storage"})
+    assert (followed["xcache"], followed["tier2"]) == (0.25, ("local:2",))
+    # Its folders come from the flag; workers elsewhere have been told theirs.
+    assert "worker_storage" not in followed
+    settings["tier2"] = (f"tcp://worker:7001?key={64 * '0'}",)
+    assert follow(plan, settings, {"tier2"})["xcache"] == 0.25
+    assert follow(plan, settings, {"tier2", "xcache"}).keys().isdisjoint({"xcache"})
+    with pytest.raises(UsageError, match="--worker-storage"):
+        follow(plan, settings | {"cluster": "ray"}, set())
+
+
+def test_simulate_needs_drives_where_the_plan_has_them(tmp_path: Path) -> None:
+    plan = make_plan(
+        tmp_path / "plan.json",
+        model="Llama-2-7B",
+        kv_dtype="float16",
+        worker_kv=GIB,
+        worker_storage=1000 * GIB,
+        batch_size=40,
+    )
+    arguments = ["simulate", "--plan", plan, "--workload", "400:8", "--tier1", "A10"]
+    arguments += ["--requests", 80]
+    done = call(*arguments, "--tier2", "r7a-4xlarge")
+    assert done.returncode == 2
+    assert "a machine with more storage" in done.stderr
+    done = call(*arguments, "--tier2", "L80as_v3")
+    assert done.returncode == 0, done.stderr
+    assert "drives: busy" in done.stdout
 
 
 def test_simulate_asks_for_machines(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ STATS = {
     *(
         "wire_prefill_bytes",
         "kv_bytes_peak",
+        "xcache_bytes_peak",
         "preemptions",
         "repeated_tokens",
         "prompt_tokens_shared",
@@ -70,6 +71,22 @@ def test_two_tiers_answer_every_example_as_one_tier_does(tmp_path: Path) -> None
     assert numbers["kv_bytes_peak"] > 0
 
 
+def test_an_x_cache_changes_no_answer_and_is_no_other_job(tmp_path: Path) -> None:
+    """The same output is gone on with, and the same lines come of it."""
+    plain, with_x, stats = tmp_path / "plain.jsonl", tmp_path / "x.jsonl", tmp_path / "stats.json"
+    run = ("run", "-m", "demo", "-i", EXAMPLES, "--tier2", "local:2", "--dtype", "float32")
+    x = ("--xcache", "0.5", "--xcache-memory", "64MiB", "--stats-json", stats)
+    assert glinthawk(*run, "-o", plain).returncode == 0
+    done = glinthawk(*run, "-o", with_x, *x)
+    assert done.returncode == 0, done.stderr
+    assert "x-cache peak" in done.stderr
+    assert results(with_x) == results(plain)
+    assert json.loads(stats.read_text())["xcache_bytes_peak"] > 0
+    again = glinthawk(*run, "-o", plain, *x)
+    assert again.returncode == 0, again.stderr
+    assert count_lines(plain) == count_lines(EXAMPLES)
+
+
 def test_a_bad_line_costs_nothing_but_itself(tmp_path: Path) -> None:
     bad = {
         "unknown field": line("unknown field", prompt="a", colour="red"),
@@ -106,6 +123,23 @@ def test_a_finished_job_resumes_to_nothing_and_a_grown_one_to_the_rest(tmp_path:
     assert len(results(output)) == 6
 
 
+def test_a_job_may_go_on_with_kv_elsewhere(tmp_path: Path) -> None:
+    """Where KV is attended changes no answer, so it is no other job."""
+    lines = [line(str(i), prompt=f"Number {i}", max_tokens=9, temperature=0) for i in range(6)]
+    source, output = write_lines(tmp_path / "in.jsonl", lines[:3]), tmp_path / "out.jsonl"
+    assert glinthawk(*run_arguments(source, output)).returncode == 0
+    write_lines(source, lines)
+    stats = tmp_path / "stats.json"
+    fetch = ("--kv-placement", "fetch", "--stats-json", stats)
+    done = glinthawk(*run_arguments(source, output, *fetch))
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(stats.read_text())
+    assert numbers["wire_decode_bytes_back"] > 10 * numbers["wire_decode_bytes_out"]
+    near = tmp_path / "near.jsonl"
+    assert glinthawk(*run_arguments(source, near)).returncode == 0
+    assert results(output) == results(near)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -117,6 +151,7 @@ def test_a_finished_job_resumes_to_nothing_and_a_grown_one_to_the_rest(tmp_path:
         (["-m", "demo", "--tier1-kv", "0"], "tier2"),
         (["-m", "demo", "--tier1-kv", "1KiB"], "KV memory"),
         (["-m", "demo", "--max-model-len", "100000"], "1024"),
+        (["-m", "demo", "--kv-placement", "fetch"], "tier2"),
     ],
 )
 def test_what_cannot_run_says_why_in_one_line(

@@ -13,6 +13,8 @@ BAD: list[tuple[str, Any]] = [
     ("dtype", ""),
     ("split_attention", "rows"),
     ("split_attention", "tokens"),
+    ("kv_placement", "far"),
+    ("kv_placement", "fetch"),
     ("kv_dtype", "float64"),
     ("device", "tpu"),
     ("load_format", "pickle"),
@@ -52,6 +54,28 @@ def test_an_unusable_setting_is_an_error_that_names_it(name: str, value: Any) ->
         EngineConfig(model="demo", **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"xcache": 1.0}, "less than 1"),
+        ({"xcache": -0.1}, "at least 0"),
+        ({"xcache": float("nan")}, "at least 0"),
+        ({"xcache": "half"}, "xcache must be"),
+        ({"xcache": 0.5, "tier2": ()}, "name some in tier2"),
+        ({"xcache": 0.5, "split_attention": "heads"}, "split_attention sequence"),
+        ({"xcache": 0.5, "split_attention": "tokens"}, "split_attention sequence"),
+        ({"xcache": 0.5, "tier2": (), "cluster": "cluster.toml"}, "leave xcache out"),
+        ({"xcache_memory": "1GiB"}, "give that a share"),
+        ({"xcache": 0.5, "xcache_memory": "much"}, "xcache_memory"),
+    ],
+)
+def test_an_x_cache_goes_with_whole_sequences_at_workers(
+    settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        EngineConfig(model="demo", **{"tier2": ("local:1",), **settings})
+
+
 def test_choices_are_listed_in_the_error() -> None:
     with pytest.raises(UsageError, match="auto, bfloat16, float16, float32"):
         EngineConfig(model="demo", dtype="int8")  # type: ignore[arg-type]
@@ -74,6 +98,21 @@ def test_tier_1_keeps_kv_by_itself_only_without_workers() -> None:
 def test_a_size_that_is_none_is_an_error() -> None:
     with pytest.raises(UsageError, match="write it like"):
         EngineConfig(model="demo", tier1_kv="much")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"split_attention": "heads"}, "split_attention sequence"),
+        ({"split_attention": "tokens"}, "split_attention sequence"),
+        ({"device": "cuda"}, "device cpu"),
+    ],
+)
+def test_fetched_kv_goes_with_whole_sequences_and_a_cpu(setting: dict[str, Any], says: str) -> None:
+    EngineConfig(model="demo", tier2=("local:2",), kv_placement="fetch")
+    EngineConfig(model="demo", cluster="cluster.toml", kv_placement="fetch", device="cpu")
+    with pytest.raises(UsageError, match=says):
+        EngineConfig(model="demo", tier2=("local:2",), kv_placement="fetch", **setting)
 
 
 def test_settings_have_names_and_cannot_be_changed() -> None:

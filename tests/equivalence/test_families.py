@@ -46,8 +46,9 @@ class Case:
         family: str,
         prompts: list[tuple[int, ...]] | None = None,
         device: Device = "cpu",
+        **settings: Any,
     ) -> None:
-        self.path = path = make_model(folder, family)
+        self.path = path = make_model(folder, family, **settings)
         with torch.inference_mode():
             self.loaded: LoadedModel = load_model(EngineConfig(model=str(path), device=device))
             self.prompts = prompts or self._prompts()

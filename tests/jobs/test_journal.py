@@ -2,16 +2,18 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from glinthawk.core.errors import JournalError, RequestError, UsageError
+from glinthawk.core.plan import Plan
 from glinthawk.jobs.finished import Finished
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.lines import Refusal
-from glinthawk.jobs.record import record_path
+from glinthawk.jobs.record import load_record, record_path
 from glinthawk.jobs.results import refusal_line
 from glinthawk.jobs.survey import survey_input
 from job_files import FINGERPRINT, results
@@ -52,6 +54,16 @@ def _answer(source: Path, output: Path, lines: Any, **options: Any) -> None:
 
 def _ids(output: Path) -> list[int]:
     return [int(result["id"].removeprefix("batch_req_")) for result in results(output)]
+
+
+def test_the_last_plan_is_kept_and_any_other_may_go_on(source: Path, output: Path) -> None:
+    plan = Plan(model="demo", kv_dtype="float32", batch_size=8, tier1_kv=0, worker_kv=1 << 30)
+    for number, one in enumerate((plan, replace(plan, batch_size=4, workers_per_slice=2), None)):
+        _answer(source, output, [number], plan=one)
+        kept = load_record(output)
+        assert kept is not None
+        assert kept.plan == (one and asdict(one))
+    assert _ids(output) == [0, 1, 2]
 
 
 def test_finished_lines_are_known_again(source: Path, output: Path) -> None:

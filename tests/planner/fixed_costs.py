@@ -23,7 +23,8 @@ def make_shape(num_layers: int = 4) -> ModelShape:
 
 @dataclass
 class FixedCosts:
-    """Every part takes its seconds, whatever its size; a row that attends takes ``row_s``."""
+    """Every part takes its seconds, whatever its size; a row that attends takes ``row_s``; drives
+    and what is made again take their seconds for each token."""
 
     shape: ModelShape
     link: Link = field(default_factory=lambda: Link(0.0, 1e12))
@@ -32,6 +33,10 @@ class FixedCosts:
     head_s: float = 0.0
     row_s: float = 0.0
     keep_s: float = 0.0
+    #: Of a token: read from drives, written there, made again on Tier 1.
+    read_s: float = 0.0
+    write_s: float = 0.0
+    again_s: float = 0.0
 
     def dense_s(self, rows: int, logits: int) -> float:
         return self.body_s + (self.head_s if logits else 0.0)
@@ -47,6 +52,12 @@ class FixedCosts:
 
     def store_s(self, tokens: int) -> float:
         return self.keep_s
+
+    def drive_s(self, rows: int, read_tokens: float, written_tokens: float) -> float:
+        return self.read_s * read_tokens + self.write_s * written_tokens
+
+    def rebuild_s(self, tokens: int) -> float:
+        return self.again_s * tokens
 
     def parcel_s(self, rows: int, prompt_tokens: int) -> float:
         return 0.0

@@ -33,6 +33,10 @@ class Simple:
     link: Link = FREE
     kv_dtype: str = "bfloat16"
     row_s: float = 0.1
+    #: Of a token: read from drives, written there, made again on Tier 1.
+    read_s: float = 0.0
+    write_s: float = 0.0
+    again_s: float = 0.0
 
     def dense_s(self, rows: int, logits: int) -> float:
         return max(10.0, rows - 90.0)
@@ -48,6 +52,12 @@ class Simple:
 
     def store_s(self, tokens: int) -> float:
         return 0.0
+
+    def drive_s(self, rows: int, read_tokens: float, written_tokens: float) -> float:
+        return self.read_s * read_tokens + self.write_s * written_tokens
+
+    def rebuild_s(self, tokens: int) -> float:
+        return self.again_s * tokens
 
     def parcel_s(self, rows: int, prompt_tokens: int) -> float:
         return 0.0

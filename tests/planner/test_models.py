@@ -1,6 +1,7 @@
 """Shapes of models: of well-known ones by name, of all others counted."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def test_windows_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["Llama-3.1-8B", "Qwen2.5-7B", "Mixtral-8x7B"])
 def test_a_known_shape_is_what_its_configuration_gives(name: str, tmp_path: Path) -> None:
     known = known_shape(name)
+    known = replace(known, layers=known.layers[:2])  # all are alike, and counting takes time
     one = known.attention[0]
     is_llama, is_moe = name.startswith("Llama"), name.startswith("Mixtral")
     config = {

@@ -1,18 +1,20 @@
 """The report stands alone, is well-formed and says what was found."""
 
+import doctest
 import re
 from collections import Counter
 from html.parser import HTMLParser
-from math import inf
 from xml.etree import ElementTree
 
 import pytest
 
+from glinthawk.planner import svg
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.models import known_shape
 from glinthawk.planner.report import render_report
 from glinthawk.planner.rigs import Offer, offered_rigs
 from glinthawk.planner.search import Found, Search
+from glinthawk.planner.svg import Axes, Point
 from glinthawk.planner.words import number
 from glinthawk.planner.workload import Workload
 
@@ -30,10 +32,7 @@ def found_and_page() -> tuple[Found, str]:
     )
     work = Workload.fixed(128, 32)
     search = Search("<8B & more>", work)
-    rigs = offered_rigs(shape, offer, ["bfloat16"], Counter())
-    with pytest.MonkeyPatch.context() as patch:  # all are simulated, however long that takes here
-        patch.setattr("glinthawk.planner.search._SECONDS", inf)
-        found = search.run(rigs, top=3)
+    found = search.run(offered_rigs(shape, offer, ["bfloat16"], Counter()), top=3)
     return found, render_report(found, search, work, "cost", "not measured: from the catalogue")
 
 
@@ -75,6 +74,23 @@ def test_every_plot_is_an_image_with_marks(found_and_page: tuple[Found, str]) ->
         assert tree.get("role") == "img"
         assert tree.get("aria-label")
         assert len(tree.findall(".//{*}title")) > 2
+
+
+def test_lines_of_a_grid_are_round() -> None:
+    assert doctest.testmod(svg, raise_on_error=True).attempted > 0
+    points = [Point(1, 0.31, "kind0", ""), Point(2, 1.17, "kind0", "")]
+    plot = svg.dots(Axes("", "", ""), points, ringed=2)
+    assert re.findall(r'class="end">([^<]*)<', plot) == ["0", "0.5", "1", "1.5"]
+    assert plot.count('class="ring"') == 1
+
+
+def test_a_legend_has_what_is_there(found_and_page: tuple[Found, str]) -> None:
+    found, page = found_and_page
+    legends = re.findall(r'<ul class="legend">(.*?)</ul>', page)
+    assert len(legends) == 2
+    for legend in legends:
+        assert found.best[0].estimate.binds in legend
+        assert "storage" not in legend
 
 
 def test_nothing_is_loaded(found_and_page: tuple[Found, str]) -> None:

@@ -75,6 +75,15 @@ def test_a_killed_worker_costs_no_answer_and_comes_back(
     assert sorted(undisturbed) == list(range(24))
 
 
+def test_a_worker_that_is_killed_while_its_kv_is_fetched_neither(
+    model: Path, undisturbed: dict[int, list[int]]
+) -> None:
+    with open_run(replace(config(model, "local:2"), kv_placement="fetch")) as run:
+        assert answer(run, kill_after=3) == undisturbed
+        while len(run.engine.scheduler.homes) < 2:
+            assert answer(run) == undisturbed
+
+
 def test_beside_kv_on_tier_1_neither(model: Path, undisturbed: dict[int, list[int]]) -> None:
     with open_run(config(model, "local:2", "100KiB")) as run:
         assert answer(run, kill_after=3) == undisturbed
@@ -150,6 +159,23 @@ def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(
         wake.join()
         assert again == undisturbed
         assert len(run.engine.scheduler.homes) == 2
+
+
+@pytest.mark.parametrize("tier1_kv", ["0", "100KiB"])
+def test_a_worker_takes_along_what_tier_1_keeps_of_its_sequences(
+    model: Path, tier1_kv: str
+) -> None:
+    """X of its sequences goes with it, and the home comes back with an empty X-cache."""
+    with open_run(config(model, "local:2")) as run:
+        undisturbed = answer(run)
+    settings = replace(config(model, "local:2", tier1_kv), xcache=0.5)
+    with open_run(settings) as run:
+        homes = run.engine.scheduler.homes
+        assert answer(run, kill_after=3) == undisturbed
+        while len(run.engine.scheduler.homes) < len(homes):
+            assert answer(run) == undisturbed
+        assert answer(run) == undisturbed
+        assert run.stats().xcache_bytes_peak > 0
 
 
 @pytest.mark.parametrize("split", ["heads", "tokens"])

@@ -14,20 +14,22 @@ from msgspec import inspect
 
 from cluster import pages_bytes
 from families import make_model
-from glinthawk.core.config import EngineConfig
+from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement
 from glinthawk.core.errors import UsageError, WireError, WorkerError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import run_on
-from glinthawk.tier1.homes import RemoteHome
 from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.splits import make_home
+from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.messages import (
     Attended,
     Fault,
+    Fetched,
     FromWorker,
     Opened,
     Stats,
@@ -91,10 +93,17 @@ def liar(loaded: LoadedModel, storm: list[list[list[bytes]]]) -> Iterator[Addres
                 thread.join()
 
 
-def generate(loaded: LoadedModel, address: Address, in_flight: int = 1) -> dict[int, list[int]]:
+def generate(
+    loaded: LoadedModel,
+    address: Address,
+    in_flight: int = 1,
+    placement: KvPlacement = "near",
+) -> dict[int, list[int]]:
     """Three answers by way of the worker."""
     spec = loaded.spec
-    home = RemoteHome(1, ClientChannel(address), spec, loaded.model.device)
+    pages = FetchedPages(spec.layers, "float32", 1) if placement == "fetch" else None
+    channels = [ClientChannel(address)]
+    home = make_home("sequence", 1, channels, spec, loaded.model.device, attention=pages)
     try:
         home.open("float32")
         home.await_open(60)
@@ -109,24 +118,28 @@ def generate(loaded: LoadedModel, address: Address, in_flight: int = 1) -> dict[
         home.close()
 
 
-def test_a_worker_that_does_not_lie_is_believed(loaded: LoadedModel) -> None:
+@pytest.mark.parametrize("placement", ["near", "fetch"])
+def test_a_worker_that_does_not_lie_is_believed(
+    loaded: LoadedModel, placement: KvPlacement
+) -> None:
     with liar(loaded, []) as address:
-        answers = generate(loaded, address)
+        answers = generate(loaded, address, placement=placement)
     assert [len(output) for output in answers.values()] == [_NEW] * _ROWS
 
 
 @settings(QUIET, max_examples=150)
-@given(storm=_STORM)
-@example(storm=[[], [], [[encode(Attended(0, 2**40, 1)), bytes(256)]]])
-@example(storm=[[], [[encode(Attended(0, 0, 1)), bytes(256)]]])
-@example(storm=[[], [], [[encode(Stored(1))]]])
-@example(storm=[[[encode(Opened(5, 32, 2**62))]]])
+@given(storm=_STORM, placement=st.sampled_from(["near", "fetch"]))
+@example(storm=[[], [], [[encode(Attended(0, 2**40, 1)), bytes(256)]]], placement="near")
+@example(storm=[[], [[encode(Attended(0, 0, 1)), bytes(256)]]], placement="near")
+@example(storm=[[], [], [[encode(Stored(1))]]], placement="near")
+@example(storm=[[[encode(Opened(5, 32, 2**62, 5))]]], placement="near")
+@example(storm=[[], [], [[encode(Fetched(1, 0, 1)), bytes(256), bytes(12)]]], placement="fetch")
 def test_no_answer_raises_anything_but_an_error_with_a_next_step(
-    loaded: LoadedModel, storm: list[list[list[bytes]]]
+    loaded: LoadedModel, storm: list[list[list[bytes]]], placement: KvPlacement
 ) -> None:
     with liar(loaded, storm) as address:
         try:
-            answers = generate(loaded, address, in_flight=2)
+            answers = generate(loaded, address, 2, placement)
         except (WorkerError, UsageError):  # usage: of a worker that claims to have no room
             return
     assert sorted(answers) == [0, 1, 2]
@@ -144,9 +157,10 @@ _LIES: dict[str, tuple[int, list[bytes], str]] = {
     "two outputs": (2, [encode(Attended(1, 0, 1)), *[bytes(_ROWS * 256)] * 2], "wrong size"),
     "a step without prompts as stored": (2, [encode(Stored(1))], "asked"),
     "a time below zero": (2, [encode(Attended(1, 0, -1)), bytes(_ROWS * 256)], "not a message"),
-    "other pages": (0, [encode(Opened(64, 16, 1))], "pages of 16 tokens"),
-    "no pages": (0, [encode(Opened(0, 32, 1))], "not a message"),
+    "other pages": (0, [encode(Opened(64, 16, 1, 64))], "pages of 16 tokens"),
+    "no pages": (0, [encode(Opened(0, 32, 1, 1))], "not a message"),
     "stats beyond belief": (0, [encode(Stats(float("nan"), 5))], "not a message"),
+    "pages in place of an output": (2, [encode(Fetched(1, 0, 1)), bytes(9), bytes(4)], "asked"),
     "stats that nobody wants": (0, [encode(Stats(1.0, 5))], "unexpected"),
     "garbage": (2, [b"garbage"], "not a message"),
     "no header": (2, [b""], "not a message"),
@@ -159,6 +173,67 @@ def test_a_lie_is_an_error_that_says_why(loaded: LoadedModel, kind: str) -> None
     storm: list[list[list[bytes]]] = [*([] for _ in range(when)), [lie]]
     with liar(loaded, storm) as address, pytest.raises(WireError, match=reason):
         generate(loaded, address)
+
+
+#: Of a page of the model's KV in one layer, on which each of the three rows' sequences fits.
+_UNIT = PAGE_TOKENS * 2 * 2 * 16 * 4
+
+
+def _places(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(4, "little", signed=True) for number in numbers)
+
+
+#: The same for Fetched.
+_PAGE_LIES: dict[str, tuple[int, list[bytes], str]] = {
+    "an output in place of pages": (2, [encode(Attended(1, 0, 1)), bytes(768)], "asked"),
+    "a layer that is not there": (2, [encode(Fetched(1, 99, 1)), bytes(3), bytes(3)], "asked"),
+    "another layer": (2, [encode(Fetched(1, 1, 1)), bytes(3 * _UNIT), _places(0, 1, 2)], "asked"),
+    "pages for prompts": (1, [encode(Fetched(0, 0, 1)), bytes(_UNIT), _places(0)], "asked"),
+    "no frames": (2, [encode(Fetched(1, 0, 1))], "0 frames"),
+    "no places": (2, [encode(Fetched(1, 0, 1)), bytes(3 * _UNIT)], "1 frames"),
+    "empty frames": (2, [encode(Fetched(1, 0, 1)), b"", b""], "0 bytes of places"),
+    "a place too few": (
+        2,
+        [encode(Fetched(1, 0, 1)), bytes(3 * _UNIT), _places(0, 1)],
+        "8 bytes of places",
+    ),
+    "a page too few": (
+        2,
+        [encode(Fetched(1, 0, 1)), bytes(2 * _UNIT), _places(0, 1, 2)],
+        "bytes of pages",
+    ),
+    "a byte too many": (
+        2,
+        [encode(Fetched(1, 0, 1)), bytes(3 * _UNIT + 1), _places(0, 1, 2)],
+        "bytes of pages",
+    ),
+    "a place below zero": (
+        2,
+        [encode(Fetched(1, 0, 1)), bytes(3 * _UNIT), _places(0, -1, 2)],
+        "page -1",
+    ),
+    "no place but those": (2, [encode(Fetched(1, 0, 1)), b"", _places(-1, -1, -1)], "pages"),
+    "a place beyond all": (
+        2,
+        [encode(Fetched(1, 0, 1)), bytes(3 * _UNIT), _places(0, 1, 2**31 - 1)],
+        "bytes of pages",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(_PAGE_LIES))
+def test_a_lie_about_pages_is_an_error_that_says_why(loaded: LoadedModel, kind: str) -> None:
+    when, lie, reason = _PAGE_LIES[kind]
+    storm: list[list[list[bytes]]] = [*([] for _ in range(when)), [lie]]
+    with liar(loaded, storm) as address, pytest.raises(WireError, match=reason) as caught:
+        generate(loaded, address, placement="fetch")
+    assert caught.value.home == 1
+
+
+def test_pages_that_come_twice_are_an_error(loaded: LoadedModel) -> None:
+    lie = [encode(Fetched(1, 0, 1)), bytes(3 * _UNIT), _places(0, 1, 2)]
+    with liar(loaded, [[], [], [lie, lie]]) as address, pytest.raises(WireError, match="asked"):
+        generate(loaded, address, placement="fetch")
 
 
 def test_an_answer_that_comes_twice_is_an_error(loaded: LoadedModel) -> None:

@@ -20,10 +20,17 @@ class Dealing(RuleBasedStateMachine):
         counts=st.lists(st.integers(1, 6), min_size=1, max_size=4),
         page_tokens=st.integers(1, 4),
         stripe_pages=st.integers(1, 3),
+        last_share=st.none() | st.sampled_from([0.1, 0.5, 0.75]),
     )
-    def begin(self, counts: list[int], page_tokens: int, stripe_pages: int) -> None:
+    def begin(
+        self, counts: list[int], page_tokens: int, stripe_pages: int, last_share: float | None
+    ) -> None:
         self.page_tokens = page_tokens
-        self.stripes = Stripes(counts, page_tokens, stripe_pages)
+        shares = last_share and [
+            *((1 - last_share) / (len(counts) - 1) for _ in counts[1:]),
+            last_share,
+        ]
+        self.stripes = Stripes(counts, page_tokens, stripe_pages, shares or None)
         self.whole = Pages(sum(counts), page_tokens)
         self.lengths: dict[int, int] = {}
 
@@ -82,6 +89,32 @@ def test_workers_fill_by_the_memory_that_they_have(counts: list[int], stripe_pag
     for full, other in permutations(stripes._pages, 2):  # a stripe ahead at most
         even = full.num_pages * other.num_used / other.num_pages
         assert full.num_used <= even + stripe_pages + 1e-6
+
+
+@given(st.floats(0.01, 0.99), st.integers(0, 10**6), st.integers(1, 60))
+def test_each_has_its_share_of_a_sequence(alpha: float, sequence: int, num_pages: int) -> None:
+    stripes = Stripes([100, 100], 1, 1, [1 - alpha, alpha])
+    for length in range(1, num_pages + 1):  # grown or given at once
+        assert stripes.grow(sequence, length)
+        assert abs(stripes.count(sequence, 1, length) - alpha * length) < 1 + 1e-6
+    at_once = Stripes([100, 100], 1, 1, [1 - alpha, alpha])
+    assert at_once.grow(sequence, num_pages)
+    assert at_once._owners == stripes._owners
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.25, 0.5, 0.8])
+@pytest.mark.parametrize("num_pages", [1, 2, 3])
+def test_short_sequences_together_have_their_share_too(alpha: float, num_pages: int) -> None:
+    stripes = Stripes([1000, 1000], 1, 1, [1 - alpha, alpha])
+    assert all(stripes.grow(sequence, num_pages) for sequence in range(200))
+    assert abs(stripes.pages(1).num_used - 200 * num_pages * alpha) <= 5
+
+
+def test_who_is_full_lets_the_other_go_on() -> None:
+    stripes = Stripes([10, 2], 1, 1, [0.2, 0.8])
+    assert stripes.grow(0, 12)
+    assert [stripes.count(0, part, 12) for part in range(2)] == [10, 2]
+    assert not stripes.grow(0, 13)
 
 
 def test_parts_of_pages_are_not_shared() -> None:

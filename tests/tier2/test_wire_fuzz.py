@@ -33,6 +33,7 @@ from glinthawk.wire.messages import (
     Begin,
     Bye,
     Fault,
+    Fetch,
     FromTier1,
     FromWorker,
     Open,
@@ -189,7 +190,8 @@ def plausible_steps(draw: st.DrawFn) -> list[tuple[Any, list[bytes]]]:
     steps: list[tuple[Any, list[bytes]]] = [(begin, [])]
     for layer in draw(st.lists(st.integers(0, len(LAYERS) - 1), max_size=3)):
         q, k, v = (bytes(rows[0] * size) for size in _ROW_BYTES)
-        steps.append((Attend(begin.step, layer), [q, k, v]))
+        attend = (Attend(begin.step, layer), [q, k, v])
+        steps.append(draw(st.sampled_from([attend, (Fetch(begin.step, layer), [k, v])])))
         steps.append((Store(begin.step, layer), [bytes(rows[1] * size) for size in _ROW_BYTES[1:]]))
     end = draw(st.sampled_from([Abandon(begin.step), Release(begin.extends.sequences), None]))
     return [*steps, (end, [])] if end is not None else steps

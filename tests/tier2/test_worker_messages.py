@@ -23,6 +23,7 @@ from glinthawk.wire.messages import (
     Begin,
     Bye,
     Fault,
+    Fetch,
     FromTier1,
     Open,
     Opened,
@@ -74,7 +75,7 @@ def talk() -> Talk:
 @pytest.mark.parametrize("dtype", list(DTYPES))
 def test_a_session_from_open_to_bye(dtype: str) -> None:
     talk = Talk(LAYERS, pages=16, dtype=dtype)
-    assert talk.open() == Opened(16, PAGE_TOKENS, torch.get_num_threads())
+    assert talk.open() == Opened(16, PAGE_TOKENS, torch.get_num_threads(), 16)
     assert talk.prefill(0, 7, 5, seed=20) == (Stored(0), ())
     _assert_decodes(talk, step=1)
     answer = talk.say(Ask())
@@ -280,6 +281,7 @@ def test_a_sequence_among_decodes_and_prompts_of_one_step_is_a_fault(talk: Talk)
 BEFORE_OPEN: list[FromTier1] = [
     Begin(0, NONE, _spans((1, 0, 1))),
     Attend(0, 0),
+    Fetch(0, 0),
     Store(0, 0),
     Release([1]),
     Abandon(0),
@@ -418,6 +420,7 @@ SIZES = st.sampled_from([0, 1, 48, 64, 96, 128, 144, 192, 256, 384])
 MESSAGES = st.one_of(
     st.builds(Begin, SMALL, SPANS, SPANS),
     st.builds(Attend, SMALL, SMALL),
+    st.builds(Fetch, SMALL, SMALL),
     st.builds(Store, SMALL, SMALL),
     st.builds(Release, COLUMN),
     st.builds(Abandon, SMALL),

@@ -19,6 +19,8 @@ from glinthawk.wire.messages import (
     Attend,
     Attended,
     Begin,
+    Fetch,
+    Fetched,
     FromTier1,
     FromWorker,
     Open,
@@ -153,7 +155,14 @@ def test_the_two_sides_share_no_message() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [Attend(2**31, 127), Store(2**31, 127), Attended(2**31, 127, 999_999)]
+    "message",
+    [
+        Attend(2**31, 127),
+        Attended(2**31, 127, 999_999),
+        Fetch(2**31, 127),
+        Fetched(2**31, 127, 999_999),
+        Store(2**31, 127),
+    ],
 )
 def test_a_layers_header_is_a_few_bytes(message: Any) -> None:
     assert len(encode(message)) <= 24
@@ -209,6 +218,7 @@ def test_every_list_is_claimed() -> None:
     "fields",
     [
         ["attended", 1, 0, -1],
+        ["fetched", 1, 0, -1],
         ["opened", 0, 32, 1],
         ["opened", 5, 0, 1],
         ["opened", 2**31, 32, 1],

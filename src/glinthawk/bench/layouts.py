@@ -9,6 +9,7 @@ import torch
 
 from glinthawk.bench.relay import Relay, slow_link
 from glinthawk.core.config import PAGE_TOKENS
+from glinthawk.core.drives import Drive
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.runtime.opening import load_identity
 from glinthawk.runtime.processes import local_workers
@@ -52,11 +53,13 @@ def kv_bytes(layers: Sequence[AttentionLayer], sequences: int, context: int, kv_
 
 
 @contextmanager
-def worker_on(cores: list[int], num_bytes: int, threads: int = 1) -> Iterator[Address]:
+def worker_on(
+    cores: list[int], num_bytes: int, threads: int = 1, drives: Sequence[Drive] = ()
+) -> Iterator[Address]:
     """A worker with so many threads on ``cores``."""
     with ExitStack() as stack:
         with on_cores(cores):  # a process starts where its parent runs
-            workers = stack.enter_context(local_workers(1, num_bytes, threads))
+            workers = stack.enter_context(local_workers(1, num_bytes, threads, drives))
         yield workers.addresses[0]
 
 
@@ -68,11 +71,11 @@ def worker_at(address: Address) -> Iterator[Address]:
 
 @contextmanager
 def far_worker_on(
-    cores: list[int], num_bytes: int, delay_s: float = 0.0
+    cores: list[int], num_bytes: int, delay_s: float = 0.0, drives: Sequence[Drive] = ()
 ) -> Iterator[tuple[Address, Relay]]:
     """A worker on ``cores`` at the end of a link of ``delay_s`` each way, which may change."""
     with ExitStack() as stack:
-        near = stack.enter_context(worker_on(cores, num_bytes))
+        near = stack.enter_context(worker_on(cores, num_bytes, drives=drives))
         with on_cores(cores):
             socket = Path(near.endpoint.removeprefix("ipc://"))
             relay = stack.enter_context(slow_link(socket, delay_s))

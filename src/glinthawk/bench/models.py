@@ -19,7 +19,21 @@ _LLAMA = {
     "eos_token_id": 2,
 }
 
-#: S is tiny, M is small; L is Llama-3.2-1B.
+_OPT = {
+    "model_type": "opt",
+    "architectures": ["OPTForCausalLM"],
+    "max_position_embeddings": 8192,
+    "dtype": "bfloat16",
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "vocab_size": 32_000,
+    "num_hidden_layers": 12,
+    "do_layer_norm_before": True,
+}
+
+#: S is tiny, M is small; L is Llama-3.2-1B. O and P have a KV head for each query head: O is
+#: OPT-125M but for its positions and vocabulary, P has a third of its width.
 SHAPES: dict[str, dict[str, Any]] = {
     "S": {
         **_LLAMA,
@@ -49,6 +63,20 @@ SHAPES: dict[str, dict[str, Any]] = {
         "intermediate_size": 8192,
         "vocab_size": 128_256,
         "tie_word_embeddings": True,
+    },
+    "O": {
+        **_OPT,
+        "hidden_size": 768,
+        "word_embed_proj_dim": 768,
+        "num_attention_heads": 12,
+        "ffn_dim": 3072,
+    },
+    "P": {
+        **_OPT,
+        "hidden_size": 256,
+        "word_embed_proj_dim": 256,
+        "num_attention_heads": 4,
+        "ffn_dim": 1024,
     },
 }
 

@@ -1,10 +1,12 @@
-"""A longer link: a process that passes bytes on between two Unix sockets, each some time later."""
+"""A longer, or a narrower, link: a process that passes bytes on between two Unix sockets, each some
+time later, and no more than so many a second."""
 
 import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 
 __all__ = ["Relay", "slow_link"]
@@ -23,8 +25,15 @@ class Relay:
 
     def set_delay(self, delay_s: float) -> None:
         """What is sent from now on is ``delay_s`` away, in each direction."""
+        self._order("delay_s", delay_s)
+
+    def set_speed(self, bytes_per_s: float) -> None:
+        """From now on so many bytes pass in a second, in each direction."""
+        self._order("bytes_per_s", bytes_per_s)
+
+    def _order(self, what: str, value: float) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(f"{delay_s}\n")
+        self._process.stdin.write(f"{what} {value}\n")
         self._process.stdin.flush()
         if not self._process.stdout.readline():
             raise RuntimeError("the relay between the tiers has ended")
@@ -62,6 +71,7 @@ class _Link:
 
     def __init__(self, target: Path) -> None:
         self.delay_s = 0.0
+        self.bytes_per_s = inf
         self._target = target
 
     async def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,7 +83,7 @@ class _Link:
         """Pass on what is read, each piece when its time has come; reading never waits for that."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        writing = asyncio.create_task(_write(pieces, writer))
+        writing = asyncio.create_task(self._write(pieces, writer))
         with suppress(ConnectionError):
             while piece := await reader.read(_CHUNK):
                 pieces.put_nowait((loop.time() + self.delay_s, piece))
@@ -82,17 +92,17 @@ class _Link:
             await writing
         writer.close()
 
-
-async def _write(
-    pieces: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter
-) -> None:
-    loop = asyncio.get_running_loop()
-    piece = b"first"
-    while piece:
-        due, piece = await pieces.get()
-        await asyncio.sleep(due - loop.time())
-        writer.write(piece)
-        await writer.drain()
+    async def _write(
+        self, pieces: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.StreamWriter
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        piece, free_at = b"first", 0.0
+        while piece:
+            due, piece = await pieces.get()
+            free_at = max(free_at, due) + len(piece) / self.bytes_per_s
+            await asyncio.sleep(free_at - loop.time())
+            writer.write(piece)
+            await writer.drain()
 
 
 async def _reach(target: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -104,7 +114,7 @@ async def _reach(target: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 
 
 async def _relay(path: str, target: str) -> None:
-    """Serve until standard input ends; each line there is a new delay, and answered by a line."""
+    """Serve until standard input ends; each line there is an order, and answered by a line."""
     link = _Link(Path(target))
     await asyncio.start_unix_server(link.connect, path, limit=_CHUNK)
     orders = asyncio.StreamReader()
@@ -112,7 +122,8 @@ async def _relay(path: str, target: str) -> None:
         lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
     )
     while line := await orders.readline():
-        link.delay_s = float(line)
+        what, value = line.decode().split()
+        setattr(link, what, float(value))
         sys.stdout.write("\n")
         sys.stdout.flush()
 

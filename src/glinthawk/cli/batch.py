@@ -8,6 +8,7 @@ from rich.console import Console
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError
+from glinthawk.core.plan import Plan
 from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.core.units import format_size
 from glinthawk.jobs.job import Job
@@ -35,14 +36,16 @@ def answer_file(
     trace_file: Path | None,
     restart: bool,
     quiet: bool,
+    plan: Plan | None = None,
 ) -> int:
-    """Answer ``source`` in ``output``; returns the exit status."""
+    """Answer ``source`` in ``output``; returns the exit status. ``plan`` is stored with the job, if
+    ``config`` follows one."""
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     if quiet:
         _hush_libraries()
     fingerprint = {"model": identify_model(config.model)}
     fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
-    with Journal.open(source, output, fingerprint, restart=restart) as journal:
+    with Journal.open(source, output, fingerprint, plan=plan, restart=restart) as journal:
         if journal.num_done == journal.survey.num_requests > 0:
             console.print(f"every line has its result already: {output}")
             return 1 if journal.num_failed else 0
@@ -144,6 +147,8 @@ def _report(stats: RunStats, console: Console) -> None:
             f"common prefixes: {stats.prompt_tokens_shared} of {stats.prompt_tokens} prompt tokens "
             "were not computed again"
         )
+    if stats.xcache_bytes_peak:
+        console.print(f"x-cache peak {format_size(stats.xcache_bytes_peak)}")
     console.print(f"tier 1: busy {stats.tier1_busy:.0%}")
     for number, busy in enumerate(stats.tier2_busy, start=1):
         console.print(f"tier 2, worker {number}: busy {busy:.0%}")

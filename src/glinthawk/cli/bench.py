@@ -1,10 +1,21 @@
 """``glinthawk bench``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["attention", "bench", "dense", "job", "latency", "prediction", "simulation", "tiers"]
+__all__ = [
+    "attention",
+    "bench",
+    "dense",
+    "job",
+    "latency",
+    "prediction",
+    "simulation",
+    "storage",
+    "tiers",
+]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 
@@ -55,6 +66,19 @@ def job(
     from glinthawk.bench.job import run
 
     run(typer.echo, quick=quick, requests=requests)
+
+
+@bench.command()
+def storage(
+    quick: _Quick = False,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="A folder on the drive to measure, with 3 GiB free.")
+    ] = Path(),
+) -> None:
+    """Attention near storage against the drive's own speed, and against fetching KV."""
+    from glinthawk.bench.storage import run
+
+    run(typer.echo, folder.resolve(), quick=quick)
 
 
 @bench.command()

@@ -4,11 +4,11 @@ from rich.console import Console
 from rich.table import Table
 
 from glinthawk.planner.search import Candidate, Found, Rank
-from glinthawk.planner.words import dollars, layout_of
+from glinthawk.planner.words import dollars, kv_of, layout_of
 
 __all__ = ["show"]
 
-_WIDTH = 110
+_WIDTH = 150
 
 
 def show(found: Found, rank: Rank, source: str) -> None:
@@ -47,7 +47,7 @@ def _cells(one: Candidate) -> list[str]:
         layout_of(plan),
         str(plan.batch_size),
         str(plan.batches_in_flight),
-        plan.kv_dtype + (" (both)" if plan.tier1_kv and plan.worker_kv else ""),
+        kv_of(plan),
         f"{one.estimate.tokens_per_s:,.0f}",
         f"{one.tokens_per_s:,.0f}" if one.steady else "-",
         dollars(one.dollars_per_hour),

@@ -63,6 +63,9 @@ def plan(
     memory: Annotated[str, typer.Option(help="With --profile: memory for all KV.")] = str(
         _DEFAULT.worker_kv
     ),
+    storage: Annotated[
+        str, typer.Option(help="With --profile: drives of the worker for KV, like 2TiB.")
+    ] = "0",
     dtype: Annotated[str, typer.Option(help="Type of weights; auto: the model's.")] = "auto",
     kv_dtype: Annotated[
         list[str] | None,
@@ -100,13 +103,23 @@ def plan(
         link = profile_link(measured, latency, bandwidth)
         rank = rank or "speed"
         rigs = measured_rigs(
-            shape, measured, parse_size(memory), resolve_kv_dtypes(kv, shape.dtype), link
+            shape,
+            measured,
+            parse_size(memory),
+            resolve_kv_dtypes(kv, shape.dtype),
+            link,
+            parse_size(storage),
         )
         source = (
             f"measured on {measured.machine}, {measured.date}: Tier 1 on "
             f"{measured.tier1_threads} cores, a worker on {measured.worker_threads or 'others'}"
         )
     else:
+        if parse_size(storage):
+            raise UsageError(
+                "--storage goes with --profile; a machine of the catalogue has drives if it says "
+                "storage and storage_reads (--catalogue FILE for yours)"
+            )
         offer = Offer(
             tier1=find_machines(tier1 or _no_machine(), catalogue, bandwidth),
             tier2=find_machines(tier2 or [], catalogue, bandwidth),

@@ -8,6 +8,7 @@ from glinthawk.core.cluster import Cluster
 from glinthawk.core.config import RAY
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
+from glinthawk.core.units import format_size
 from glinthawk.planner.models import same_model
 from glinthawk.runtime.processes import parse_tier2
 
@@ -30,7 +31,13 @@ def follow(plan: Plan, settings: Mapping[str, Any], given: Set[str]) -> dict[str
     planned: dict[str, Any] = {name: getattr(plan, name) for name in _TAKEN}
     if not plan.worker_kv:
         del planned["worker_kv"]
+    if plan.xcache:
+        planned["xcache"] = plan.xcache
+    if plan.kv_placement != "near":
+        planned["kv_placement"] = plan.kv_placement
     planned |= _places(plan, settings["cluster"], settings["tier2"])
+    if plan.worker_storage and "worker_storage" not in given:
+        _check_storage(plan, settings["cluster"], planned.get("tier2", settings["tier2"]))
     return {name: value for name, value in planned.items() if name not in given}
 
 
@@ -49,6 +56,17 @@ def _places(plan: Plan, cluster: str | None, tier2: Sequence[str]) -> dict[str, 
     if tier2 or not plan.workers_per_slice:
         return {}
     return {"tier2": (f"local:{plan.workers_per_slice}",)}
+
+
+def _check_storage(plan: Plan, cluster: str | None, tier2: Sequence[str]) -> None:
+    """A plan has sizes and no folders, so workers that this run starts must be told theirs; others
+    have been told when they were started, or in the cluster file."""
+    if cluster == RAY or (cluster is None and parse_tier2(tier2)[0]):
+        size = format_size(plan.worker_storage).replace(" ", "")
+        raise UsageError(
+            f"the plan keeps {size} of KV on each worker's drives: name a folder on each drive "
+            f"with --worker-storage DIR:SIZE (sizes together {size}), or plan without drives"
+        )
 
 
 def _check_cluster(plan: Plan, path: Path) -> None:

@@ -11,6 +11,7 @@ from glinthawk.core.config import (
     Dtype,
     EngineConfig,
     KvDtype,
+    KvPlacement,
     LoadFormat,
     SplitAttention,
 )
@@ -70,6 +71,13 @@ def run(
     worker_kv: Annotated[str, typer.Option(help="KV cache of each worker started here.")] = str(
         _DEFAULT.worker_kv
     ),
+    worker_storage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="DIR:SIZE on a drive for KV that --worker-kv does not hold, for each worker "
+            "started here (repeatable, one for each drive)."
+        ),
+    ] = None,
     split_attention: Annotated[
         SplitAttention,
         typer.Option(
@@ -77,6 +85,28 @@ def run(
             "tokens, so that one sequence may outgrow every worker."
         ),
     ] = _DEFAULT.split_attention,
+    kv_placement: Annotated[
+        KvPlacement,
+        typer.Option(
+            help="Where workers' KV is attended: near, at the workers; fetch, the baseline to "
+            "compare with: it is read over the link in every step and attended on Tier 1."
+        ),
+    ] = _DEFAULT.kv_placement,
+    xcache: Annotated[
+        float,
+        typer.Option(
+            metavar="ALPHA",
+            help="Of this share of every sequence, 0 to below 1, Tier 1 keeps the inputs of "
+            "attention in place of K and V and rebuilds those, so that workers hold and read so "
+            "much less. Pays where every query head has a KV head of its own.",
+        ),
+    ] = _DEFAULT.xcache,
+    xcache_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Most memory of --xcache, for all workers. Default: as much as goes with their KV."
+        ),
+    ] = None,
     kv_dtype: Annotated[
         KvDtype, typer.Option(help="Type of the KV cache; auto: as --dtype.")
     ] = _DEFAULT.kv_dtype,
@@ -149,7 +179,11 @@ def run(
         tier2=tuple(tier2 or ()),
         tier1_kv=tier1_kv,
         worker_kv=worker_kv,
+        worker_storage=tuple(worker_storage or ()),
         split_attention=split_attention,
+        kv_placement=kv_placement,
+        xcache=xcache,
+        xcache_memory=xcache_memory,
         kv_dtype=kv_dtype,
         dtype=dtype,
         device=device,
@@ -167,10 +201,11 @@ def run(
         wait_for_workers=wait_for_workers,
         worker_timeout=worker_timeout,
     )
-    if plan is not None:
+    laid = Plan.load(plan) if plan is not None else None
+    if laid is not None:
         from glinthawk.cli.planned import follow
 
-        settings |= follow(Plan.load(plan), settings, _given(context))
+        settings |= follow(laid, settings, _given(context))
     from glinthawk.cli.batch import answer_file
 
     raise typer.Exit(
@@ -182,6 +217,7 @@ def run(
             trace_file=trace,
             restart=restart,
             quiet=quiet,
+            plan=laid,
         )
     )
 

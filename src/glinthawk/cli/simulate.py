@@ -20,6 +20,7 @@ from glinthawk.cli.machines import (
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
+from glinthawk.core.units import format_size
 from glinthawk.planner.costs import Link, SliceCosts
 from glinthawk.planner.measured import Measured
 from glinthawk.planner.models import shape_of
@@ -101,6 +102,11 @@ def _enough(plan: Plan) -> int:
 
 def _measured(plan: Plan, shape: ModelShape, profile: Profile, link: Link) -> Sequence[SliceCosts]:
     num_layers = len(shape.layers)
+    if plan.worker_storage and profile.storage_bytes_per_s is None:
+        raise UsageError(
+            "the plan keeps KV on drives, of which the profile has none: measure it with "
+            "`glinthawk profile --storage DIR`"
+        )
     return [
         Measured(profile, part, num_layers, plan.kv_dtype, link) for part in shape.cut(plan.slices)
     ]
@@ -121,6 +127,12 @@ def _computed(
         )
     (near,) = find_machines([tier1], catalogue, bandwidth)
     (far,) = find_machines([tier2], catalogue, bandwidth) if tier2 else (None,)
+    if plan.worker_storage and (far is None or far.storage < plan.worker_storage):
+        raise UsageError(
+            f"the plan keeps {format_size(plan.worker_storage)} of KV on each worker's drives, "
+            f"{tier2} has {format_size(far.storage if far else 0)}: give --tier2 a machine with "
+            "more storage, or make the plan anew"
+        )
     link = Link(latency_seconds(latency), near.network)
     return roofline_slices(shape, plan.slices, near, far, link, plan.kv_dtype)
 
@@ -153,6 +165,7 @@ def _report(outcome: Outcome, count: int) -> None:
     for name, shares in (
         ("tier 1", outcome.tier1_busy),
         ("tier 2", outcome.tier2_busy),
+        ("drives", outcome.drives_busy),
         ("links", outcome.link_busy),
     ):
         if any(shares):

@@ -24,6 +24,13 @@ __all__ = ["worker"]
 def worker(
     listen: Listen = "tcp://127.0.0.1:7001",
     kv: Annotated[str, typer.Option(help="Memory for the KV cache, like 4GiB.")] = "4GiB",
+    storage: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="DIR:SIZE on a drive for KV that --kv does not hold (repeatable, one for each "
+            "drive); attention is computed as it streams by."
+        ),
+    ] = None,
     device: Annotated[
         Device,
         typer.Option(help="Where the KV cache lies and attention runs; auto: a GPU if any."),
@@ -38,24 +45,31 @@ def worker(
     """Serve as a Tier-2 worker: hold KV cache, compute attention over it."""
     import torch
 
+    from glinthawk.core.drives import parse_drives
     from glinthawk.core.units import format_size, parse_size
     from glinthawk.tier2.device import describe, pick_device
+    from glinthawk.tier2.page_files import PageFiles
     from glinthawk.tier2.server import largest_frame, serve
 
-    num_bytes = parse_size(kv)
+    num_bytes, drives = parse_size(kv), parse_drives(storage or ())
+    num_bytes_in_all = num_bytes + sum(drive.num_bytes for drive in drives)
     place = pick_device(device)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with listen_on(
-        listen,
-        allow,
-        identity,
-        password_file,
-        largest_frame=largest_frame(num_bytes),
-        lifeline=lifeline,
-        quiet=quiet,
-    ) as channel:
+    with (
+        PageFiles(drives) as files,
+        listen_on(
+            listen,
+            allow,
+            identity,
+            password_file,
+            largest_frame=largest_frame(num_bytes_in_all),
+            lifeline=lifeline,
+            quiet=quiet,
+        ) as channel,
+    ):
         if not quiet:
-            typer.echo(f"KV cache {format_size(num_bytes)}, {describe(place)}")
+            more = f" and {format_size(num_bytes_in_all - num_bytes)} on drives" if drives else ""
+            typer.echo(f"KV cache {format_size(num_bytes)}{more}, {describe(place)}")
         with suppress(KeyboardInterrupt):
-            serve(channel, num_bytes, place, lifeline=0 if lifeline else None)
+            serve(channel, num_bytes, place, files=files, lifeline=0 if lifeline else None)

@@ -25,6 +25,7 @@ class NodePlan:
     layers: str | None = None
     tier1_kv: str | int | None = None
     worker_kv: str | int | None = None
+    worker_storage: tuple[str, ...] | None = None
     device: str | None = None
 
 

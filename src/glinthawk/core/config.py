@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 
@@ -17,6 +18,7 @@ __all__ = [
     "Dtype",
     "EngineConfig",
     "KvDtype",
+    "KvPlacement",
     "LoadFormat",
     "SplitAttention",
 ]
@@ -41,6 +43,7 @@ Device = Literal["auto", "cpu", "cuda"]
 LoadFormat = Literal["auto", "dummy"]
 Dense = Literal["auto", "plain"]
 SplitAttention = Literal["sequence", "heads", "tokens"]
+KvPlacement = Literal["near", "fetch"]
 
 _CHOICES = {
     "kv_dtype": KvDtype,
@@ -49,6 +52,7 @@ _CHOICES = {
     "load_format": LoadFormat,
     "dense": Dense,
     "split_attention": SplitAttention,
+    "kv_placement": KvPlacement,
 }
 
 
@@ -62,9 +66,18 @@ class EngineConfig:
     #: KV cache on Tier 1 itself; None is 2 GiB without workers and 0 beside workers.
     tier1_kv: int | str | None = None
     worker_kv: int | str = "4GiB"
+    #: ``DIR:SIZE`` on each drive that every worker started here keeps KV on when memory is full.
+    worker_storage: tuple[str, ...] = ()
     #: Each worker keeps whole sequences (``sequence``), some KV heads of all sequences (``heads``),
     #: or some of their tokens, so that one sequence may outgrow every worker (``tokens``).
     split_attention: SplitAttention = "sequence"
+    #: Where the workers' KV is attended: there (``near``), or, the baseline to compare with, on
+    #: Tier 1, which reads it over the link in every step (``fetch``).
+    kv_placement: KvPlacement = "near"
+    #: Of this share of every sequence, Tier 1 keeps the inputs of attention and rebuilds K and V.
+    xcache: float = 0.0
+    #: Most memory that takes for all workers; None is as much as goes with their KV.
+    xcache_memory: int | str | None = None
     kv_dtype: KvDtype = "auto"
     dtype: Dtype = "auto"
     device: Device = "auto"
@@ -103,8 +116,9 @@ class EngineConfig:
             value = getattr(self, name)
             if value != "auto" and not (isinstance(value, int) and value >= 1):
                 raise UsageError(f"{name} must be auto or at least 1, not {value!r}")
-        for name in ("tier1_kv", "worker_kv"):
+        for name in ("tier1_kv", "worker_kv", "xcache_memory"):
             _check_size(name, getattr(self, name))
+        parse_drives(self.worker_storage)
         if self.batch_tokens < 1:
             raise UsageError(f"batch_tokens must be at least 1, not {self.batch_tokens}")
         if not -(2**63) <= self.seed < 2**63:
@@ -112,6 +126,8 @@ class EngineConfig:
         if self.max_model_len is not None and self.max_model_len < 2:
             raise UsageError("max_model_len must be at least 2: one token in, one out")
         self._check_places()
+        self._check_placement()
+        self._check_xcache()
 
     def _check_places(self) -> None:
         if self.cluster is not None and self.tier2:
@@ -131,6 +147,37 @@ class EngineConfig:
             raise UsageError(
                 f"split_attention {self.split_attention} splits over workers: name some in tier2"
             )
+
+    def _check_placement(self) -> None:
+        if self.kv_placement == "near":
+            return
+        if not (self.tier2 or self.cluster):
+            raise UsageError("kv_placement fetch reads KV from workers: name some in tier2")
+        if self.split_attention != "sequence":
+            raise UsageError("kv_placement fetch goes with split_attention sequence only")
+        if self.device == "cuda":
+            raise UsageError("kv_placement fetch attends on a CPU: use device cpu, or near")
+
+    def _check_xcache(self) -> None:
+        if not (isinstance(self.xcache, int | float) and 0 <= self.xcache < 1):
+            raise UsageError(f"xcache must be at least 0 and less than 1, not {self.xcache!r}")
+        if self.xcache and self.cluster is not None:
+            raise UsageError("nodes of a cluster keep no X-cache: leave xcache out, or cluster")
+        if self.xcache and not self.tier2:
+            raise UsageError("xcache is a share of what workers hold: name some in tier2")
+        if self.xcache and self.split_attention != "sequence":
+            raise UsageError(
+                f"xcache goes with split_attention sequence, not with {self.split_attention}"
+            )
+        if self.xcache and self.kv_placement != "near":
+            raise UsageError("xcache goes with kv_placement near: the rest is attended at workers")
+        if self.xcache_memory is not None and not self.xcache:
+            raise UsageError("xcache_memory goes with xcache: give that a share")
+
+    @property
+    def xcache_bytes(self) -> int | None:
+        """Most bytes of X on Tier 1; None: as many as go with the workers' KV."""
+        return None if self.xcache_memory is None else parse_size(self.xcache_memory)
 
     @property
     def tier1_kv_bytes(self) -> int:

@@ -9,13 +9,15 @@ GlinthawkError
 ├── RequestError             one request cannot be answered; the job goes on
 └── WorkerError              a Tier-2 worker
     ├── WorkerRefused        it answered that it cannot serve this model or client
-    │   └── WorkerBusy       it serves another run now
+    │   ├── WorkerBusy       it serves another run now
+    │   └── DriveFailed      a drive with its KV cache failed; it serves nobody until that is mended
     ├── WorkerLost           it died or cannot be reached
     └── WireError            it received or sent a message that does not fit
 """
 
 __all__ = [
     "AddressError",
+    "DriveFailed",
     "GlinthawkError",
     "JournalError",
     "ModelError",
@@ -77,6 +79,10 @@ class WorkerRefused(WorkerError):
 
 class WorkerBusy(WorkerRefused):
     """It serves another run now."""
+
+
+class DriveFailed(WorkerRefused):
+    """A drive with the worker's KV cache failed; it serves nobody until that is mended."""
 
 
 class WorkerLost(WorkerError):

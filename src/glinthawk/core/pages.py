@@ -25,6 +25,11 @@ class Pages:
         return self.num_pages - self.num_free
 
     @property
+    def peak_used(self) -> int:
+        """Most pages used at one time: returned ones are handed out before new ones."""
+        return self._num_touched
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that fit when nothing else is here."""
         return self.num_pages * self.page_tokens
@@ -66,10 +71,10 @@ class Pages:
                 pages[index] = copies[-1][1]
         return copies
 
-    def release(self, sequence: int) -> None:
-        """Take all pages of ``sequence`` back; an unknown one holds none."""
-        for page in self.held.pop(sequence, ()):
-            self._give_back(page)
+    def release(self, sequence: int) -> list[int]:
+        """Take all pages of ``sequence`` back; an unknown one holds none. Returns those that nobody
+        else holds."""
+        return [page for page in self.held.pop(sequence, ()) if self._give_back(page)]
 
     def validate(self) -> None:
         """The sums hold."""
@@ -92,7 +97,8 @@ class Pages:
         self._num_touched += 1
         return self._num_touched - 1
 
-    def _give_back(self, page: int) -> None:
+    def _give_back(self, page: int) -> bool:
+        """Whether it is free now."""
         holders = self._holders.get(page, 1) - 1
         if holders == 0:
             self._returned.append(page)
@@ -101,3 +107,4 @@ class Pages:
             del self._holders[page]
         else:
             self._holders[page] = holders
+        return holders == 0

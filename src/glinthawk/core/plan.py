@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -29,19 +30,43 @@ class Plan:
     #: Bytes of KV cache on each Tier-1 node, and on each worker.
     tier1_kv: int
     worker_kv: int = 0
+    #: Bytes of KV cache on each worker's drives, which then has room for as much as those; 0: it
+    #: has none.
+    worker_storage: int = 0
+    #: Share of the tokens at workers whose layer inputs Tier 1's host keeps, to make their keys and
+    #: values again beside what the workers attend to.
+    xcache: float = 0.0
+    #: Attention to KV at workers is computed there (``near`` the KV), or on Tier 1 from KV that is
+    #: sent there at every step (``fetch``): what two tiers are compared with.
+    kv_placement: Literal["near", "fetch"] = "near"
     tier1_machine: str | None = None
     tier2_machine: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.xcache < 1:
+            raise UsageError(f"xcache is a share, from 0 to below 1, not {self.xcache:g}")
 
     def pages(self, shape: ModelShape) -> list[int]:
         """Pages of KV at each home, Tier 1 itself first: what the slice with most layers holds.
 
-        A home is one place on every slice: worker 2 of all slices together is home 2.
+        A home is one place on every slice: worker 2 of all slices together is home 2. Every page
+        has its place on the drives, where there are some; memory has copies, and pages not full.
         """
         page_bytes = PAGE_TOKENS * max(
             part.kv_bytes_per_token(self.kv_dtype) for part in shape.cut(self.slices)
         )
-        sizes = [self.tier1_kv, *[self.worker_kv] * self.workers_per_slice]
+        worker = self.worker_storage or self.worker_kv
+        sizes = [self.tier1_kv, *[worker] * self.workers_per_slice]
         return [size // page_bytes for size in sizes]
+
+    def most_tails(self, page_bytes: int) -> int | None:
+        """Sequences that a worker with drives takes at most, None: as many as its pages hold. The
+        last page of each stays in memory until it is full; half of memory is left for pages that
+        are read.
+
+        >>> # 64 GiB of memory and pages of 4 MiB: 8192 sequences
+        """
+        return self.worker_kv // page_bytes // 2 if self.worker_storage else None
 
     def save(self, path: Path) -> None:
         """As JSON, for ``load``."""
@@ -62,5 +87,5 @@ class Plan:
             raise UsageError(f"{path} is not a plan{wrong}; write one with `glinthawk plan --out`")
         try:
             return msgspec.convert(content, cls)
-        except msgspec.ValidationError as error:
+        except (UsageError, msgspec.ValidationError) as error:
             raise UsageError(f"{path} is not a plan: {error}") from error

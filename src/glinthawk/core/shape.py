@@ -92,6 +92,21 @@ class ModelShape:
         """Of one token between two slices."""
         return DTYPE_BYTES[self.dtype] * self.hidden_size
 
+    @property
+    def input_bytes(self) -> int:
+        """What every layer is given for one token before it projects keys and values."""
+        return self.hidden_bytes * len(self.layers)
+
+    @property
+    def rebuild_flops(self) -> int:
+        """Of making one token's keys and values from that, in all layers."""
+        return 2 * self.hidden_size * sum(one.kv_elements for one in self.attention)
+
+    def inputs_over_kv(self, kv_dtype: str) -> float:
+        """Size of layer inputs over that of keys and values: G / 2 with G query heads for each KV
+        head, if both have 16 bits and queries are as wide as the hidden state."""
+        return self.input_bytes / self.kv_bytes_per_token(kv_dtype)
+
     def cut(self, num_slices: int) -> Sequence["ModelShape"]:
         """The model as ``num_slices`` pipeline slices, as a run cuts it.
 

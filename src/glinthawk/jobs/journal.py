@@ -1,18 +1,20 @@
 """The record of a job that survives a kill.
 
 The output file is itself the list of finished lines: a result's line number is in its ``id``.
-Beside it lies a small record of model and input (``OUT.journal``), so that no run continues another
-one's output.
+Beside it lies a small record of model, input and plan (``OUT.journal``), so that no run continues
+another one's output.
 """
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from glinthawk.core.errors import JournalError, UsageError
+from glinthawk.core.plan import Plan
 from glinthawk.jobs.finished import Finished, read_finished
 from glinthawk.jobs.output import OutputFile
 from glinthawk.jobs.record import Record, load_record, plain, record_path, save_record
@@ -54,11 +56,13 @@ class Journal:
         output: Path,
         fingerprint: Mapping[str, Any],
         *,
+        plan: Plan | None = None,
         restart: bool = False,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> "Journal":
-        """Begin or resume the job that answers ``source`` in ``output``. Use it with ``with``.
+        """Begin or resume the job that answers ``source`` in ``output``, by ``plan`` if it follows
+        one. Use it with ``with``.
 
         Raises JournalError if the output belongs to another model, input or process.
         """
@@ -81,6 +85,7 @@ class Journal:
                 fingerprint=plain(fingerprint),
                 input_bytes=survey.num_bytes,
                 input_sha256=survey.sha256,
+                plan=asdict(plan) if plan else None,
             )
             save_record(output, record)
         except BaseException:

@@ -18,13 +18,15 @@ _WAYS_OUT = "begin anew with --restart (the old output is moved aside) or give a
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``fingerprint`` is what answers depend on; ``created`` is when the job was first started."""
+    """``fingerprint`` is what answers depend on; ``created`` is when the job was first started;
+    ``plan`` is the last run's, if it followed one, for people to read: any other may go on."""
 
     format: int = _FORMAT
     created: int
     fingerprint: dict[str, Any]
     input_bytes: int
     input_sha256: str
+    plan: dict[str, Any] | None = None
 
     def check_fingerprint(self, fingerprint: Mapping[str, Any], output: Path) -> None:
         """Raise JournalError that names every setting that differs."""

@@ -46,6 +46,13 @@ class Bunched:
     def store_s(self, tokens: int) -> float:
         return self.costs.store_s(self.size * tokens)
 
+    def drive_s(self, rows: int, read_tokens: float, written_tokens: float) -> float:
+        size = self.size
+        return self.costs.drive_s(size * rows, size * read_tokens, size * written_tokens)
+
+    def rebuild_s(self, tokens: int) -> float:
+        return self.costs.rebuild_s(self.size * tokens)
+
     def parcel_s(self, rows: int, prompt_tokens: int) -> float:
         return self.costs.parcel_s(self.size * rows, self.size * prompt_tokens)
 
@@ -63,6 +70,7 @@ def bunch(plan: Plan, costs: Sequence[SliceCosts], size: int) -> tuple[Plan, Seq
         batch_tokens=max(1, plan.batch_tokens // size),
         tier1_kv=plan.tier1_kv // size,
         worker_kv=plan.worker_kv // size,
+        worker_storage=plan.worker_storage // size,
     )
     known: dict[int, SliceCosts] = {id(one): Bunched(one, size) for one in costs}
     return small, [known[id(one)] for one in costs]

@@ -14,7 +14,7 @@ from glinthawk.core.units import parse_size
 
 __all__ = ["Catalogue", "Machine", "PriceSet", "load_catalogue"]
 
-_SIZES = ("memory",)
+_SIZES = ("memory", "storage", "host_memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,15 @@ class Machine:
     cores: int = 0
     #: Bytes a second written; None is as fast as reading.
     write_bandwidth: float | None = None
+    #: Bytes of drives in it for KV; bytes a second that are read from all of them and written to
+    #: them (None is as fast as reading), at most; and the share that is reached.
+    storage: int = 0
+    storage_reads: float = 0.0
+    storage_writes: float | None = None
+    storage_share: float = 0.9
+    #: Of an accelerator: bytes a second from its host's memory, and bytes of that; 0 is not known.
+    host_bandwidth: float = 0.0
+    host_memory: int = 0
     #: None where nobody lets it.
     dollars_per_hour: float | None = None
     source: str
@@ -43,13 +52,16 @@ class Machine:
     date: str
 
     def __post_init__(self) -> None:
-        for name in ("memory", "bandwidth", "bandwidth_share", "flops_share", "network"):
+        for name in ("memory", "bandwidth", "network", "bandwidth_share", "flops_share"):
             _check(self, name, getattr(self, name) > 0, "more than 0")
-        for name in ("bandwidth_share", "flops_share"):
+        for name in ("bandwidth_share", "flops_share", "storage_share"):
             _check(self, name, getattr(self, name) <= 1, "at most 1")
         _check(self, "flops", self.flops > 0 or self.kind == "drive", "more than 0")
         _check(self, "dollars_per_hour", (self.dollars_per_hour or 0) >= 0, "0 or more")
         _check(self, "write_bandwidth", (self.write_bandwidth or 1) > 0, "more than 0")
+        reads, writes = self.storage_reads, self.storage_writes
+        _check(self, "storage_reads", reads > 0 or not self.storage, "more than 0 beside storage")
+        _check(self, "storage_writes", writes is None or writes > 0, "more than 0")
         _check(self, "source", bool(self.source), "said")
 
     @property
@@ -66,6 +78,16 @@ class Machine:
     def reached_writes(self) -> float:
         """Bytes a second written."""
         return (self.write_bandwidth or self.bandwidth) * self.bandwidth_share
+
+    @property
+    def reached_storage_reads(self) -> float:
+        """Bytes a second read from all drives in it."""
+        return self.storage_reads * self.storage_share
+
+    @property
+    def reached_storage_writes(self) -> float:
+        """Bytes a second written to all drives in it."""
+        return (self.storage_writes or self.storage_reads) * self.storage_share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

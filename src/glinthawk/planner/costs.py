@@ -65,6 +65,16 @@ class SliceCosts(Protocol):
         """A worker: taking in the KV of so many prompt tokens."""
         ...
 
+    def drive_s(self, rows: int, read_tokens: float, written_tokens: float) -> float:
+        """A worker's drives: reading ``read_tokens`` of KV for ``rows`` decode rows, and writing
+        the KV of ``written_tokens``."""
+        ...
+
+    def rebuild_s(self, tokens: int) -> float:
+        """Tier 1: fetching the layer inputs of so many tokens from its host's memory, and making
+        keys and values of them."""
+        ...
+
     def parcel_s(self, rows: int, prompt_tokens: int) -> float:
         """Tier 1: its own time for sending a worker ``rows`` decode rows (and taking in the answer)
         and the KV of ``prompt_tokens``."""

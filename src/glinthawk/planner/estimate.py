@@ -7,12 +7,14 @@ from batch to batch make real runs slower.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import floor
 from typing import Literal
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.plan import Plan
 from glinthawk.planner.costs import SliceCosts
+from glinthawk.planner.formulas import read_share
 from glinthawk.planner.step import SlicePart, Step, Times
 from glinthawk.planner.workload import Workload
 
@@ -23,9 +25,13 @@ Binding = Literal[
     "weights",  # Tier 1 reads weights; a larger batch would share the reading
     "KV memory",  # the same, but no larger batch fits
     "attention bandwidth",  # keys and values are read, on workers or on Tier 1
+    "storage",  # pages of KV are read from drives, or written to them
     "link",  # the bytes of the busiest link
     "latency",  # a batch's own way; more batches in flight would fill it
 ]
+
+#: Of the context, layer inputs stand for less than all.
+_MOST_INPUTS = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +50,25 @@ class Estimate:
     batch: float
     tier1_busy: float
     worker_busy: float
+    drives_busy: float
     link_busy: float
     #: Of the pages at all homes.
     kv_used: float
     #: Prompts' part of Tier 1's time.
     prefill_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What goes round: of ``fits`` sequences so many are under way, in so many batches, each of
+    which takes ``step``."""
+
+    fits: int
+    living: int
+    batches: int
+    #: Of sequences, those whose KV is at workers.
+    far_share: float
+    step: Step
 
 
 class Estimator:
@@ -70,13 +90,10 @@ class Estimator:
         self._return_s = costs[0].link.latency_s if len(costs) > 1 else 0.0
 
     def estimate(self, plan: Plan) -> Estimate:
-        near = self._capacity(plan.tier1_kv)
-        fits = near + plan.workers_per_slice * self._capacity(plan.worker_kv)
-        living = min(plan.batch_size * plan.batches_in_flight, fits)
-        if not living:
-            return Estimate(0.0, "KV memory", 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        batches = min(plan.batches_in_flight, living)
-        step = self._step(living / batches, max(0, living - near) / living, plan.batch_tokens)
+        round_ = self._round(plan)
+        if round_ is None:
+            return Estimate(0.0, "KV memory", 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        batches, step, fits = round_.batches, round_.step, round_.fits
         times = [
             (part, part.run(step, plan.workers_per_slice), count) for part, count in self._parts
         ]
@@ -85,6 +102,7 @@ class Estimator:
         busy = {
             "tier1": batches * slowest.tier1,
             "worker": batches * max(one.worker for _, one, _ in times),
+            "storage": batches * max(one.drives for _, one, _ in times),
             "link": batches * max(one.link for _, one, _ in times),
         }
         # Equal ones are told apart only by rounding: the first to reach the longest names it.
@@ -93,17 +111,45 @@ class Estimator:
         held = self._workload.mean_output * step.prompts_a_step * batches
         return Estimate(
             tokens_per_s=held / round_s,
-            binds=_name(resource, part, slowest, step, is_full=living == fits),
+            binds=_name(resource, part, slowest, step, is_full=round_.living == fits),
             kv_sequences=fits,
             living=held,
-            far=held * max(0, living - near) / living,
+            far=held * round_.far_share,
             batch=held / batches,
             tier1_busy=busy["tier1"] / round_s,
             worker_busy=busy["worker"] / round_s,
+            drives_busy=busy["storage"] / round_s,
             link_busy=busy["link"] / round_s,
             kv_used=held / fits,
             prefill_share=slowest.prefill / slowest.tier1 if slowest.tier1 else 0.0,
         )
+
+    def balance(self, plan: Plan, host_memory: float) -> float:
+        """The best ``xcache`` for ``plan``: both tiers are busy for equally long, and layer inputs
+        fit into the ``host_memory`` of each Tier-1 node; in whole thousandths, 0 where layer inputs
+        are no smaller than keys and values, or Tier 1 is the busier one anyway."""
+        round_ = self._round(replace(plan, xcache=0.0))
+        shape = self._parts[0][0].costs.shape
+        if round_ is None or not round_.step.read_share or shape.inputs_over_kv(plan.kv_dtype) >= 1:
+            return 0.0
+        workers = plan.workers_per_slice
+        best = max(part.balance(round_.step, workers) for part, _ in self._parts)
+        # In pages too.
+        each = self._workload.mean_held + PAGE_TOKENS / 2
+        far = round_.living * round_.far_share * each
+        inputs = max(part.costs.shape.input_bytes for part, _ in self._parts)
+        return floor(1000 * min(best, host_memory / (far * inputs), _MOST_INPUTS)) / 1000
+
+    def _round(self, plan: Plan) -> "_Round | None":
+        """None: nothing fits."""
+        near = self._capacity(plan.tier1_kv)
+        fits = near + plan.workers_per_slice * self._worker_capacity(plan)
+        living = min(plan.batch_size * plan.batches_in_flight, fits)
+        if not living:
+            return None
+        batches, far_share = min(plan.batches_in_flight, living), max(0, living - near) / living
+        step = self._step(living / batches, far_share, plan.batch_tokens)
+        return _Round(fits, living, batches, far_share, self._kept(plan, batches, step))
 
     def _capacity(self, kv_bytes: int) -> int:
         """Sequences of one home, at all stages of their lives: n of them hold at most
@@ -116,6 +162,23 @@ class Estimator:
             return 0
         each = self._workload.mean_held + PAGE_TOKENS / 2
         return max(1, int((tokens - self._workload.mean_output / 2) / each))
+
+    def _worker_capacity(self, plan: Plan) -> int:
+        """Sequences of a worker: what its pages hold, and no more than it has tails for."""
+        sequences = self._capacity(plan.worker_storage or plan.worker_kv)
+        tails = plan.most_tails(self._page_bytes)
+        return sequences if tails is None else min(sequences, tails)
+
+    def _kept(self, plan: Plan, batches: int, step: Step) -> Step:
+        """``step`` with what drives and layer inputs have of the KV at workers."""
+        step = replace(step, xcache=plan.xcache, is_fetched=plan.kv_placement == "fetch")
+        if not plan.worker_storage or not plan.workers_per_slice:
+            return step
+        living = batches * self._workload.mean_output * step.prompts_a_step * step.far_share
+        tokens = living * (self._workload.mean_held + PAGE_TOKENS / 2) * (1 - plan.xcache)
+        memory = plan.worker_kv // self._page_bytes * PAGE_TOKENS
+        share = read_share(memory, tokens / plan.workers_per_slice)
+        return replace(step, read_share=share, is_written=share > 0)
 
     def _step(self, living: float, far_share: float, batch_tokens: int) -> Step:
         """A sequence takes one step as a prompt and one for each further token. A step has at most
@@ -141,6 +204,8 @@ def _name(resource: str, part: SlicePart, times: Times, step: Step, *, is_full: 
         return "latency"
     if resource == "link":
         return "link"
+    if resource == "storage":
+        return "storage"
     if resource == "worker" or times.near > times.plain + times.prefill:
         return "attention bandwidth"
     multiplied = times.prefill + min(times.plain, part.doubled_s(step))

@@ -11,7 +11,10 @@ __all__ = [
     "kv_sequences",
     "least_link_bytes_per_s",
     "near_storage_gain",
+    "near_storage_speedup",
     "page_read_bytes",
+    "read_share",
+    "rebuilt_share",
     "staggered_attention_s",
     "staggered_layer_s",
     "write_back_bytes",
@@ -90,13 +93,56 @@ def cached_input_share(link_bytes_per_s: float, storage_bytes_per_s: float) -> f
     """Share of sequences to keep as layer inputs X, from which the accelerator makes keys and
     values again: 2 B_link / (B_storage + B_link), at most all.
 
-    INF^2's X-cache, arXiv 2502.09921: X is half as large as K and V, and drives read S (1 - a / 2)
-    while the link carries a S / 2. Both take as long at this a.
+    INF^2's X-cache, arXiv 2502.09921, which assumes that X is half as large as K and V (one query
+    head for each KV head), that X comes off the same drives, and that nothing but drives and link
+    takes time: drives read S (1 - a / 2) while the link carries a S / 2. Both take as long at this
+    a.
 
     >>> cached_input_share(1.0, 3.0)
     0.5
     """
     return min(1.0, 2 * link_bytes_per_s / (storage_bytes_per_s + link_bytes_per_s))
+
+
+def rebuilt_share(storage_s: float, rebuild_s: float, busy_s: float = 0.0) -> float:
+    """Share a of the context whose keys and values Tier 1 makes again from layer inputs that its
+    host's memory keeps: (1 - a) storage_s = busy_s + a rebuild_s, so that drives and Tier 1 end
+    together; 0 to 1. Seconds are of a whole step's context: that drives read it all, that Tier 1
+    makes it all and attends to it, and ``busy_s`` that Tier 1 works in any case.
+
+    First principles. INF^2's ``cached_input_share`` is another layout: there inputs come off the
+    drives too, and the accelerator has nothing else to do.
+
+    >>> rebuilt_share(3.0, 1.0), rebuilt_share(3.0, 1.0, 1.0), rebuilt_share(1.0, 1.0, 2.0)
+    (0.75, 0.5, 0.0)
+    """
+    if storage_s <= busy_s:
+        return 0.0
+    return min(1.0, (storage_s - busy_s) / (storage_s + rebuild_s))
+
+
+def read_share(memory: float, held: float) -> float:
+    """Share of the KV at a worker that comes from its drives at every step: all but what memory
+    has, which is the same for every step, as every step reads all of its sequences' KV once.
+
+    >>> read_share(25, 100), read_share(100, 50)
+    (0.75, 0.0)
+    """
+    return max(0.0, 1 - memory / held) if held else 0.0
+
+
+def near_storage_speedup(
+    storage_bytes_per_s: float, link_bytes_per_s: float, kv_bytes: float, other_s: float = 0.0
+) -> float:
+    """How many times faster a step is whose KV is read beside the drives than one that moves it
+    over the link, with ``other_s`` that both have besides; as much as drives have more bandwidth
+    than the link, at most. First principles: (other + KV / link) / (other + KV / storage).
+
+    >>> near_storage_speedup(4.0, 1.0, 100.0), near_storage_speedup(4.0, 1.0, 100.0, 50.0)
+    (4.0, 2.0)
+    """
+    near_s = other_s + kv_bytes / storage_bytes_per_s
+    return (other_s + kv_bytes / min(link_bytes_per_s, storage_bytes_per_s)) / near_s
 
 
 def cached_input_bytes(group: int) -> float:

@@ -79,6 +79,21 @@ class Measured:
     def store_s(self, tokens: int) -> float:
         return self._share * self._profile.store[self.kv_dtype] * tokens
 
+    def drive_s(self, rows: int, read_tokens: float, written_tokens: float) -> float:
+        """At the rate of direct reads: writes have not been measured; windows are not counted."""
+        rate = self._profile.storage_bytes_per_s
+        if rate is None:
+            return 0.0
+        return (read_tokens + written_tokens) * self.shape.kv_bytes_per_token(self.kv_dtype) / rate
+
+    def rebuild_s(self, tokens: int) -> float:
+        """As much of a step of so many rows as the projections are of its multiplications: inputs
+        are in the memory that Tier 1 computes from."""
+        shape = self.shape
+        active = sum(layer.active_params for layer in shape.layers)
+        share = shape.rebuild_flops / (2 * active)
+        return self._share * share * self._profile.dense.at(tokens)
+
     def parcel_s(self, rows: int, prompt_tokens: int) -> float:
         seconds = self._profile.prompt_parcel * prompt_tokens
         if rows:

@@ -18,9 +18,12 @@ class Outcome:
     num_preemptions: int = 0
     #: Most sequences that held KV at one time.
     most_living: int = 0
-    #: Shares of the time, by slice; of workers, by slice and worker.
+    #: Shares of the time, by slice; of workers, by slice and worker; of links, in the busier
+    #: direction.
     tier1_busy: list[float] = field(default_factory=list)
     tier2_busy: list[float] = field(default_factory=list)
+    #: Of workers that have drives.
+    drives_busy: list[float] = field(default_factory=list)
     link_busy: list[float] = field(default_factory=list)
     #: (seconds, tokens generated so far), after each step; and sequences that had ended.
     progress: list[tuple[float, int]] = field(default_factory=list)

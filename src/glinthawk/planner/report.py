@@ -1,23 +1,28 @@
 """A search as one page for a browser: nothing is loaded from anywhere."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import get_args
 
-from glinthawk.planner.rigs import TIER1_RESERVE, WORKER_RESERVE
+from glinthawk.core.units import format_size
+from glinthawk.planner.catalogue import Machine
+from glinthawk.planner.estimate import Binding
+from glinthawk.planner.rigs import STORAGE_RESERVE, TIER1_RESERVE, WORKER_RESERVE
 from glinthawk.planner.search import Candidate, Found, Rank, Search
 from glinthawk.planner.svg import Axes, Point, bars, dots
 from glinthawk.planner.timeline import Timeline, record_timeline
-from glinthawk.planner.words import dollars, layout_of, number
+from glinthawk.planner.words import dollars, kv_of, layout_of, number
 from glinthawk.planner.workload import Workload
 
 __all__ = ["render_report", "write_report"]
 
-_BINDINGS = ("arithmetic", "weights", "KV memory", "attention bandwidth", "link", "latency")
+_BINDINGS = get_args(Binding)
 _TITLES = (
     *("layout", "batch", "in flight", "KV", "estimated tokens/s", "simulated tokens/s"),
-    *("$/h", "$ a million", "binds", "Tier 1 busy", "workers busy"),
+    *("$/h", "$ a million", "binds", "Tier\u00a01", "workers", "drives"),
 )
 #: Colours that a timeline's batches take in turn.
 _COLOURS = 6
@@ -40,14 +45,15 @@ def render_report(found: Found, search: Search, workload: Workload, rank: Rank, 
         f"<strong>{escape(source)}</strong>.</p>",
         "<h2>The best plans</h2>",
         _table(found),
-        _dropped(found),
-        *_figure("Throughput over batch size", _batches(best, search), _legend()),
+        *_below(found),
+        *_batches_figure(best, search),
         *_cost_figure(found, best),
         *_figure(
             "Both tiers at work",
             _timeline(record_timeline(best, workload)),
-            "<p>Simulated, in the long run; a colour is a batch in flight. Of many slices and "
-            "workers the first few are shown.</p>",
+            f"<p>Simulated, in the long run. Colours are batches in flight, {_COLOURS} in turn, "
+            "and have nothing to do with those above. Of many slices and workers the first few are "
+            "shown.</p>",
         ),
         "<h2>Assumptions</h2>",
         _assumptions(best, workload, source),
@@ -62,7 +68,7 @@ def render_report(found: Found, search: Search, workload: Workload, rank: Rank, 
 
 
 def _figure(title: str, svg: str, below: str) -> list[str]:
-    return [f"<h2>{escape(title)}</h2>", f"<figure>{svg}</figure>", below]
+    return [f"<h2>{escape(title)}</h2>", f'<figure class="wide">{svg}</figure>', below]
 
 
 def _table(found: Found) -> str:
@@ -77,7 +83,7 @@ def _row(one: Candidate) -> str:
     cells = [
         str(plan.batch_size),
         str(plan.batches_in_flight),
-        plan.kv_dtype,
+        kv_of(plan),
         number(estimate.tokens_per_s),
         number(one.tokens_per_s) if one.steady else "-",
         dollars(one.dollars_per_hour),
@@ -85,37 +91,47 @@ def _row(one: Candidate) -> str:
         estimate.binds,
         f"{estimate.tier1_busy:.0%}",
         f"{estimate.worker_busy:.0%}" if plan.workers_per_slice else "-",
+        f"{estimate.drives_busy:.0%}" if plan.worker_storage else "-",
     ]
     head = f'<th scope="row">{escape(layout_of(plan))}</th>'
     return head + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
 
 
-def _dropped(found: Found) -> str:
-    if not found.dropped:
-        return ""
-    reasons = "; ".join(f"{reason} ({count})" for reason, count in found.dropped.most_common())
-    return f"<p>Dropped: {escape(reasons)}.</p>"
+def _below(found: Found) -> Iterable[str]:
+    """What the table leaves open."""
+    yield (
+        "<p>Dollars are of the simulated speed, or of the estimate where a simulation would take "
+        "long. The last columns say how busy each is, estimated.</p>"
+    )
+    yield from (f"<p>{escape(note)}.</p>" for note in found.best[0].notes)
+    if found.dropped:
+        reasons = "; ".join(f"{reason} ({count})" for reason, count in found.dropped.most_common())
+        yield f"<p>Dropped: {escape(reasons)}.</p>"
 
 
 def _kind(binds: str) -> str:
     return f"kind{_BINDINGS.index(binds)}"
 
 
-def _legend() -> str:
+def _legend(says: str, bindings: Iterable[str]) -> str:
+    """Of those that are there."""
+    there = set(bindings)
     entries = "".join(
-        f'<li><span class="{_kind(one)}"></span>{escape(one)}</li>' for one in _BINDINGS
+        f'<li><span class="{_kind(one)}"></span>{escape(one)}</li>'
+        for one in _BINDINGS
+        if one in there
     )
-    return f'<p>Estimated. What binds:</p><ul class="legend">{entries}</ul>'
+    return f'<p>{escape(says)} What binds:</p><ul class="legend">{entries}</ul>'
 
 
-def _batches(best: Candidate, search: Search) -> str:
+def _batches_figure(best: Candidate, search: Search) -> list[str]:
     """As many in flight as the best plan has, batches of all sizes."""
     plan = best.plan
     alike = {
         one.plan.batch_size: one.estimate
         for one in search.rate(best.rig, plan.workers_per_slice)
-        if one.plan.batches_in_flight == plan.batches_in_flight
-        and one.plan.tier1_kv == plan.tier1_kv
+        if replace(one.plan, batch_size=plan.batch_size, xcache=plan.xcache) == plan
+        and bool(one.plan.xcache) == bool(plan.xcache)
     }
     points = [
         Point(
@@ -126,7 +142,10 @@ def _batches(best: Candidate, search: Search) -> str:
         )
         for size, one in sorted(alike.items())
     ]
-    return dots(Axes("Throughput over batch size", "batch size", "tokens/s", is_log=True), points)
+    axes = Axes("Throughput over batch size", "batch size", "tokens/s", is_log=True)
+    says = f"Estimated, with {plan.batches_in_flight} batches in flight; the ring is the best plan."
+    below = _legend(says, (one.binds for one in alike.values()))
+    return _figure(axes.title, dots(axes, points, ringed=plan.batch_size), below)
 
 
 def _cost_figure(found: Found, best: Candidate) -> list[str]:
@@ -150,8 +169,11 @@ def _cost_figure(found: Found, best: Candidate) -> list[str]:
         for workers, one in sorted(alike.items())
     ]
     axes = Axes("Cost over number of workers", "Tier-2 machines", "$ a million tokens")
-    below = f"<p>Estimated, for {best.plan.slices} x {escape(str(best.plan.tier1_machine))}.</p>"
-    return _figure(axes.title, dots(axes, points), below)
+    near = f"{best.plan.slices} x {best.plan.tier1_machine}"
+    says = f"Estimated, for {near}; the ring is the best plan when simulated."
+    below = _legend(says, (one.estimate.binds for one in alike.values()))
+    ringed = best.plan.workers_per_slice * best.plan.slices
+    return _figure(axes.title, dots(axes, points, ringed=ringed), below)
 
 
 def _timeline(timeline: Timeline) -> str:
@@ -173,6 +195,16 @@ def _timeline(timeline: Timeline) -> str:
     )
 
 
+def _drives(machine: Machine) -> str:
+    if not machine.storage:
+        return ""
+    reads, writes = machine.reached_storage_reads, machine.reached_storage_writes
+    return (
+        f", {format_size(machine.storage)} of drives that read {number(reads / 1e9)} and write "
+        f"{number(writes / 1e9)} GB/s"
+    )
+
+
 def _assumptions(best: Candidate, workload: Workload, source: str) -> str:
     return "<ul>" + "".join(f"<li>{line}</li>" for line in _lines(best, workload, source)) + "</ul>"
 
@@ -190,12 +222,19 @@ def _lines(best: Candidate, workload: Workload, source: str) -> Iterable[str]:
         yield (
             f"{escape(machine.name)}: {number(machine.reached_bandwidth / 1e9)} GB/s and "
             f"{number(machine.reached_flops / 1e12)} TFLOP/s reached, "
-            f"{dollars(machine.dollars_per_hour)} $/h. {escape(machine.source)} ({machine.date})."
+            f"{dollars(machine.dollars_per_hour)} $/h{_drives(machine)}. {escape(machine.source)} "
+            f"({machine.date})."
         )
     if best.rig.tier1:
         yield (
             f"{TIER1_RESERVE:.0%} of Tier 1's memory is left for activations, "
             f"{WORKER_RESERVE:.0%} of a worker's for parcels. What hosts do is not counted."
+        )
+    if best.plan.worker_storage:
+        yield (
+            "When memory is full, drives write every new key and value once and read at every step "
+            "what memory does not hold, while cores attend; pages not full are in memory. "
+            f"{STORAGE_RESERVE:.0%} of the drives is left free."
         )
     yield "KV in int8 is smaller and changes answers a little."
     yield f"Speeds: {escape(source)}."

@@ -12,12 +12,22 @@ from glinthawk.planner.measured import Measured
 from glinthawk.planner.profile import Profile
 from glinthawk.planner.roofline import roofline_slices
 
-__all__ = ["TIER1_RESERVE", "WORKER_RESERVE", "Offer", "Rig", "measured_rigs", "offered_rigs"]
+__all__ = [
+    "STORAGE_RESERVE",
+    "TIER1_RESERVE",
+    "WORKER_RESERVE",
+    "Offer",
+    "Rig",
+    "measured_rigs",
+    "offered_rigs",
+]
 
 #: Shares of a machine's memory that a plan leaves alone: for activations, logits and what arrives
-#: on Tier 1, for parcels on a worker.
+#: on Tier 1, for parcels and pages that are being read on a worker; and of its drives, which
+#: become slow when they are full.
 TIER1_RESERVE = 0.05
 WORKER_RESERVE = 0.04
+STORAGE_RESERVE = 0.1
 
 #: Of slices and of workers a slice, at most so many numbers are tried.
 _NUMBERS = 8
@@ -35,6 +45,10 @@ class Rig:
     #: Bytes for KV on a Tier-1 node beside its weights, and on a worker.
     tier1_kv: int
     worker_kv: int
+    #: And on a worker's drives.
+    worker_storage: int = 0
+    #: Bytes for layer inputs beside a Tier-1 node.
+    host_memory: int = 0
     tier1: Machine | None = None
     tier2: Machine | None = None
 
@@ -99,6 +113,8 @@ def _rig(
             workers=tuple(workers),
             tier1_kv=_kv_memory(shape, slices, tier1),
             worker_kv=int(tier2.memory * (1 - WORKER_RESERVE)) if tier2 else 0,
+            worker_storage=int(tier2.storage * (1 - STORAGE_RESERVE)) if tier2 else 0,
+            host_memory=tier1.host_memory if tier1.host_bandwidth else 0,
             tier1=tier1,
             tier2=tier2,
         )
@@ -110,22 +126,38 @@ def measured_rigs(
     memory: int,
     kv_dtypes: Sequence[str] = (),
     link: Link | None = None,
+    storage: int = 0,
 ) -> Iterator[Rig]:
-    """This machine as it was measured: Tier 1 alone, and with a worker. ``memory`` is for all KV.
+    """This machine as it was measured: Tier 1 alone, and with a worker. ``memory`` is for all KV,
+    and for layer inputs; ``storage`` are bytes on the worker's drives.
 
-    Raises UsageError for a KV type that was not measured.
+    Raises UsageError for a KV type or for drives that were not measured.
     """
+    if storage and profile.storage_bytes_per_s is None:
+        raise UsageError(
+            "the profile has no drive: measure it with `glinthawk profile --storage DIR`"
+        )
     for kv_dtype in kv_dtypes or list(profile.near):
         costs = Measured(profile, shape, len(shape.layers), kv_dtype, link)
         if kv_dtype in profile.near:
             yield _this_machine(costs, (0,), memory, 0)
         if kv_dtype in profile.far:
-            yield _this_machine(costs, (1,), 0, memory)
+            yield _this_machine(costs, (1,), 0, memory, storage)
+            if storage and kv_dtype in profile.near and shape.inputs_over_kv(kv_dtype) < 1:
+                half = memory // 2
+                yield _this_machine(costs, (1,), 0, memory - half, storage, half)
             if kv_dtype in profile.near:
                 yield _this_machine(costs, (1,), memory // 2, memory - memory // 2)
 
 
-def _this_machine(costs: Measured, workers: tuple[int], tier1_kv: int, worker_kv: int) -> Rig:
+def _this_machine(
+    costs: Measured,
+    workers: tuple[int],
+    tier1_kv: int,
+    worker_kv: int,
+    storage: int = 0,
+    host_memory: int = 0,
+) -> Rig:
     return Rig(
         shape=costs.shape,
         costs=[costs],
@@ -133,6 +165,8 @@ def _this_machine(costs: Measured, workers: tuple[int], tier1_kv: int, worker_kv
         workers=workers,
         tier1_kv=tier1_kv,
         worker_kv=worker_kv,
+        worker_storage=storage,
+        host_memory=host_memory,
     )
 
 

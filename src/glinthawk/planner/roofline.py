@@ -8,6 +8,7 @@ are slower than this, by up to a fifth.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from glinthawk.core.errors import UsageError
@@ -95,6 +96,22 @@ class Roofline:
         moved = tokens * elements * DTYPE_BYTES[self.shape.dtype]
         return max(tokens * self._kv_bytes / self.tier2.reached_writes, moved / self.tier2.network)
 
+    def drive_s(self, rows: int, read_tokens: float, written_tokens: float) -> float:
+        """Bytes over what all drives of the machine reach together; reads and writes take turns."""
+        if self.tier2 is None or not self.tier2.storage:
+            return 0.0
+        read = self._bytes_seen(rows, read_tokens)
+        written = written_tokens * self._kv_bytes
+        return read / self.tier2.reached_storage_reads + written / self.tier2.reached_storage_writes
+
+    def rebuild_s(self, tokens: int) -> float:
+        """The slower of moving the inputs, of an accelerator over its host's link, and the
+        projections."""
+        near = self.tier1
+        bandwidth = near.host_bandwidth if near.kind == "accelerator" else near.reached_bandwidth
+        moved_s = tokens * self.shape.input_bytes / bandwidth if bandwidth else inf
+        return max(moved_s, tokens * self.shape.rebuild_flops / near.reached_flops)
+
     def parcel_s(self, rows: int, prompt_tokens: int) -> float:
         is_sent = rows or prompt_tokens
         return self.parcel_layer_s * len(self.shape.layers) if is_sent else 0.0
@@ -103,14 +120,19 @@ class Roofline:
         return self.step_overhead_s if spans and self.shape.head_params else 0.0
 
     def _attend_s(self, machine: Machine, rows: int, kv_tokens: int) -> float:
-        read = flops = 0.0
+        flops = sum(
+            times * _seen(one, rows, kv_tokens) * _pair_flops(one) for one, times in self._attention
+        )
+        read = self._bytes_seen(rows, kv_tokens)
+        return max(read / machine.reached_bandwidth, flops / machine.reached_flops)
+
+    def _bytes_seen(self, rows: int, kv_tokens: float) -> float:
+        """Of keys and values that ``rows`` meet among ``kv_tokens``, each within its windows."""
+        read = elements = 0.0
         for one, times in self._attention:
-            seen = kv_tokens if one.window is None else min(kv_tokens, rows * one.window)
-            read += times * seen * one.kv_elements
-            flops += times * seen * _pair_flops(one)
-        elements = sum(times * one.kv_elements for one, times in self._attention)
-        element_bytes = self._kv_bytes / elements
-        return max(read * element_bytes / machine.reached_bandwidth, flops / machine.reached_flops)
+            read += times * _seen(one, rows, kv_tokens) * one.kv_elements
+            elements += times * one.kv_elements
+        return read * self._kv_bytes / elements
 
 
 def roofline_slices(
@@ -148,6 +170,10 @@ def _share_equal(costs: Iterator[Roofline]) -> Iterator[Roofline]:
         if found is one:
             seen.append(one)
         yield found
+
+
+def _seen(one: AttentionLayer, rows: int, kv_tokens: float) -> float:
+    return kv_tokens if one.window is None else min(kv_tokens, rows * one.window)
 
 
 def _causal_pairs(length: float, window: int | None) -> float:

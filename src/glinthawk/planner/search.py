@@ -4,8 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from math import ceil, inf
-from typing import Literal
+from typing import Any, Literal
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
@@ -13,6 +14,7 @@ from glinthawk.core.plan import Plan
 from glinthawk.planner.estimate import Estimate, Estimator
 from glinthawk.planner.rigs import Rig
 from glinthawk.planner.steady import Steady, simulate_steady
+from glinthawk.planner.words import xcache_note
 from glinthawk.planner.workload import Workload
 
 __all__ = ["Candidate", "Found", "Rank", "Search"]
@@ -31,7 +33,7 @@ _FINER = 1.25
 _AS_FAST = 0.98
 #: Tokens that are simulated for all candidates together, about; they take seconds.
 _TOKENS = 400_000
-#: After which no further one is simulated.
+#: After which no further one is simulated, unless told.
 _SECONDS = 8.0
 
 
@@ -66,9 +68,15 @@ class Candidate:
 
     @property
     def notes(self) -> list[str]:
-        """What was asked of a profile beyond what it measured."""
-        notes = (note for one in self.rig.costs for note in getattr(one, "notes", ()))
+        """On layer inputs, and what was asked of a profile beyond what it measured."""
+        notes = [note for one in self.rig.costs for note in getattr(one, "notes", ())]
+        if self.plan.worker_storage:
+            notes.insert(0, xcache_note(self.plan, self.rig.shape, self._is_host_known))
         return list(dict.fromkeys(notes))
+
+    @property
+    def _is_host_known(self) -> bool:
+        return self.rig.tier1 is None or self.rig.host_memory > 0
 
     def key(self, rank: Rank) -> tuple[float, float]:
         """Smaller is better; the other figure decides between equals."""
@@ -103,12 +111,15 @@ class Search:
         *,
         batch_tokens: int | None = None,
         dropped: Counter[str] | None = None,
+        seconds: float = _SECONDS,
     ) -> None:
         self._model, self._workload, self._rank = model, workload, rank
-        self._limits = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
+        self._limits: dict[str, Any] = (
+            {} if batch_tokens is None else {"batch_tokens": batch_tokens}
+        )
         self._dropped = Counter() if dropped is None else dropped
         self._longest = max(map(sum, workload.lengths))
-        self._num_plans = 0
+        self._num_plans, self._seconds = 0, seconds
 
     def run(self, rigs: Iterable[Rig], top: int = 5) -> Found:
         """Raises UsageError with the reasons if there is no plan at all."""
@@ -127,15 +138,13 @@ class Search:
     def rate(self, rig: Rig, workers: int) -> Iterator[Candidate]:
         """All plans of one layout."""
         estimator = Estimator(rig.costs, self._workload)
-        shares = (rig.tier1_kv, 0) if workers and rig.tier2 else (rig.tier1_kv,)
-        for tier1_kv in dict.fromkeys(shares):
-            plan = self._plan(rig, workers, tier1_kv)
+        for plan in self._plans(rig, workers):
             if not self._has_room(rig, plan):
                 continue
             fits = estimator.estimate(plan).kv_sequences
             for count in _counts(rig.slices, workers):
                 for size in _sizes(ceil(fits / count)):
-                    yield self._candidate(rig, estimator, plan, size, count)
+                    yield from self._candidates(rig, estimator, plan, size, count)
 
     def _layouts(self, rigs: Iterable[Rig]) -> list[Candidate]:
         found: dict[tuple[object, ...], Candidate] = {}
@@ -165,7 +174,7 @@ class Search:
         """While there is time; the first of each number of tiers in any case."""
         begun = time.monotonic()
         for number, one in enumerate(chosen):
-            is_late = number > 1 and time.monotonic() - begun > _SECONDS
+            is_late = number > 1 and time.monotonic() - begun > self._seconds
             yield one if is_late else self._simulate(one, _TOKENS // len(chosen))
 
     def _simulate(self, one: Candidate, tokens: int) -> Candidate:
@@ -176,7 +185,14 @@ class Search:
         )
         return replace(one, steady=steady)
 
-    def _plan(self, rig: Rig, workers: int, tier1_kv: int) -> Plan:
+    def _plans(self, rig: Rig, workers: int) -> Iterator[Plan]:
+        """With Tier 1's own memory and without, with drives and without."""
+        shares = (rig.tier1_kv, 0) if workers and rig.tier2 else (rig.tier1_kv,)
+        drives = (0, rig.worker_storage) if workers else (0,)
+        for tier1_kv, storage in product(dict.fromkeys(shares), dict.fromkeys(drives)):
+            yield self._plan(rig, workers, tier1_kv, storage)
+
+    def _plan(self, rig: Rig, workers: int, tier1_kv: int, storage: int) -> Plan:
         return Plan(
             model=self._model,
             kv_dtype=rig.kv_dtype,
@@ -185,6 +201,7 @@ class Search:
             batch_size=1,
             tier1_kv=tier1_kv,
             worker_kv=rig.worker_kv if workers else 0,
+            worker_storage=storage,
             tier1_machine=rig.tier1.name if rig.tier1 else None,
             tier2_machine=rig.tier2.name if rig.tier2 and workers else None,
             **self._limits,
@@ -194,10 +211,19 @@ class Search:
         """Whether some home holds the longest sequence at its end."""
         return max(plan.pages(rig.shape)) * PAGE_TOKENS >= self._longest
 
-    def _candidate(
+    def _candidates(
         self, rig: Rig, estimator: Estimator, plan: Plan, size: int, count: int
-    ) -> Candidate:
+    ) -> Iterator[Candidate]:
+        """As it is; and with the share of layer inputs that balances drives and Tier 1, but not for
+        nodes of a cluster, which keep none."""
         plan = replace(plan, batch_size=size, batches_in_flight=count)
+        yield self._candidate(rig, estimator, plan)
+        if plan.worker_storage and rig.host_memory and rig.slices == 1:
+            share = estimator.balance(plan, rig.host_memory)
+            if share:
+                yield self._candidate(rig, estimator, replace(plan, xcache=share))
+
+    def _candidate(self, rig: Rig, estimator: Estimator, plan: Plan) -> Candidate:
         return Candidate(
             plan=plan,
             rig=rig,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import log10
+from math import ceil, floor, log10
 
 from glinthawk.planner.words import number
 
@@ -39,7 +39,8 @@ class _Scale:
         self._is_log = axes.is_log
         xs = [self._position(one.x) for one in points]
         self.first, self.last = min(xs), max(xs)
-        self.top = 1.1 * max(one.y for one in points) or 1.0
+        self.step = _round_step(max(one.y for one in points) or 1.0)
+        self.top = self.step * ceil(1.05 * max(one.y for one in points) / self.step) or self.step
 
     def x(self, value: float) -> float:
         share = (self._position(value) - self.first) / (self.last - self.first or 1.0)
@@ -52,12 +53,17 @@ class _Scale:
         return log10(value) if self._is_log else value
 
 
-def dots(axes: Axes, points: Sequence[Point], *, is_joined: bool = True) -> str:
-    """A line through ``points`` (rising in x) with a dot for each."""
+def dots(axes: Axes, points: Sequence[Point], *, ringed: float | None = None) -> str:
+    """A line through ``points`` (rising in x) with a dot for each, and a ring around one at x."""
     scale = _Scale(axes, points)
     at = [(scale.x(one.x), scale.y(one.y)) for one in points]
     line = " ".join(f"{x},{y}" for x, y in at)
-    parts = [f'<polyline class="line" points="{line}"/>'] if is_joined else []
+    parts = [f'<polyline class="line" points="{line}"/>']
+    parts += [
+        f'<circle class="ring" cx="{x}" cy="{y}" r="9"/>'
+        for one, (x, y) in zip(points, at, strict=True)
+        if one.x == ringed
+    ]
     parts += [
         f'<circle class="{one.kind}" cx="{x}" cy="{y}" r="5"><title>{escape(one.says)}</title>'
         "</circle>"
@@ -96,12 +102,22 @@ def bars(
 
 def _grid(scale: _Scale) -> list[str]:
     lines = []
-    for part in range(5):
-        value = scale.top * part / 4
+    for part in range(round(scale.top / scale.step) + 1):
+        value = scale.step * part
         y = scale.y(value)
         lines.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 10}" y1="{y}" y2="{y}"/>')
-        lines.append(f'<text x="{_LEFT - 8}" y="{y + 4}" class="end">{number(value)}</text>')
+        lines.append(f'<text x="{_LEFT - 8}" y="{y + 4}" class="end">{value:,.6g}</text>')
     return lines
+
+
+def _round_step(most: float) -> float:
+    """Between about four lines of a grid: 1, 2 or 5 times a power of ten.
+
+    >>> _round_step(600), _round_step(23.4)
+    (200.0, 5.0)
+    """
+    power = 10.0 ** floor(log10(most / 4))
+    return next(power * one for one in (1, 2, 5, 10) if power * one >= most / 5)
 
 
 def _ticks(scale: _Scale, points: Sequence[Point]) -> list[str]:

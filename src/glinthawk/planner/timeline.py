@@ -59,10 +59,10 @@ def record_timeline(one: Candidate, workload: Workload) -> Timeline:
 def _pick_lanes(processes: set[str]) -> list[str]:
     """Tier 1 first; workers of the first slice before others."""
 
-    def order(process: str) -> tuple[int, int]:
+    def order(process: str) -> tuple[int, int, bool]:
         kind, _, number = process.rpartition(" ")
-        worker = kind.removeprefix("worker ").partition(",")[0]
-        return int(number), int(worker) if worker.isdecimal() else 0
+        worker = kind.partition(",")[0].rpartition(" ")[2]
+        return int(number), int(worker), kind.startswith("drives")
 
     tier1 = sorted((one for one in processes if one.startswith("tier 1")), key=order)
     workers = sorted(processes - set(tier1), key=order)

@@ -8,6 +8,7 @@ import socket
 
 import ray
 
+from glinthawk.core.drives import Drive
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ServerChannel
 from glinthawk.wire.keys import Identity
@@ -24,7 +25,14 @@ class NodeActor:
 
         return _free_address()
 
-    def serve(self, address: str, identity: Identity, threads: int, _kv_bytes: int) -> None:
+    def serve(
+        self,
+        address: str,
+        identity: Identity,
+        threads: int,
+        _kv_bytes: int,
+        _drives: tuple[Drive, ...],
+    ) -> None:
         """Never returns."""
         from glinthawk.runtime.stage import serve_node
 
@@ -41,15 +49,26 @@ class WorkerActor:
 
         return _free_address()
 
-    def serve(self, address: str, identity: Identity, threads: int, kv_bytes: int) -> None:
+    def serve(
+        self,
+        address: str,
+        identity: Identity,
+        threads: int,
+        kv_bytes: int,
+        drives: tuple[Drive, ...],
+    ) -> None:
         """Never returns."""
         import torch
 
+        from glinthawk.tier2.page_files import PageFiles
         from glinthawk.tier2.server import serve
 
         torch.set_num_threads(threads)
-        with ServerChannel(Address.parse(address), identity, [identity.public]) as channel:
-            serve(channel, kv_bytes)
+        with (
+            PageFiles(drives) as files,
+            ServerChannel(Address.parse(address), identity, [identity.public]) as channel,
+        ):
+            serve(channel, kv_bytes, files=files)
 
 
 def _free_address() -> str:

@@ -20,6 +20,7 @@ from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.homes import Home, LocalHome
 from glinthawk.tier1.links import Traffic
 from glinthawk.tier1.node import Node
+from glinthawk.tier1.ranges import RangeSplitHome
 
 __all__ = ["LocalNode"]
 
@@ -121,6 +122,8 @@ class LocalNode:
             usage.prefill_bytes += traffic.prefill_bytes
         local = [home for home in self._homes.values() if isinstance(home, LocalHome)]
         usage.kv_bytes_peak += sum(home.peak_bytes for home in local)
+        split = [home for home in self._homes.values() if isinstance(home, RangeSplitHome)]
+        usage.xcache_bytes_peak = sum(home.xcache_peak_bytes for home in split)
         return usage
 
     def _lost(self, error: WorkerError) -> HomeLost:
@@ -154,4 +157,4 @@ class LocalNode:
 
 
 def _joined(home: Home) -> HomeJoined:
-    return HomeJoined(home.id, home.num_pages, home.page_tokens)
+    return HomeJoined(home.id, home.num_pages, home.page_tokens, home.most_sequences)

@@ -1,5 +1,6 @@
 """A node and all it needs, opened in order and closed whatever happens."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
+from glinthawk.core.drives import parse_drives
+from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice
 from glinthawk.runtime.local_node import LocalNode
 from glinthawk.runtime.processes import local_workers, parse_tier2
@@ -22,9 +25,12 @@ from glinthawk.tier1.homes import Home, LocalHome
 from glinthawk.tier1.loader import LoadedModel, load_model
 from glinthawk.tier1.node import Node, Sampler
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.rebuild import learn_rebuild
 from glinthawk.tier1.recording import CudaRecorder
 from glinthawk.tier1.sampler import sample_batch
+from glinthawk.tier1.xshare import XShare
 from glinthawk.tier2.cache import KVCache
+from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity
@@ -37,6 +43,8 @@ __all__ = [
     "share_cores",
     "share_threads",
 ]
+
+_log = logging.getLogger(__name__)
 
 _ANSWER_S = 15.0
 #: Pages that the self-check's three short sequences fit in.
@@ -75,11 +83,17 @@ def open_node(
     identity = load_identity(identity, addresses)
     with ExitStack() as stack:
         workers = stack.enter_context(
-            local_workers(num_local, config.worker_kv_bytes, worker_threads)
+            local_workers(
+                num_local,
+                config.worker_kv_bytes,
+                worker_threads,
+                parse_drives(config.worker_storage),
+            )
         )
         for address in addresses:  # before any time is spent on the model
             _reach(address, identity)
         loaded = loaded or load_model(config, part)
+        fetched = _fetched_pages(config, loaded)
         attention = choose_prompt_attention(loaded)
         passes = _choose_passes(config, loaded)
         _self_check(loaded, attention, passes)
@@ -93,6 +107,8 @@ def open_node(
                 kv_dtype,
                 config.worker_timeout,
                 config.split_attention,
+                fetched,
+                _share_x(config, loaded, num_local + len(addresses)),
             )
         )
         homes = [*_local_homes(config, loaded), *seats.open_all()]
@@ -145,11 +161,25 @@ def _kv_dtype(config: EngineConfig, loaded: LoadedModel) -> str:
 
 
 def _choose_passes(config: EngineConfig, loaded: LoadedModel) -> Passes | None:
-    """On a GPU, small passes are replayed."""
+    """On a GPU, small passes are replayed; not where an X-cache has to see what attention is given,
+    for replayed passes do not tell."""
     device = loaded.model.device
-    if config.dense == "plain" or device.type != "cuda":
+    if config.dense == "plain" or device.type != "cuda" or config.xcache:
         return None
     return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part)
+
+
+def _share_x(config: EngineConfig, loaded: LoadedModel, num_workers: int) -> XShare | None:
+    """What each worker's home keeps as X. Raises UnsupportedModel."""
+    if not config.xcache:
+        return None
+    rebuild = learn_rebuild(loaded.model, loaded.spec)
+    kv_dtype = _kv_dtype(config, loaded)
+    ratio = rebuild.bytes_per_token / loaded.spec.kv_bytes_per_token(kv_dtype)
+    if ratio >= 1:
+        _log.warning("of this model, X takes %.2f times the bytes of K and V; --xcache 0", ratio)
+    memory = config.xcache_bytes
+    return XShare(config.xcache, rebuild, None if memory is None else memory // num_workers)
 
 
 def _self_check(loaded: LoadedModel, attention: PromptAttention, passes: Passes | None) -> None:
@@ -158,6 +188,16 @@ def _self_check(loaded: LoadedModel, attention: PromptAttention, passes: Passes 
     page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
     cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, spec.dtype, loaded.model.device)
     check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth, attention, passes)
+
+
+def _fetched_pages(config: EngineConfig, loaded: LoadedModel) -> FetchedPages | None:
+    """Attends here over the workers' KV, if that is wanted. Raises UsageError where it cannot."""
+    if config.kv_placement == "near":
+        return None
+    if loaded.model.device.type != "cpu":
+        raise UsageError("kv_placement fetch attends on a CPU: give --device cpu, or leave it out")
+    threads = torch.get_num_threads()
+    return FetchedPages(loaded.spec.layers, _kv_dtype(config, loaded), threads)
 
 
 def _local_homes(config: EngineConfig, loaded: LoadedModel) -> list[Home]:

@@ -277,8 +277,12 @@ class Pipeline:
         parts = [stage.homes.get(home) for stage in self._stages]
         complete = [part for part in parts if part is not None]
         if len(complete) == len(parts):
-            num_pages = min(part.num_pages for part in complete)
-            self._joined[home] = HomeJoined(home, num_pages, complete[0].page_tokens)
+            self._joined[home] = HomeJoined(
+                home,
+                min(part.num_pages for part in complete),
+                complete[0].page_tokens,
+                min(part.most_sequences for part in complete),
+            )
             self._events.append(self._joined[home])
 
     def _lost(self, home: int) -> None:
@@ -401,7 +405,7 @@ def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:
     """What one node is told: its own workers and memory, and nothing of files that are here."""
     own: dict[str, Any] = {
         name: getattr(node, name)
-        for name in ("tier1_kv", "worker_kv", "device")
+        for name in ("tier1_kv", "worker_kv", "worker_storage", "device")
         if getattr(node, name) is not None
     }
     model = Path(resolve_model(config.model))

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from glinthawk.core.config import PRIVATE_FOLDER
+from glinthawk.core.drives import Drive
 from glinthawk.core.errors import AddressError, WorkerLost
 from glinthawk.wire.address import Address
 
@@ -37,9 +38,14 @@ def parse_tier2(places: Sequence[str]) -> tuple[int, list[Address]]:
     return num_local, addresses
 
 
-def local_workers(count: int, kv_bytes: int, threads: int) -> "LocalProcesses":
+def local_workers(
+    count: int, kv_bytes: int, threads: int, drives: Sequence[Drive] = ()
+) -> "LocalProcesses":
     """Workers with so much KV and so many threads each."""
-    return LocalProcesses("worker", count, ["--kv", str(kv_bytes), "--threads", str(threads)])
+    arguments = ["--kv", str(kv_bytes), "--threads", str(threads)]
+    for drive in drives:
+        arguments += ["--storage", str(drive)]
+    return LocalProcesses("worker", count, arguments)
 
 
 def local_nodes(count: int, cores: int) -> "LocalProcesses":

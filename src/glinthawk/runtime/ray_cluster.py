@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from glinthawk.core.cluster import NodePlan
 from glinthawk.core.config import PRIVATE_FOLDER, EngineConfig
+from glinthawk.core.drives import Drive, parse_drives
 from glinthawk.core.errors import UsageError, WorkerLost
 from glinthawk.runtime.actors import NodeActor, WorkerActor
 from glinthawk.runtime.places import Places
@@ -40,6 +41,7 @@ class _Plan:
     gpus: int
     cpus: float
     kv_bytes: int
+    drives: tuple[Drive, ...]
 
     def bundles(self) -> list[dict[str, float]]:
         """For each slice, what its node takes, then what its workers take."""
@@ -92,7 +94,7 @@ def _serve(plan: _Plan, actors: list[Any]) -> Places:
     identity, threads = Identity.create(), max(1, int(plan.cpus))
     addresses = _get([actor.find_address.remote() for actor in actors])
     calls = [
-        actor.serve.remote(address, identity, threads, plan.kv_bytes)
+        actor.serve.remote(address, identity, threads, plan.kv_bytes, plan.drives)
         for actor, address in zip(actors, addresses, strict=True)
     ]
     texts, size = [f"{address}?key={identity.public}" for address in addresses], 1 + plan.workers
@@ -125,7 +127,8 @@ def _plan(config: EngineConfig) -> _Plan:
     workers = config.workers_per_slice
     workers = max(1, len(hosts) // slices) if workers is None else workers
     cpus = share_cpus(hosts, slices * (1 + workers))
-    return _Plan(slices, workers, min(1, gpus), cpus, config.worker_kv_bytes)
+    drives = parse_drives(config.worker_storage)
+    return _Plan(slices, workers, min(1, gpus), cpus, config.worker_kv_bytes, drives)
 
 
 def share_cpus(hosts: Sequence[float], count: int) -> float:

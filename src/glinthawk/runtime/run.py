@@ -40,6 +40,7 @@ class Run:
             wire_decode_bytes_back=usage.decode_bytes_back,
             wire_prefill_bytes=usage.prefill_bytes,
             kv_bytes_peak=usage.kv_bytes_peak,
+            xcache_bytes_peak=usage.xcache_bytes_peak,
             preemptions=scheduler.num_preemptions,
             repeated_tokens=scheduler.num_repeated_tokens,
             prompt_tokens_shared=scheduler.num_shared_tokens,

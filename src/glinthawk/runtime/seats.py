@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from glinthawk.core.config import SplitAttention
 from glinthawk.core.errors import WorkerError, WorkerLost
 from glinthawk.runtime.processes import LocalProcesses
+from glinthawk.tier1.fetching import PageAttention
 from glinthawk.tier1.homes import WorkerHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.splits import group_workers, make_home
+from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity
@@ -37,7 +39,8 @@ class _Trial:
 
 class Seats:
     """Opens a home for each worker, or one for all, numbered from 1: those at ``addresses`` first,
-    then those started here. Closes all at the end, whatever happened between."""
+    then those started here. Closes all at the end, whatever happened between. With ``attention``,
+    the workers' KV is attended here."""
 
     def __init__(
         self,
@@ -48,11 +51,13 @@ class Seats:
         kv_dtype: str,
         silence_s: float,
         split: SplitAttention = "sequence",
+        attention: PageAttention | None = None,
+        x_share: XShare | None = None,
     ) -> None:
         self._workers, self._identity = workers, identity
         groups = group_workers(split, [*addresses, *workers.addresses])
         self._addresses = dict(enumerate(groups, start=1))
-        self._split = split
+        self._split, self._attention, self._x_share = split, attention, x_share
         self._loaded, self._kv_dtype, self._silence_s = loaded, kv_dtype, silence_s
         self._open: dict[int, WorkerHome] = {}
         self._trials: dict[int, _Trial] = {}
@@ -103,7 +108,15 @@ class Seats:
                 for address in self._addresses[number]
             ]
             device = self._loaded.model.device
-            home = make_home(self._split, number, channels, self._loaded.spec, device)
+            home = make_home(
+                self._split,
+                number,
+                channels,
+                self._loaded.spec,
+                device,
+                attention=self._attention,
+                x_share=self._x_share,
+            )
             home.open(self._kv_dtype)
             undo.pop_all()
         return home

@@ -63,7 +63,7 @@ class _Stage:
         self._hidden: dict[int, torch.Tensor] = {}
         self._last_step = -1
         for home in self._node.homes():
-            tell(Joined(home.home, home.num_pages, home.page_tokens))
+            tell(_joined(home))
 
     @property
     def num_running(self) -> int:
@@ -102,8 +102,8 @@ class _Stage:
                     self._pass_on(batch, result)
                 case HomeLost(home):
                     self._tell(Gone(home))
-                case HomeJoined(home, num_pages, page_tokens):
-                    self._tell(Joined(home, num_pages, page_tokens))
+                case HomeJoined() as joined:
+                    self._tell(_joined(joined))
 
     def _run(self, message: Run) -> None:
         self._last_step = message.step
@@ -314,3 +314,9 @@ def serve_node(
     """Serve until ``lifeline``, a readable file descriptor, reaches its end. ``identity`` is the
     key pair, or its file, with which workers and the next node are joined."""
     _NodeServer(channel, identity, cores).serve(lifeline)
+
+
+def _joined(home: HomeJoined) -> Joined:
+    return Joined(
+        home.home, home.num_pages, home.page_tokens, home.most_sequences or home.num_pages
+    )

@@ -28,6 +28,8 @@ class HomeJoined:
     home: int
     num_pages: int
     page_tokens: int
+    #: That may have KV there at one time; None: as many as there are pages.
+    most_sequences: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

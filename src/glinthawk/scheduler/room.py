@@ -28,8 +28,9 @@ class Start(NamedTuple):
 class Room:
     """A home's pages, counted exactly as the home does, and who lives there."""
 
-    def __init__(self, num_pages: int, page_tokens: int) -> None:
+    def __init__(self, num_pages: int, page_tokens: int, most_sequences: int | None = None) -> None:
         self.pages = Pages(num_pages, page_tokens)
+        self._most_sequences = most_sequences or num_pages
         #: Admitted and not finished, in order of admission: the last is youngest.
         self.living: dict[int, Sequence] = {}
         #: Ended, but those that wait begin alike; given up, oldest first, when pages are needed.
@@ -51,7 +52,9 @@ class Room:
         return Start(source.id, num_tokens, is_early)
 
     def fits(self, sequence: Sequence, start: Start) -> bool:
-        """Whether there are pages for what ``sequence`` has now."""
+        """Whether there are a place for ``sequence`` and pages for what it has now."""
+        if len(self.living) + len(self.kept) >= self._most_sequences:
+            return False
         need = -(-(sequence.length - start.num_tokens) // self.pages.page_tokens)
         return need <= self.pages.num_free
 

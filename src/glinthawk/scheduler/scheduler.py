@@ -84,6 +84,10 @@ class Scheduler:
     def is_idle(self) -> bool:
         return not self.waiting and not self.num_living
 
+    def num_pages_used(self, home: int) -> int:
+        """Pages of a home that sequences have."""
+        return self._rooms[home].pages.num_used
+
     @property
     def num_batches(self) -> int:
         """Batches formed so far."""
@@ -99,8 +103,8 @@ class Scheduler:
             case Submitted(sequence):
                 self.waiting.push(sequence)
                 return []
-            case HomeJoined(home, num_pages, page_tokens):
-                self._rooms[home] = Room(num_pages, page_tokens)
+            case HomeJoined(home, num_pages, page_tokens, most_sequences):
+                self._rooms[home] = Room(num_pages, page_tokens, most_sequences)
                 return []
             case HomeLost(home):
                 return self._lose(home)

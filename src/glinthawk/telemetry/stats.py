@@ -24,6 +24,8 @@ class RunStats(msgspec.Struct, kw_only=True):
     wire_decode_bytes_back: int = 0
     wire_prefill_bytes: int = 0
     kv_bytes_peak: int = 0
+    #: Inputs of attention that Tier 1 keeps in place of K and V.
+    xcache_bytes_peak: int = 0
     preemptions: int = 0
     #: Tokens computed again after a pre-emption or a loss.
     repeated_tokens: int = 0

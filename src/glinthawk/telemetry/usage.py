@@ -16,6 +16,7 @@ class Usage(msgspec.Struct):
     decode_bytes_back: int = 0
     prefill_bytes: int = 0
     kv_bytes_peak: int = 0
+    xcache_bytes_peak: int = 0
 
     @classmethod
     def total(cls, parts: Iterable["Usage"]) -> "Usage":
@@ -28,4 +29,5 @@ class Usage(msgspec.Struct):
             sum(usage.decode_bytes_back for usage in usages),
             sum(usage.prefill_bytes for usage in usages),
             sum(usage.kv_bytes_peak for usage in usages),
+            sum(usage.xcache_bytes_peak for usage in usages),
         )

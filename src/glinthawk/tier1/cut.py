@@ -17,18 +17,24 @@ from glinthawk.core.errors import UnsupportedModel
 
 __all__ = [
     "IMPLEMENTATION",
+    "Arguments",
     "Call",
     "Departure",
     "Forward",
     "Pass",
     "Passes",
+    "Suspension",
     "make_hidden",
+    "note_arguments",
     "suspended_attention",
 ]
 
 #: The name under which transformers knows our attention. No mask function has this name, so the
 #: model builds no masks: which keys a query sees is known per layer (see ``masks.py``).
 IMPLEMENTATION = "glinthawk"
+
+#: args and kwargs of a module's forward.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Call(NamedTuple):
@@ -40,6 +46,8 @@ class Call(NamedTuple):
     values: torch.Tensor  # (1, K, T, Dv)
     mask: Any
     options: dict[str, Any]
+    #: What the module was given, where ``note_arguments`` looks; else None.
+    arguments: Arguments | None = None
 
 
 class Departure(BaseException):
@@ -80,7 +88,19 @@ class Forward(Protocol):
 Passes = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], Forward]
 
 
-class Pass(greenlet):
+class Suspension(greenlet):
+    """The model's own code, which leaves with a Call wherever it calls attention."""
+
+    #: Of the attention module that runs.
+    arguments: Arguments | None = None
+
+    def close(self) -> None:
+        """Unwind what has not ended; its frames and tensors are freed."""
+        if self:
+            self.throw(GreenletExit)
+
+
+class Pass(Suspension):
     """A Forward that runs the model's own code, a coroutine."""
 
     def __init__(
@@ -102,11 +122,6 @@ class Pass(greenlet):
         self.depth += 1
         result: Call | torch.Tensor = self.switch(output)
         return result
-
-    def close(self) -> None:
-        """Unwind a pass that has not ended; its frames and tensors are freed."""
-        if self:
-            self.throw(GreenletExit)
 
     def _forward(self, _first: None) -> torch.Tensor:
         try:
@@ -141,6 +156,13 @@ def _forward_inputs(
     return inputs
 
 
+def note_arguments(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """A forward pre-hook for attention modules: the Call that follows says what they were given."""
+    current = getcurrent()
+    if isinstance(current, Suspension):
+        current.arguments = args, kwargs
+
+
 def suspended_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -150,10 +172,11 @@ def suspended_attention(
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     current = getcurrent()
-    if not isinstance(current, Pass) or current.parent is None:
+    if not isinstance(current, Suspension) or current.parent is None:
         raise UnsupportedModel("attention was called outside of a pass")
+    arguments, current.arguments = current.arguments, None
     output: torch.Tensor = current.parent.switch(
-        Call(module, query, key, value, attention_mask, options)
+        Call(module, query, key, value, attention_mask, options, arguments)
     )
     return output.unsqueeze(0), None
 

@@ -56,6 +56,10 @@ class HeadSplitHome:
     def page_tokens(self) -> int:
         return self._parts[0].page_tokens
 
+    @property
+    def most_sequences(self) -> int:
+        return min(part.most_sequences for part in self._parts)
+
     def open(self, kv_dtype: str) -> None:
         for part in self._parts:
             part.open(kv_dtype)

@@ -1,7 +1,8 @@
 """Where attention over KV happens, as Tier 1 sees it: a home keeps KV and answers attention.
 
 ``LocalHome`` is Tier 1's own memory, ``RemoteHome`` a worker; several workers may be one home, too
-(``heads.py``, ``ranges.py``). All take the rows of a step once and then one parcel a layer.
+(``heads.py``, ``ranges.py``), and a worker's KV may be attended here (``fetching.py``). All take
+the rows of a step once and then one parcel a layer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,16 @@ from glinthawk.tier1.staging import Staging
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.messages import Attend, Attended, Begin, Release, Spans, Store, Stored
 
-__all__ = ["Cache", "Home", "LocalHome", "RemoteHome", "Reply", "WorkerHome"]
+__all__ = [
+    "Cache",
+    "Home",
+    "LocalHome",
+    "RemoteHome",
+    "Reply",
+    "WorkerHome",
+    "list_columns",
+    "list_forks",
+]
 
 #: (source, sequence, number of tokens)
 _Fork = tuple[int, int, int]
@@ -45,6 +55,11 @@ class Home(Protocol):
 
     @property
     def page_tokens(self) -> int: ...
+
+    @property
+    def most_sequences(self) -> int:
+        """That may have KV here at one time."""
+        ...
 
     @property
     def links(self) -> Sequence[Link]:
@@ -112,6 +127,7 @@ class Cache(Protocol):
     """What LocalHome needs of a KV cache; tier2's KVCache is one."""
 
     pages: Any
+    most_sequences: int
 
     @property
     def peak_bytes(self) -> int: ...
@@ -138,6 +154,7 @@ class LocalHome:
         self.id = id
         self.num_pages: int = cache.pages.num_pages
         self.page_tokens: int = cache.pages.page_tokens
+        self.most_sequences: int = cache.most_sequences
         self._cache = cache
         self._steps: dict[int, tuple[Any, Any]] = {}
 
@@ -147,7 +164,9 @@ class LocalHome:
         return self._cache.peak_bytes
 
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
-        tables = self._cache.begin(_forks(extends), _columns(extends), _columns(prompts))
+        tables = self._cache.begin(
+            list_forks(extends), list_columns(extends), list_columns(prompts)
+        )
         self._steps[step] = (tables[0], tables[1])
 
     def attend(
@@ -221,6 +240,10 @@ class RemoteHome:
     def page_tokens(self) -> int:
         return self.link.page_tokens
 
+    @property
+    def most_sequences(self) -> int:
+        return self.link.most_sequences
+
     def open(self, kv_dtype: str) -> None:
         self.link.open(self._spec.layers, self._spec.dtype, kv_dtype)
 
@@ -231,9 +254,9 @@ class RemoteHome:
         return self.link.has_opened()
 
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
-        both = [Spans(*_columns(spans)) for spans in (extends, prompts)]
+        both = [Spans(*list_columns(spans)) for spans in (extends, prompts)]
         self._steps[step] = _Awaited(sum(span.length for span in extends))
-        self.link.send(Begin(step, both[0], both[1], _forks(extends)))
+        self.link.send(Begin(step, both[0], both[1], list_forks(extends)))
 
     def attend(
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
@@ -276,6 +299,8 @@ class RemoteHome:
                     self.link.expect(awaited.stored, message)
                     awaited.stored = False
                     replies.append(Reply(step, None))
+                case _:
+                    self.link.expect(False, message)
         return replies
 
     def close(self) -> None:
@@ -291,13 +316,15 @@ class RemoteHome:
         return self.link.take_in(frames[0], self._dtype, shape)
 
 
-def _forks(spans: Sequence[Span]) -> list[_Fork]:
+def list_forks(spans: Sequence[Span]) -> list[_Fork]:
+    """Which of ``spans`` begin with another sequence's tokens."""
     return [
         (span.source, span.sequence.id, span.start) for span in spans if span.source is not None
     ]
 
 
-def _columns(spans: Sequence[Span]) -> _Columns:
+def list_columns(spans: Sequence[Span]) -> _Columns:
+    """``spans`` as the wire has them."""
     return (
         [span.sequence.id for span in spans],
         [span.start for span in spans],

@@ -24,6 +24,8 @@ from glinthawk.wire.messages import (
     BeginPart,
     Bye,
     Fault,
+    Fetch,
+    Fetched,
     FromTier1,
     Message,
     Open,
@@ -40,7 +42,7 @@ __all__ = ["Link", "Received", "Traffic"]
 _LONGEST_WORDS = 1000
 
 #: News of a step, and its frames.
-Received = tuple[Attended | Stored, list[memoryview]]
+Received = tuple[Attended | Fetched | Stored, list[memoryview]]
 
 
 class Traffic:
@@ -63,7 +65,7 @@ class Traffic:
                 self.decode_bytes_out += num_bytes
             case Begin(extends=extends) if not extends.sequences:
                 self.prefill_bytes += num_bytes
-            case Begin() | Attend():
+            case Begin() | Attend() | Fetch():
                 self.decode_bytes_out += num_bytes
 
 
@@ -79,7 +81,7 @@ class Link:
     ) -> None:
         self.channel = channel
         self.traffic = Traffic()
-        self.num_pages = self.page_tokens = 0
+        self.num_pages = self.page_tokens = self.most_sequences = 0
         self._home = home
         self._staging = staging or make_staging(device)
         self._outbox = Outbox()
@@ -90,9 +92,10 @@ class Link:
         wire_dtype: str,
         kv_dtype: str,
         views: Sequence[int] = (),
+        fetches: bool = False,
     ) -> None:
         """Ask for a session; ``await_open`` takes the answer."""
-        self.send(Open(VERSION, list(layers), wire_dtype, kv_dtype, list(views)))
+        self.send(Open(VERSION, list(layers), wire_dtype, kv_dtype, list(views), fetches))
 
     def await_open(self, timeout_s: float) -> None:
         """Return at once when the session is open already. Raises WorkerRefused, or WorkerLost when
@@ -116,12 +119,15 @@ class Link:
                 home=self._home,
             )
         self.num_pages, self.page_tokens = message.num_pages, message.page_tokens
+        self.most_sequences = message.most_sequences
 
     def send(self, message: FromTier1) -> None:
         """Send, behind the parcels that still wait for their bytes."""
         self._outbox.put(partial(self._deliver, message))
 
-    def send_tensors(self, message: Attend | Store, tensors: Sequence[torch.Tensor]) -> None:
+    def send_tensors(
+        self, message: Attend | Fetch | Store, tensors: Sequence[torch.Tensor]
+    ) -> None:
         """Send a parcel; until it has left, nobody may write to ``tensors``."""
         frames, copied = self._staging.copy_out(tensors)
         self._outbox.put(partial(self._deliver, message, frames), copied, message.step)
@@ -141,7 +147,7 @@ class Link:
         while (received := self._next()) is not None:
             message, frames, num_bytes = received
             match message:
-                case Attended():
+                case Attended() | Fetched():
                     self.traffic.decode_bytes_back += num_bytes
                     news.append((message, frames))
                 case Stored():
@@ -205,7 +211,7 @@ class Link:
                 self.channel.wait(left)
             elif isinstance(received[0], kind):
                 return received[0]
-            elif not isinstance(received[0], Ping | Attended | Stored):
+            elif not isinstance(received[0], Ping | Attended | Fetched | Stored):
                 raise WireError(f"unexpected answer {received[0]}", home=self._home)
         raise WorkerLost(
             f"no answer from {self.channel.address.endpoint} in {timeout_s:g} s", home=self._home

@@ -19,9 +19,10 @@ from glinthawk.core.batch import Batch, Span
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
-from glinthawk.tier1.cut import Call, Forward, Pass, Passes
+from glinthawk.tier1.cut import Arguments, Call, Forward, Pass, Passes
 from glinthawk.tier1.homes import Home, Reply
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
+from glinthawk.tier1.ranges import RangeSplitHome
 from glinthawk.tier1.staging import upload
 
 __all__ = ["AttentionSpeed", "Node", "Sampler"]
@@ -241,6 +242,8 @@ class Node:
         q, k, v = (tensor[0].transpose(0, 1) for tensor in (call.queries, call.keys, call.values))
         output = q.new_empty(len(q), layer.num_heads, layer.value_dim)
         running.output = output
+        if call.arguments is not None:
+            self._show(running, index, call.arguments)
         for home_id, rows in self._remote_first(running.extends):
             begun = time.perf_counter()
             answer = self._homes[home_id].attend(step, index, q[rows], k[rows], v[rows])
@@ -253,10 +256,30 @@ class Node:
             kept = self._homes[home_id].store(step, index, k[rows], v[rows])
             if index == 0 and not kept:
                 running.unstored.add(home_id)
+        self._attend_here(running)
         if running.batch.prompts:
             rows = slice(running.batch.num_extend_tokens, len(q))
             lengths = [span.length for span in running.batch.prompts]
             output[rows] = self._attend_prompts(q[rows], k[rows], v[rows], lengths, layer)
+
+    def _show(self, running: _Running, layer: int, given: Arguments) -> None:
+        """Homes with an X-cache take what attention was given, before they are sent anything."""
+        extends, prompts = dict(running.extends), dict(running.prompts)
+        for home_id in extends.keys() | prompts.keys():
+            home = self._homes[home_id]
+            if isinstance(home, RangeSplitHome):
+                rows = extends.get(home_id), prompts.get(home_id)
+                home.show(running.batch.id, layer, given, *rows)
+
+    def _attend_here(self, running: _Running) -> None:
+        """What homes leave to Tier 1, while workers attend to the rest."""
+        for home_id, rows in running.extends:
+            home = self._homes[home_id]
+            if isinstance(home, RangeSplitHome):
+                answer = home.attend_here(running.batch.id)
+                if answer is not None and running.output is not None:
+                    running.output[rows] = answer
+                    running.awaited.discard(home_id)
 
     def _remote_first(self, extends: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
         return sorted(extends, key=lambda rows: not self._homes[rows[0]].links)

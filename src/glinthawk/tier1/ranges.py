@@ -1,7 +1,8 @@
-"""Several workers as one home: each keeps some tokens of a sequence, which may outgrow them all.
+"""Several places as one home: each keeps some tokens of a sequence, which may outgrow them all.
 
 A row's query goes to every worker that holds tokens that it sees. Each answers attention over its
-own ones with their log-sum-exp, by which the answers are merged.
+own ones with their log-sum-exp, by which the answers are merged. The last place may be Tier 1 with
+an X-cache (``xcache.py``), which works while the workers do.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +14,14 @@ from glinthawk.attention.reference import merge_partials
 from glinthawk.core.batch import Span
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import ModelSpec
+from glinthawk.tier1.cut import Arguments
 from glinthawk.tier1.homes import Reply
 from glinthawk.tier1.links import Link
-from glinthawk.tier1.shares import Share, share_step
-from glinthawk.tier1.staging import Staging, upload
+from glinthawk.tier1.shares import Rows, Share, pick, share_step
+from glinthawk.tier1.staging import Staging
 from glinthawk.tier1.stripes import Stripes
+from glinthawk.tier1.xcache import XCache
+from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.messages import Attend, Attended, BeginPart, Release, Store, Stored
 
@@ -27,14 +31,8 @@ __all__ = ["STRIPE_PAGES", "RangeSplitHome"]
 #: being read in two places, and its queries would travel twice.
 STRIPE_PAGES = 16
 
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows of a home's, as the worker sees them that has some of them. None: all of them."""
-
-    extends: torch.Tensor | None
-    prompts: torch.Tensor | None
-    views: list[torch.Tensor | None]
+#: Output (R, H, Dv) and log-sum-exps (R, H) of some rows, and which ones they are; None: all.
+_Answer = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -42,14 +40,16 @@ class _Part:
     """A worker's part of a step, and what it answered in the current layer."""
 
     share: Share
-    rows: _Rows
-    answer: tuple[torch.Tensor, torch.Tensor] | None = None
+    rows: Rows
+    answer: _Answer | None = None
 
 
 @dataclass(slots=True)
 class _Step:
     num_rows: int
     parts: dict[int, _Part]
+    #: Tier 1's own answer.
+    here: _Answer | None = None
     #: Workers that have not answered for the current layer, and not confirmed the prompts.
     awaited: set[int] = field(default_factory=set)
     unstored: set[int] = field(default_factory=set)
@@ -70,6 +70,7 @@ class RangeSplitHome:
         device: torch.device,
         staging: Callable[[], Staging | None] = lambda: None,
         stripe_pages: int = STRIPE_PAGES,
+        x_share: XShare | None = None,
     ) -> None:
         self.id = id
         self.links = [Link(id, channel, device, staging()) for channel in channels]
@@ -82,17 +83,27 @@ class RangeSplitHome:
             None if layer.sinks is None else torch.tensor(layer.sinks, device=device)
             for layer in spec.layers
         ]
-        self._stripe_pages = stripe_pages
+        self._stripe_pages, self._x_share = stripe_pages, x_share
         self._stripes: Stripes
+        self._xcache: XCache | None = None
         self._steps: dict[int, _Step] = {}
 
     @property
     def num_pages(self) -> int:
-        return sum(link.num_pages for link in self.links)
+        return sum(self._count_pages())
+
+    @property
+    def xcache_peak_bytes(self) -> int:
+        """Most bytes of X held on Tier 1 at one time."""
+        return 0 if self._xcache is None else self._xcache.peak_bytes
 
     @property
     def page_tokens(self) -> int:
         return self.links[0].page_tokens
+
+    @property
+    def most_sequences(self) -> int:
+        return sum(link.most_sequences for link in self.links)
 
     def open(self, kv_dtype: str) -> None:
         layers = [replace(layer, window=None, sinks=None) for layer in self._spec.layers]
@@ -110,25 +121,48 @@ class RangeSplitHome:
             self._deal()
         return have_opened
 
-    def _deal(self) -> None:
+    def _count_pages(self) -> list[int]:
+        """Of each worker, and of the X-cache, if there is one."""
         counts = [link.num_pages for link in self.links]
-        self._stripes = Stripes(counts, self.page_tokens, self._stripe_pages)
+        if self._x_share is not None:
+            counts.append(self._x_share.count_pages(sum(counts), self.page_tokens))
+        return counts
+
+    def _deal(self) -> None:
+        counts, x = self._count_pages(), self._x_share
+        shares = None if x is None else x.deal(counts[:-1])
+        self._stripes = Stripes(counts, self.page_tokens, self._stripe_pages, shares)
+        if x is not None:
+            pages = self._stripes.pages(len(self.links))
+            self._xcache = XCache(x.rebuild, self._spec, pages, self._device)
 
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
-        """Raises WireError when the pages of all workers together run out."""
+        """Raises WireError when the pages of all places together run out."""
         self._reserve(extends, prompts)
         shares = share_step(self._stripes, self._windows, extends, prompts)
+        num_extends, num_prompts = (
+            sum(span.length for span in spans) for spans in (extends, prompts)
+        )
         parts = {}
         for number, share in enumerate(shares):
-            if not share.is_empty:
-                message = BeginPart(
-                    step, share.extends, share.prompts, share.forks, share.views_to_send
-                )
-                self.links[number].send(message)
-                parts[number] = _Part(share, self._upload(share, extends, prompts))
+            if share.is_empty:
+                continue
+            part = _Part(share, Rows.upload(share, num_extends, num_prompts, self._device))
+            if number < len(self.links):
+                parts[number] = part
+                self._announce(step, number, share)
+            elif self._xcache is not None:
+                self._xcache.begin(step, share, part.rows)
         stored = {number for number, part in parts.items() if part.share.prompt_rows}
-        num_rows = sum(span.length for span in extends)
-        self._steps[step] = _Step(num_rows, parts, unstored=stored)
+        self._steps[step] = _Step(num_extends, parts, unstored=stored)
+
+    def show(
+        self, step: int, layer: int, given: Arguments, extends: slice | None, prompts: slice | None
+    ) -> None:
+        """What a layer's attention was ``given`` for a batch, of which these are the rows here.
+        Comes before ``attend``; the X-cache keeps its part."""
+        if self._xcache is not None:
+            self._xcache.keep(step, layer, given, extends, prompts)
 
     def attend(
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
@@ -139,35 +173,48 @@ class RangeSplitHome:
         for number, part in running.parts.items():
             if not part.share.view_rows[view]:
                 continue
-            tensors = [_pick(q, part.rows.views[view])]
+            tensors = [pick(q, part.rows.views[view])]
             if part.share.extend_rows:
-                tensors += [_pick(rows, part.rows.extends) for rows in (k, v)]
+                tensors += [pick(rows, part.rows.extends) for rows in (k, v)]
             self.links[number].send_tensors(Attend(step, layer), tensors)
             running.awaited.add(number)
+        if self._xcache is not None:
+            self._xcache.ask(step, view, q)
+
+    def attend_here(self, step: int) -> torch.Tensor | None:
+        """Do Tier 1's own part of the layer, while workers do theirs; (T, H, Dv) if none of them
+        has a part, else the output comes as a Reply."""
+        running = self._steps[step]
+        if self._xcache is not None:
+            running.here = self._xcache.answer(step, running.layer)
+        return None if running.awaited else self._merge(running, running.layer)
 
     def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
         running = self._steps[step]
         running.stored_layer = layer
         for number, part in running.parts.items():
             if part.share.prompt_rows:
-                tensors = [_pick(rows, part.rows.prompts) for rows in (k, v)]
+                tensors = [pick(rows, part.rows.prompts) for rows in (k, v)]
                 self.links[number].send_tensors(Store(step, layer), tensors)
-        return False
+        return not running.unstored
 
     def release(self, sequences: list[int]) -> None:
-        held: list[list[int]] = [[] for _ in self.links]
+        held: list[list[int]] = [[] for _ in range(self._stripes.num_parts)]
         for sequence in sequences:
             for number in self._stripes.release(sequence):
                 held[number].append(sequence)
-        for link, some in zip(self.links, held, strict=True):
+        for link, some in zip(self.links, held, strict=False):  # Tier 1 need not be told
             if some:
                 link.send(Release(some))
 
     def finish(self, step: int) -> None:
         self._steps.pop(step, None)
+        if self._xcache is not None:
+            self._xcache.end(step)
 
     def abandon(self, step: int) -> None:
-        abandoned = self._steps.pop(step, None)
+        abandoned = self._steps.get(step)
+        self.finish(step)
         for number in abandoned.parts if abandoned else ():
             self.links[number].abandon(step)
 
@@ -192,19 +239,10 @@ class RangeSplitHome:
                     home=self.id,
                 )
 
-    def _upload(self, share: Share, extends: Sequence[Span], prompts: Sequence[Span]) -> _Rows:
-        """Where the share's rows are among the home's, on the device."""
-        num_extends, num_prompts = (
-            sum(span.length for span in spans) for spans in (extends, prompts)
-        )
-        return _Rows(
-            self._upload_rows(share.extend_rows, num_extends),
-            self._upload_rows(share.prompt_rows, num_prompts),
-            [self._upload_rows(rows, num_extends) for rows in share.view_rows],
-        )
-
-    def _upload_rows(self, rows: list[int], num_rows: int) -> torch.Tensor | None:
-        return upload(rows, self._device) if 0 < len(rows) < num_rows else None
+    def _announce(self, step: int, number: int, share: Share) -> None:
+        views = share.views_to_send
+        message = BeginPart(step, share.extends, share.prompts, share.forks, views)
+        self.links[number].send(message)
 
     def _receive(self, number: int) -> Iterator[Reply]:
         link, last = self.links[number], len(self._spec.layers) - 1
@@ -226,36 +264,35 @@ class RangeSplitHome:
                     step.unstored.discard(number)
                     if not step.unstored:
                         yield Reply(message.step, None)
+                case _:
+                    link.expect(False, message)
 
-    def _partial(
-        self, step: _Step, number: int, layer: int, frames: list[memoryview]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One worker's output (R, H, Dv) and log-sum-exps (R, H) of its R rows."""
+    def _partial(self, step: _Step, number: int, layer: int, frames: list[memoryview]) -> _Answer:
+        """What one worker says to its rows."""
         if len(frames) != 2:
             raise WireError(
                 f"an answer of the wrong size: {len(frames)} frames, not 2", home=self.id
             )
-        spec, link = self._spec.layers[layer], self.links[number]
-        num_rows = len(step.parts[number].share.view_rows[self._view_of[layer]])
+        spec, link, view = self._spec.layers[layer], self.links[number], self._view_of[layer]
+        part = step.parts[number]
+        num_rows = len(part.share.view_rows[view])
         output = link.take_in(frames[0], self._dtype, (num_rows, spec.num_heads, spec.value_dim))
-        return output, link.take_in(frames[1], torch.float32, (num_rows, spec.num_heads))
+        lses = link.take_in(frames[1], torch.float32, (num_rows, spec.num_heads))
+        return part.rows.views[view], output, lses
 
     def _merge(self, step: _Step, layer: int) -> torch.Tensor:
-        """(T, H, Dv), of what the workers answered."""
-        spec, view = self._spec.layers[layer], self._view_of[layer]
-        answered = [part for part in step.parts.values() if part.answer is not None]
-        shape = (len(answered), step.num_rows, spec.num_heads)
+        """(T, H, Dv), of what all have answered."""
+        spec = self._spec.layers[layer]
+        answers = [part.answer for part in step.parts.values() if part.answer is not None]
+        answers += [step.here] if step.here is not None else []
+        shape = (len(answers), step.num_rows, spec.num_heads)
         outputs = torch.zeros(*shape, spec.value_dim, device=self._device)
         lses = torch.full(shape, float("-inf"), device=self._device)
-        for number, part in enumerate(answered):
-            assert part.answer is not None
-            rows = part.rows.views[view]
+        for number, (rows, output, lse) in enumerate(answers):
             place = slice(None) if rows is None else rows
-            outputs[number, place] = part.answer[0].float()
-            lses[number, place] = part.answer[1]
+            outputs[number, place] = output.float()
+            lses[number, place] = lse
+        for part in step.parts.values():
             part.answer = None
+        step.here = None
         return merge_partials(outputs, lses, self._sinks[layer])[0].to(self._dtype)
-
-
-def _pick(rows: torch.Tensor, indices: torch.Tensor | None) -> torch.Tensor:
-    return rows if indices is None else rows[indices]

@@ -1,18 +1,21 @@
-"""A step's rows, shared out among workers that each keep some tokens of the sequences."""
+"""A step's rows, shared out among places that each keep some tokens of the sequences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from glinthawk.core.batch import Span
+from glinthawk.tier1.staging import upload
 from glinthawk.tier1.stripes import Stripes
 from glinthawk.wire.messages import Spans, View
 
-__all__ = ["Share", "share_step"]
+__all__ = ["Rows", "Share", "pick", "share_step"]
 
 
 @dataclass(slots=True)
 class Share:
-    """One worker's part of a step, in its own counting of tokens; ``*_rows`` say which of the
+    """One place's part of a step, in its own counting of tokens; ``*_rows`` say which of the
     step's rows, those that extend or those of prompts, its rows are."""
 
     views: list[View]
@@ -25,13 +28,38 @@ class Share:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the worker need not know of the step."""
+        """Whether the place need not know of the step."""
         return not (self.extend_rows or self.prompt_rows or self.forks or any(self.view_rows))
 
     @property
     def views_to_send(self) -> list[View]:
         """None, if no row attends at the worker."""
         return self.views if any(self.view_rows) else []
+
+
+@dataclass(slots=True)
+class Rows:
+    """Which of a home's rows are a share's, on the device. None: all of them, or none."""
+
+    extends: torch.Tensor | None
+    prompts: torch.Tensor | None
+    views: list[torch.Tensor | None]
+
+    @classmethod
+    def upload(
+        cls, share: Share, num_extends: int, num_prompts: int, device: torch.device
+    ) -> "Rows":
+        """Of so many rows that extend and so many of prompts."""
+        return cls(
+            _upload(share.extend_rows, num_extends, device),
+            _upload(share.prompt_rows, num_prompts, device),
+            [_upload(rows, num_extends, device) for rows in share.view_rows],
+        )
+
+
+def pick(rows: torch.Tensor, indices: torch.Tensor | None) -> torch.Tensor:
+    """Those of ``rows`` that ``Rows`` says."""
+    return rows if indices is None else rows[indices]
 
 
 def share_step(
@@ -106,3 +134,7 @@ def _look(
                 view.firsts.append(first)
                 view.ends.append(last)
                 rows.append(first_row + offset)
+
+
+def _upload(rows: list[int], num_rows: int, device: torch.device) -> torch.Tensor | None:
+    return upload(rows, device) if 0 < len(rows) < num_rows else None

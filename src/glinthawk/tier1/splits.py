@@ -7,10 +7,12 @@ import torch
 
 from glinthawk.core.config import SplitAttention
 from glinthawk.core.spec import ModelSpec
+from glinthawk.tier1.fetching import FetchHome, PageAttention
 from glinthawk.tier1.heads import HeadSplitHome
 from glinthawk.tier1.homes import RemoteHome, WorkerHome
 from glinthawk.tier1.ranges import STRIPE_PAGES, RangeSplitHome
 from glinthawk.tier1.staging import Staging
+from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.channel import ClientChannel
 
 __all__ = ["group_workers", "make_home"]
@@ -33,13 +35,19 @@ def make_home(
     device: torch.device,
     staging: Callable[[], Staging | None] = lambda: None,
     stripe_pages: int = STRIPE_PAGES,
+    attention: PageAttention | None = None,
+    x_share: XShare | None = None,
 ) -> WorkerHome:
-    """A home at the workers behind ``channels``, whose sessions are not open yet.
+    """A home at the workers behind ``channels``, whose sessions are not open yet; with
+    ``attention``, a worker's KV is attended here; with ``x_share``, Tier 1 keeps a part of it.
 
     Raises UsageError when the model's KV heads cannot be shared among so many workers.
     """
-    if len(channels) == 1:
+    if attention is not None:
+        (channel,) = channels
+        return FetchHome(id, channel, spec, attention)
+    if len(channels) == 1 and x_share is None:
         return RemoteHome(id, channels[0], spec, device, staging())
     if split == "heads":
         return HeadSplitHome(id, channels, spec, device, staging)
-    return RangeSplitHome(id, channels, spec, device, staging, stripe_pages)
+    return RangeSplitHome(id, channels, spec, device, staging, stripe_pages, x_share)

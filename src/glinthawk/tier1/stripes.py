@@ -11,11 +11,14 @@ from glinthawk.core.pages import Pages
 
 __all__ = ["Stripes"]
 
+_GOLDEN = (5**0.5 - 1) / 2
+
 
 class Stripes:
     """Deals ``stripe_pages`` pages of a sequence in a row to one worker, then as many to the one
     that has the largest share of its pages free; so workers fill evenly, and a long sequence lies
-    on all of them. Where a worker has no page left, another one goes on.
+    on all of them. With ``shares``, which sum up to one, each has its share of every sequence
+    instead, page by page. Where a worker has no page left, another one goes on.
 
     A worker counts the tokens that it has of a sequence without gaps. It makes the same moves on
     pages (the same class), so a free page here is one there.
@@ -24,9 +27,16 @@ class Stripes:
     >>> # worker 0, which counts them 0 to 5; tokens 4-7 lie on worker 1, which counts them 0 to 3
     """
 
-    def __init__(self, num_pages: Sequence[int], page_tokens: int, stripe_pages: int) -> None:
+    def __init__(
+        self,
+        num_pages: Sequence[int],
+        page_tokens: int,
+        stripe_pages: int,
+        shares: Sequence[float] | None = None,
+    ) -> None:
         self._page_tokens = page_tokens
         self._stripe_pages = stripe_pages
+        self._shares = shares
         self._pages = [Pages(count, page_tokens) for count in num_pages]
         #: The worker of each page of a sequence.
         self._owners: dict[int, list[int]] = {}
@@ -76,6 +86,10 @@ class Stripes:
         has_page = whole < len(held) and held[whole] == page
         return whole * self._page_tokens + (offset if has_page else 0)
 
+    def pages(self, part: int) -> Pages:
+        """The pages of one part, by number, which are to be read alone."""
+        return self._pages[part]
+
     def runs(self, sequence: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Tokens ``start`` to ``end`` as (worker, begin, end), page by page."""
         owners = self._owners[sequence]
@@ -102,7 +116,7 @@ class Stripes:
     def _deal(self, sequence: int) -> None:
         owners = self._owners.setdefault(sequence, [])
         held = self._held.setdefault(sequence, [[] for _ in self._pages])
-        part = self._next_owner(owners)
+        part = self._next_owner(owners) if self._shares is None else self._most_due(sequence)
         held[part].append(len(owners))
         owners.append(part)
         grown = self._pages[part].grow(sequence, len(held[part]) * self._page_tokens)
@@ -113,3 +127,17 @@ class Stripes:
             return owners[-1]
         shares = [pages.num_free / pages.num_pages for pages in self._pages]
         return shares.index(max(shares))
+
+    def _most_due(self, sequence: int) -> int:
+        """Who lacks most of its share, of those with free pages.
+
+        Sequences of few pages cannot be dealt as the shares say; so that many of them are, each one
+        leans in its own way, as numbers of the golden ratio's multiples do evenly.
+        """
+        assert self._shares is not None
+        held = self._held[sequence]
+        count = 1 + sum(map(len, held))
+        due = [share * count - len(pages) for share, pages in zip(self._shares, held, strict=True)]
+        due[-1] += 1 - 2 * (sequence * _GOLDEN % 1)
+        parts = [part for part, pages in enumerate(self._pages) if pages.num_free]
+        return max(parts, key=due.__getitem__)

@@ -1,5 +1,6 @@
 """Which backend attends over a cache's pages, and how much memory a page takes there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -10,7 +11,9 @@ from glinthawk.core.errors import WorkerRefused
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer, kv_bytes_per_token
 from glinthawk.tier2 import native
 from glinthawk.tier2.backend import Backend
+from glinthawk.tier2.page_files import PageFile
 from glinthawk.tier2.reference import TorchBackend
+from glinthawk.tier2.storage import StorageBackend
 
 __all__ = ["BackendChoice"]
 
@@ -83,6 +86,17 @@ class BackendChoice:
                 )
         dtype = getattr(torch, self.kv_dtype)
         return TorchBackend(self.layers, num_pages, PAGE_TOKENS, dtype, self.device)
+
+    def make_on_drives(self, memory_bytes: int, files: Sequence[PageFile]) -> StorageBackend:
+        """One with pages in so much memory and in ``files``. Raises WorkerRefused."""
+        if self.kind != "native":
+            raise WorkerRefused(
+                f"KV on drives needs the native backend, and this model gets the {self.kind} one; "
+                "start the worker without --storage"
+            )
+        return StorageBackend(
+            self.layers, PAGE_TOKENS, self.kv_dtype, memory_bytes, files, self.threads
+        )
 
     @property
     def _fits_native(self) -> bool:

@@ -1,5 +1,6 @@
 """Attention over KV pages at the speed of memory: the C++ kernels behind the Backend protocol."""
 
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -8,9 +9,10 @@ from glinthawk import _native
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.openmp import find_team
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backend import Backend
 from glinthawk.tier2.pages import SpanTable
 
-__all__ = ["KV_DTYPES", "NativeBackend", "page_bytes", "supported_isas"]
+__all__ = ["KV_DTYPES", "NativeBackend", "make_layers", "page_bytes", "supported_isas"]
 
 #: How keys and values may be kept. int8 has a scale for each token and KV head.
 KV_DTYPES = ("bfloat16", "float16", "float32", "int8")
@@ -37,7 +39,7 @@ def page_bytes(layers: tuple[AttentionLayer, ...], page_tokens: int, kv_dtype: s
     )
 
 
-class NativeBackend:
+class NativeBackend(Backend):
     """Pages of all layers in one arena of huge pages, packed for vector instructions.
 
     A sequence's output depends on nothing but the sequence: not on the number of threads, nor on
@@ -54,15 +56,17 @@ class NativeBackend:
         threads: int = 0,
         isa: str = "auto",
         on_torch_threads: bool = False,
+        engine: "_native.Engine | _native.DriveEngine | None" = None,
     ) -> None:
+        """``engine`` is one that has been made already, else pages are in memory."""
         if kv_dtype not in KV_DTYPES:
             raise WorkerRefused(f"kv_dtype is one of {', '.join(KV_DTYPES)}, not {kv_dtype}")
         self._layers = layers
         self._num_pages = num_pages
         self._page_tokens = page_tokens
         try:
-            self._engine = _native.Engine(
-                [_native_layer(layer) for layer in layers],
+            self._engine = engine or _native.Engine(
+                make_layers(layers),
                 num_pages,
                 page_tokens,
                 kv_dtype,
@@ -74,6 +78,10 @@ class NativeBackend:
             raise WorkerRefused(f"this KV cache cannot be made: {error}") from error
         # A table serves every layer of a step, so its plan is kept as long as the table is.
         self._plans: WeakKeyDictionary[SpanTable, _native.Plan] = WeakKeyDictionary()
+        #: Over so many packed pages.
+        self._packed_plans: WeakKeyDictionary[SpanTable, tuple[int, _native.Plan]] = (
+            WeakKeyDictionary()
+        )
 
     @property
     def isa(self) -> str:
@@ -137,6 +145,51 @@ class NativeBackend:
         except (ValueError, TypeError) as error:
             raise WireError(f"page {source} cannot be copied to {target}: {error}") from error
 
+    def unit_bytes(self, layer: int) -> int:
+        """Bytes of one page in a layer."""
+        self._layer(layer)
+        return self._engine.unit_bytes(layer)
+
+    def read(self, layer: int, table: SpanTable) -> torch.Tensor:
+        """The pages of ``table`` in a layer, one after the other (P, unit bytes)."""
+        pages = _column("pages", table.pages)
+        units = torch.empty(len(pages), self.unit_bytes(layer), dtype=torch.uint8)
+        try:
+            self._engine.read(layer, pages.data_ptr(), len(pages), units.data_ptr())
+        except ValueError as error:
+            raise WireError(f"a table does not fit this KV cache: {error}") from error
+        return units
+
+    def attend_packed(
+        self, layer: int, table: SpanTable, units: torch.Tensor, queries: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention over ``units`` (U, unit bytes), to which the page numbers of ``table``
+        refer; ``read`` has packed them. queries (T, H, D) -> output (T, H, Dv)."""
+        size = self.unit_bytes(layer)
+        if units.dtype != torch.uint8 or units.dim() != 2 or units.shape[1] != size:
+            raise WireError(f"pages of layer {layer} must have {size} bytes each")
+        plan = self._packed_plan(table, len(units))
+        queries, output, lse = self._query_output(layer, table, queries)
+        units = units.contiguous()
+        assert isinstance(self._engine, _native.Engine), "drives have pages of their own"
+        self._engine.attend_packed(
+            layer,
+            plan,
+            units.data_ptr(),
+            queries.data_ptr(),
+            _name(queries),
+            output.data_ptr(),
+            lse.data_ptr(),
+        )
+        return output
+
+    def _packed_plan(self, table: SpanTable, num_units: int) -> "_native.Plan":
+        made_for, plan = self._packed_plans.get(table, (-1, None))
+        if plan is None or made_for != num_units:
+            plan = _make_plan(table, num_units, self._page_tokens)
+            self._packed_plans[table] = (num_units, plan)
+        return plan
+
     def _plan(self, table: SpanTable) -> "_native.Plan":
         plan = self._plans.get(table)
         if plan is None:
@@ -167,6 +220,11 @@ class NativeBackend:
         queries = _rows("queries", queries, (rows, spec.num_heads, spec.head_dim))
         output = torch.empty(rows, spec.num_heads, spec.value_dim, dtype=queries.dtype)
         return queries, output, torch.empty(rows, spec.num_heads, dtype=torch.float32)
+
+
+def make_layers(layers: Sequence[AttentionLayer]) -> "list[_native.Layer]":
+    """As the kernels know them. Raises ValueError."""
+    return [_native_layer(layer) for layer in layers]
 
 
 def _native_layer(layer: AttentionLayer) -> "_native.Layer":

@@ -1,14 +1,14 @@
 """Which pages hold the KV of which sequence. Knows numbers, never tensors of keys or values."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from glinthawk.core.errors import WireError
 from glinthawk.core.pages import Pages
 
-__all__ = ["PageTable", "SpanTable"]
+__all__ = ["PageTable", "SpanTable", "cut_to_window", "see_all"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -56,15 +56,18 @@ class PageTable:
         """Tokens that ``sequence`` has had room for so far."""
         return self._tokens.get(sequence, 0)
 
-    def release(self, sequences: Iterable[int]) -> None:
-        """Take back all pages of ``sequences``; unknown ones hold none."""
+    def release(self, sequences: Iterable[int]) -> list[int]:
+        """Take back all pages of ``sequences``; unknown ones hold none. Returns those that are free
+        now."""
+        freed = []
         for sequence in sequences:
-            self._pages.release(sequence)
+            freed += self._pages.release(sequence)
             self._tokens.pop(sequence, None)
+        return freed
 
-    def clear(self) -> None:
-        """Take back all pages."""
-        self.release(list(self._tokens))
+    def clear(self) -> list[int]:
+        """Take back all pages; returns them."""
+        return self.release(list(self._tokens))
 
     def share(self, source: int, sequence: int, num_tokens: int) -> None:
         """Begin ``sequence`` with the first ``num_tokens`` tokens of ``source``, without a copy.
@@ -157,6 +160,34 @@ class PageTable:
             len(starts),
             _int32(oldest),
         )
+
+
+def cut_to_window(table: SpanTable, window: int | None, page_tokens: int) -> SpanTable:
+    """``table`` without the pages before all that a span's rows see; its positions count from the
+    first page that is left. For tables without ``oldest``.
+
+    >>> # pages of 4 tokens, a window of 3: position 9 in pages 5, 6, 8 -> position 5 in 6, 8
+    """
+    if window is None:
+        return table
+    counts = table.offsets.diff()
+    skipped = (table.starts - (window - 1)).clamp(min=0) // page_tokens
+    numbers = torch.arange(len(table.pages)) - table.offsets[:-1].repeat_interleave(counts)
+    offsets = torch.cat([table.offsets[:1], (counts - skipped).cumsum(0)])
+    return replace(
+        table,
+        starts=table.starts - skipped * page_tokens,
+        pages=table.pages[numbers >= skipped.repeat_interleave(counts)],
+        offsets=offsets.to(torch.int32),
+    )
+
+
+def see_all(pages: torch.Tensor, page_tokens: int) -> SpanTable:
+    """A table of one row that sees all of ``pages`` (P,), which are full."""
+    num_pages = len(pages)
+    return SpanTable(
+        _int32([num_pages * page_tokens - 1]), _int32([1]), pages, _int32([0, num_pages]), 1
+    )
 
 
 def _int32(column: list[int]) -> torch.Tensor:

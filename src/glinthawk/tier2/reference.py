@@ -3,13 +3,15 @@
 import torch
 
 from glinthawk.attention.reference import attend_sequence
+from glinthawk.core.errors import WorkerRefused
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backend import UNREADABLE, Backend
 from glinthawk.tier2.pages import SpanTable
 
 __all__ = ["TorchBackend", "attend_sequence"]
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """Pages as (num_pages, page_tokens, K, D) tensors; one sequence at a time."""
 
     def __init__(
@@ -66,6 +68,12 @@ class TorchBackend:
     def copy_page(self, source: int, target: int) -> None:
         for pool in (*self._keys, *self._values):
             pool[target] = pool[source]
+
+    def unit_bytes(self, layer: int) -> int:
+        raise WorkerRefused(UNREADABLE)
+
+    def read(self, layer: int, table: SpanTable) -> torch.Tensor:
+        raise WorkerRefused(UNREADABLE)
 
     def _gather(self, layer: int, table: SpanTable, span: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of what one span sees of its sequence, (S, K, D) and (S, K, Dv)."""

@@ -2,11 +2,13 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import zmq
 
+from glinthawk.tier2.page_files import PageFile
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.channel import LARGEST_FRAME, ServerChannel
 from glinthawk.wire.messages import Ping
@@ -30,6 +32,7 @@ def serve(
     kv_bytes: int,
     device: torch.device | str = "cpu",
     *,
+    files: Sequence[PageFile] = (),
     lifeline: int | None = None,
     stop: threading.Event | None = None,
 ) -> None:
@@ -38,9 +41,9 @@ def serve(
     A worker that was started for one run holds the read end of a pipe whose other end its parent
     owns: however the parent dies, the pipe ends, and so does the worker. ``stop`` is looked at
     when ``channel`` gets a message, so whoever sets it sends one. ``device`` is where the
-    KV cache lies.
+    KV cache lies, but for what is in ``files``.
     """
-    worker = Worker(kv_bytes, lambda client: channel.send(client, Ping()), device)
+    worker = Worker(kv_bytes, lambda client: channel.send(client, Ping()), device, files)
     poller = zmq.Poller()
     poller.register(channel.socket, zmq.POLLIN)
     if lifeline is not None:

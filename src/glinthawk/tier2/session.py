@@ -1,7 +1,7 @@
 """One client's model on a worker: its KV cache and the steps in progress."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf, isfinite
 
 import torch
@@ -10,8 +10,11 @@ from glinthawk.core.errors import WireError
 from glinthawk.core.spec import DTYPE_BYTES, KV_DTYPES, AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.device import to_device, to_host
+from glinthawk.tier2.page_files import PageFile
 from glinthawk.tier2.pages import SpanTable
-from glinthawk.wire.messages import Attend, Begin, BeginPart, Open, Spans, Store, View
+from glinthawk.tier2.sight import Sight, find_sight
+from glinthawk.wire.channel import LARGEST_FRAME
+from glinthawk.wire.messages import Attend, Begin, BeginPart, Fetch, Open, Spans, Store, View
 
 __all__ = ["Session", "check_layers"]
 
@@ -41,6 +44,10 @@ class _Step:
     before: tuple[list[int], list[int]]
     #: Those and the ones that are only looked at.
     sequences: list[int]
+    #: What it writes to.
+    written: list[SpanTable]
+    #: What those that extend see through each window, if it is to be sent.
+    sights: dict[int | None, Sight] = field(default_factory=dict)
 
     @property
     def last_layer(self) -> int:
@@ -51,14 +58,27 @@ class _Step:
 class Session:
     """Checks every size before it touches memory: a bad message is a WireError and no more."""
 
-    def __init__(self, request: Open, kv_bytes: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        request: Open,
+        kv_bytes: int,
+        device: torch.device | str = "cpu",
+        files: Sequence[PageFile] = (),
+    ) -> None:
         self._layers = tuple(request.layers)
         self._view_of = request.views
         self._dtype: torch.dtype = getattr(torch, request.wire_dtype)
         self._device = torch.device(device)
         self.cache = KVCache(
-            self._layers, kv_bytes, request.kv_dtype, device, threads=torch.get_num_threads()
+            self._layers,
+            kv_bytes,
+            request.kv_dtype,
+            device,
+            threads=torch.get_num_threads(),
+            files=files,
         )
+        if request.fetches:
+            self.cache.unit_bytes(0)  # refuses what cannot be read
         self._steps: dict[int, _Step] = {}
         #: Sequences in a step, and which: so steps cannot pile up, nor pages change hands in one.
         self._stepping: dict[int, int] = {}
@@ -80,10 +100,14 @@ class Session:
         self._check_views(message, extends, views)
         tables = self.cache.begin(message.forks, extends, prompts)
         rows = self._rows(views, tables[0])
+        written = [table for table in tables if table is not None]
+        before = (sequences, extends[1] + prompts[1])
+        step = _Step(tables[0], tables[1], rows, before, everyone, written)
         if tables[1] or any(rows):
-            before = (sequences, extends[1] + prompts[1])
-            self._steps[message.step] = _Step(tables[0], tables[1], rows, before, everyone)
+            self._steps[message.step] = step
             self._stepping.update(dict.fromkeys(everyone, message.step))
+        else:
+            self._end(step)
 
     def attend(self, message: Attend, frames: Sequence[memoryview]) -> list[torch.Tensor]:
         """Attention output (T, H, Dv), on the CPU, of the step's rows in one layer; in a session
@@ -98,9 +122,7 @@ class Session:
             shapes += _kv_shapes(layer, step.extends.num_rows)
         tensors = self._tensors(frames, *shapes)
         answer = self._attend(message.layer, step.extends, rows, *tensors)
-        if message.layer == step.last_layer:
-            step.extends, step.rows = None, [None] * len(self._layers)
-            self._forget_if_done(message.step)
+        self._end_layer(message.step, message.layer)
         return [to_host(tensor) for tensor in answer]
 
     def _attend(
@@ -116,6 +138,38 @@ class Session:
         if extends is not None:
             self.cache.store(layer, extends, *kv)
         return self.cache.query(layer, rows, queries)
+
+    def fetch(self, message: Fetch, frames: Sequence[memoryview]) -> list[torch.Tensor]:
+        """Pages (U, unit bytes) that the step's rows see in one layer, and which of those each page
+        of each row is (P,)."""
+        layer = self._layer(message.layer)
+        step = self._step(message.step)
+        rows = step.extends
+        if rows is None or step.rows[message.layer] is not rows:
+            raise WireError(f"step {message.step} has no rows to fetch for, or they are done")
+        keys, values = self._tensors(frames, *_kv_shapes(layer, rows.num_rows))
+        sight = self._sight(step, rows, message.layer)
+        self.cache.store(message.layer, rows, keys, values)
+        pages = self.cache.read(message.layer, sight.table)
+        self._end_layer(message.step, message.layer)
+        return [pages, sight.places]
+
+    def _sight(self, step: _Step, rows: SpanTable, layer: int) -> Sight:
+        """Pages to send. Raises WireError when they are too many for a frame."""
+        window = self._layers[layer].window
+        if window not in step.sights:
+            step.sights[window] = find_sight(rows, window, self.cache.pages.page_tokens)
+        sight = step.sights[window]
+        if sight.num_pages * self.cache.unit_bytes(layer) > LARGEST_FRAME:
+            raise WireError("a step sees too many pages to send; use a smaller --batch-size")
+        return sight
+
+    def _end_layer(self, step: int, layer: int) -> None:
+        """After the last layer, rows that attend are done."""
+        running = self._steps[step]
+        if layer == running.last_layer:
+            running.extends, running.rows = None, [None] * len(self._layers)
+            self._forget_if_done(step)
 
     def store(self, message: Store, frames: Sequence[memoryview]) -> bool:
         """Keep k, v of the step's prompts in one layer; whether that was the last layer."""
@@ -209,7 +263,12 @@ class Session:
         forgotten = self._steps.pop(step)
         for sequence in forgotten.sequences:
             del self._stepping[sequence]
+        self._end(forgotten)
         return forgotten
+
+    def _end(self, step: _Step) -> None:
+        for table in step.written:
+            self.cache.end(table)
 
     def _tensors(
         self, frames: Sequence[memoryview], *shapes: tuple[int, int, int]
@@ -264,6 +323,8 @@ def check_layers(request: Open) -> None:
         raise WireError("a model has at least one attention layer")
     for layer in request.layers:
         _check_layer(layer)
+    if request.views and request.fetches:
+        raise WireError("a part of the tokens is attended here, not fetched")
     if request.views:
         _check_views(request)
 

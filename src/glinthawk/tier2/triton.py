@@ -10,6 +10,7 @@ import triton.language as tl
 
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backend import UNREADABLE, Backend
 from glinthawk.tier2.pages import SpanTable
 from glinthawk.tier2.triton_kernels import append_kernel, attend_kernel, merge_kernel
 from glinthawk.tier2.triton_tables import Cut, StepTables
@@ -76,7 +77,7 @@ class _Layer:
         return (self.keys, self.values, self.key_scales, self.value_scales)
 
 
-class TritonBackend:
+class TritonBackend(Backend):
     """Pages as (num_pages, K, page_tokens, D) tensors on a GPU.
 
     A sequence's output depends on nothing but the sequence. Calls return before the device is done.
@@ -176,6 +177,12 @@ class TritonBackend:
         for layer in self._layers:
             for pool in layer.pools:
                 pool[target].copy_(pool[source])
+
+    def unit_bytes(self, layer: int) -> int:
+        raise WorkerRefused(UNREADABLE)
+
+    def read(self, layer: int, table: SpanTable) -> torch.Tensor:
+        raise WorkerRefused(UNREADABLE)
 
     def _attend(
         self,

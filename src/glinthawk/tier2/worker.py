@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from glinthawk.core.errors import GlinthawkError, WireError, WorkerRefused
+from glinthawk.core.errors import DriveFailed, GlinthawkError, WireError, WorkerRefused
 from glinthawk.core.units import format_size
+from glinthawk.tier2.page_files import PageFile
 from glinthawk.tier2.session import Session, check_layers
 from glinthawk.wire.messages import (
     VERSION,
@@ -17,6 +18,8 @@ from glinthawk.wire.messages import (
     Begin,
     Bye,
     Fault,
+    Fetch,
+    Fetched,
     FromTier1,
     FromWorker,
     Open,
@@ -37,7 +40,8 @@ class Worker:
     """Answers the messages of one client at a time; no message can stop it.
 
     ``is_present`` asks the channel whether a client is still connected: a session whose client has
-    gone is given up when the next client opens one. ``device`` is where the KV cache lies.
+    gone is given up when the next client opens one. ``device`` is where the KV cache lies, but for
+    what is in ``files``: when their drive has failed, no session is opened any more.
     """
 
     def __init__(
@@ -45,9 +49,12 @@ class Worker:
         kv_bytes: int,
         is_present: Callable[[bytes], bool],
         device: torch.device | str = "cpu",
+        files: Sequence[PageFile] = (),
     ) -> None:
         self._kv_bytes = kv_bytes
         self._device = device
+        self._files = files
+        self._failure: DriveFailed | None = None
         self._is_present = is_present
         self._owner: bytes | None = None
         self._session: Session | None = None
@@ -62,6 +69,7 @@ class Worker:
                 raise WireError("an empty message")
             return self._dispatch(client, message, frames[1:])  # type: ignore[arg-type]
         except GlinthawkError as error:
+            self._failure = error if isinstance(error, DriveFailed) else self._failure
             return Fault(str(error), refused=isinstance(error, WorkerRefused)), ()
         except (RuntimeError, MemoryError) as error:
             return Fault(f"the arithmetic failed ({error}); send smaller parcels"), ()
@@ -84,6 +92,11 @@ class Worker:
                 answer = session.attend(message, frames)
                 us = int(1e6 * (time.perf_counter() - begun))
                 return Attended(step, layer, us), [_tensor_bytes(tensor) for tensor in answer]
+            case Fetch(step, layer):
+                begun = time.perf_counter()
+                answer = session.fetch(message, frames)
+                us = int(1e6 * (time.perf_counter() - begun))
+                return Fetched(step, layer, us), [_tensor_bytes(tensor) for tensor in answer]
             case Store(step):
                 return (Stored(step), ()) if session.store(message, frames) else None
             case Release(sequences):
@@ -102,12 +115,14 @@ class Worker:
                 f"this worker speaks wire version {VERSION}, the client {message.version}; "
                 "install the same glinthawk on both machines"
             )
+        if self._failure is not None:
+            raise self._failure
         if self._owner not in (None, client) and self._is_present(self._owner):
             raise WorkerRefused("this worker serves another run; wait for it or start a second one")
         check_layers(message)
         self._session = self._owner = None  # the old session's memory goes before the new one's
         try:
-            self._session = Session(message, self._kv_bytes, self._device)
+            self._session = Session(message, self._kv_bytes, self._device, self._files)
         except (RuntimeError, MemoryError) as error:
             raise WorkerRefused(
                 f"this machine cannot give {format_size(self._kv_bytes)} of memory ({error}); "
@@ -115,8 +130,11 @@ class Worker:
             ) from error
         self._owner = client
         self._busy_s = 0.0
-        pages = self._session.cache.pages
-        return Opened(pages.num_pages, pages.page_tokens, torch.get_num_threads())
+        cache = self._session.cache
+        pages = cache.pages
+        return Opened(
+            pages.num_pages, pages.page_tokens, torch.get_num_threads(), cache.most_sequences
+        )
 
 
 def _tensor_bytes(tensor: torch.Tensor) -> memoryview:

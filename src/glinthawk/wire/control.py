@@ -102,6 +102,7 @@ class Joined(Message, frozen=True):
     home: int
     num_pages: int
     page_tokens: int
+    most_sequences: int
 
 
 class Loaded(Message, frozen=True):

@@ -15,6 +15,11 @@ kept here, and its views which rows attend to what, kept here now or before. A l
 has q of the rows in the layer's view, k and v only if any are kept, and is sent only if the view
 has rows; ``Attended`` carries o and a frame of log-sum-exps (T, H) in float32, which Tier 1 merges.
 
+Tier 1 may also attend by itself: in place of ``Attend`` it sends ``Fetch`` (frames k, v), and
+``Fetched`` carries the KV pages that the rows see in this layer: a frame of pages (U, unit bytes),
+each once and packed as the native kernels lay them out, and one that says which of those each page
+of each row is, rows in order (P,) int32. Pages before all that a row's window shows are left out.
+
 What Tier 1 says may hold any numbers, which the worker's session checks against what it knows; what
 a worker has counted is checked here.
 """
@@ -37,6 +42,8 @@ __all__ = [
     "BeginPart",
     "Bye",
     "Fault",
+    "Fetch",
+    "Fetched",
     "FromTier1",
     "FromWorker",
     "Message",
@@ -54,7 +61,7 @@ __all__ = [
 ]
 
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
-VERSION = 3
+VERSION = 4
 
 #: What a worker counted.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -89,6 +96,8 @@ class Open(Message, frozen=True):
     ``views`` says for each layer by which view of a step its rows attend; such layers have neither
     windows, which are in the views, nor sinks, which belong to no part. Without views, rows attend
     to all of their sequence.
+
+    ``fetches``: the client will ``Fetch``; a worker that cannot answer that refuses now.
     """
 
     version: int
@@ -96,6 +105,7 @@ class Open(Message, frozen=True):
     wire_dtype: str
     kv_dtype: str
     views: list[int] = []
+    fetches: bool = False
 
 
 class Begin(Message, frozen=True):
@@ -121,6 +131,14 @@ class BeginPart(Begin, frozen=True):
 
 class Attend(Message, frozen=True):
     """Keep k, v of the step's extends in one layer and attend. Frames q, k, v."""
+
+    step: int
+    layer: int
+
+
+class Fetch(Message, frozen=True):
+    """Keep k, v of the step's extends in one layer, and answer the pages that they see there.
+    Frames k, v."""
 
     step: int
     layer: int
@@ -154,15 +172,25 @@ class Bye(Message, frozen=True):
 
 
 class Opened(Message, frozen=True):
-    """The session stands."""
+    """The session stands, for so many sequences at one time."""
 
     num_pages: _Size
     page_tokens: _Size
     threads: _Count
+    most_sequences: _Size
 
 
 class Attended(Message, frozen=True):
     """Attention output of the step's extends in one layer. Frame o. It took ``us`` microseconds."""
+
+    step: int
+    layer: int
+    us: _Count
+
+
+class Fetched(Message, frozen=True):
+    """Pages that the step's extends see in one layer. Frames pages, places. It took ``us``
+    microseconds."""
 
     step: int
     layer: int
@@ -193,8 +221,8 @@ class Ping(Message, frozen=True):
     """Are you there? Needs no answer: sending it fails when the client has gone."""
 
 
-FromTier1 = Open | Begin | BeginPart | Attend | Store | Release | Abandon | Ask | Bye
-FromWorker = Opened | Attended | Stored | Stats | Fault | Ping
+FromTier1 = Open | Begin | BeginPart | Attend | Fetch | Store | Release | Abandon | Ask | Bye
+FromWorker = Opened | Attended | Fetched | Stored | Stats | Fault | Ping
 
 _encoder = msgspec.msgpack.Encoder()
 

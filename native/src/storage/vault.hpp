@@ -1,0 +1,54 @@
+// Pages on drives: written once, read many times, and checked whenever they are read.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "drives.hpp"
+#include "transfers.hpp"
+
+namespace glinthawk {
+
+// Pages of one layer that are wanted together, in memory one after the other, `padded` bytes apart.
+struct Wanted {
+    int layer;
+    std::vector<int> slots;
+};
+
+class Vault {
+public:
+    Vault(const std::vector<DriveFile>& files, const std::vector<std::size_t>& unit_bytes,
+          bool only_threads);
+
+    Drives& drives() { return drives_; }
+    const Drives& drives() const { return drives_; }
+
+    // Writes a page of one layer; `done` is called on another thread, with what went wrong or nothing.
+    using Done = std::function<void(const std::string& failure)>;
+    void write(int layer, int slot, std::byte* memory, Done done);
+    // Reads as few and as long pieces as it can; `done` once.
+    void read(const Wanted& wanted, std::byte* memory, Done done);
+
+    const char* queue() const { return transfers_->name(); }
+    std::size_t bytes_read() const { return bytes_read_; }
+    std::size_t bytes_written() const { return bytes_written_; }
+    // Reads take at least as long as on a drive of so many bytes a second (0: as long as they take).
+    void slow_down(double bytes_per_s) { bytes_per_s_ = bytes_per_s; }
+
+private:
+    // What is wrong with pages that have been read, or nothing.
+    std::string check(int layer, const std::vector<int>& slots, const std::byte* memory) const;
+    void pause(std::size_t bytes);
+
+    Drives drives_;
+    std::vector<std::vector<std::uint32_t>> checksums_;  // [layer][slot]
+    std::atomic<std::size_t> bytes_read_{0}, bytes_written_{0};
+    std::atomic<double> bytes_per_s_{0};
+    std::atomic<std::int64_t> free_at_ns_{0};  // of the slowed-down drive
+    std::unique_ptr<Transfers> transfers_;     // last: it ends first, and nothing is called any more
+};
+
+}  // namespace glinthawk
