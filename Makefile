@@ -20,10 +20,10 @@ demo: install ## answer examples/prompts.jsonl on one Tier-1 process and two wor
 	    --tier2 local:2 --worker-kv 256MiB
 
 test: install ## all tests, in two processes
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: install ## and every family in every combination of workers, batches and transports
-	$(BIN)/pytest -n 2 --dist loadfile -m ""
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
 test-chaos: install ## a job in which all the time something dies (ROUNDS=5)
 	$(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS)

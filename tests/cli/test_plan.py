@@ -208,10 +208,10 @@ def test_simulate_needs_drives_where_the_plan_has_them(tmp_path: Path) -> None:
     )
     arguments = ["simulate", "--plan", plan, "--workload", "400:8", "--tier1", "A10"]
     arguments += ["--requests", 80]
-    done = glinthawk(*arguments, "--tier2", "r7a-4xlarge")
+    done = call(*arguments, "--tier2", "r7a-4xlarge")
     assert done.returncode == 2
     assert "a machine with more storage" in done.stderr
-    done = glinthawk(*arguments, "--tier2", "L80as_v3")
+    done = call(*arguments, "--tier2", "L80as_v3")
     assert done.returncode == 0, done.stderr
     assert "drives: busy" in done.stdout
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.runtime.run import Run, open_run
 from monkey import descendants
+from watching import wait_until
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'glinthawk[ray]'")
 
@@ -37,14 +39,20 @@ def run(case: Case) -> Iterator[Run]:
     with open_run(make_config(case, slices=2, workers_per_slice=2)) as opened:
         yield opened
     assert not ray.is_initialized()
-    assert descendants(os.getpid()) == before, "a process was left behind"
+    wait_until(lambda: descendants(os.getpid()) == before)
 
 
 def actors(kind: str) -> list[int]:
     """Processes of the actors of this class that serve."""
     title = f"ray::{kind}.serve".encode()
-    found = [(Path(f"/proc/{pid}/cmdline"), pid) for pid in descendants(os.getpid())]
-    return [pid for path, pid in found if path.read_bytes().startswith(title)]
+    return [pid for pid in descendants(os.getpid()) if _command(pid).startswith(title)]
+
+
+def _command(pid: int) -> bytes:
+    """Of a process that may end any moment."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def answer(run: Run, case: Case, victim: int | None = None) -> dict[int, list[int]]:

@@ -1,6 +1,8 @@
 """What the commands that wait for others have in common: where they listen and to whom."""
 
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ __all__ = [
     "PasswordFile",
     "Quiet",
     "listen_on",
+    "open_lifeline",
 ]
 
 Listen = Annotated[
@@ -79,6 +82,20 @@ def listen_on(
             secret = "?password=..." if address.scheme == "tcp+plain" else ""
             typer.echo(f"listening on {channel.endpoint}{key}{secret}")
         yield channel
+
+
+def open_lifeline(is_given: bool) -> int:
+    """What a server watches beside its socket: standard input, whose end it must not outlive, or,
+    where it was started by hand, a pipe that never ends, into which every signal writes a byte.
+    SIGTERM then ends it too when it comes just before the server waits, where Python would not
+    look at it until the next message."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if is_given:
+        return 0
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    return reader
 
 
 def _remove_private_folder(endpoint: str) -> None:

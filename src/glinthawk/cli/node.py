@@ -1,6 +1,5 @@
 """``glinthawk node``."""
 
-import signal
 from contextlib import suppress
 from typing import Annotated
 
@@ -14,6 +13,7 @@ from glinthawk.cli.listening import (
     PasswordFile,
     Quiet,
     listen_on,
+    open_lifeline,
 )
 
 __all__ = ["node"]
@@ -37,7 +37,7 @@ def node(
     from glinthawk.runtime.stage import serve_node
     from glinthawk.wire.channel import LARGEST_FRAME
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    watched = open_lifeline(lifeline)
     with (
         listen_on(
             listen,
@@ -50,4 +50,4 @@ def node(
         ) as channel,
         suppress(KeyboardInterrupt),
     ):
-        serve_node(channel, identity, threads or None, lifeline=0 if lifeline else None)
+        serve_node(channel, identity, threads or None, lifeline=watched)

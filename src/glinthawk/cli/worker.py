@@ -1,7 +1,6 @@
 """``glinthawk worker``."""
 
 import os
-import signal
 from contextlib import suppress
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from glinthawk.cli.listening import (
     PasswordFile,
     Quiet,
     listen_on,
+    open_lifeline,
 )
 from glinthawk.core.config import Device
 
@@ -55,7 +55,7 @@ def worker(
     num_bytes_in_all = num_bytes + sum(drive.num_bytes for drive in drives)
     place = pick_device(device)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    watched = open_lifeline(lifeline)
     with (
         PageFiles(drives) as files,
         listen_on(
@@ -72,4 +72,4 @@ def worker(
             more = f" and {format_size(num_bytes_in_all - num_bytes)} on drives" if drives else ""
             typer.echo(f"KV cache {format_size(num_bytes)}{more}, {describe(place)}")
         with suppress(KeyboardInterrupt):
-            serve(channel, num_bytes, place, files=files, lifeline=0 if lifeline else None)
+            serve(channel, num_bytes, place, files=files, lifeline=watched)
