@@ -4,6 +4,7 @@ What is measured depends on the machine and on what else it does; what is assert
 """
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -19,16 +20,18 @@ ROWS = {
     },
     "job": {"layout", "requests", "tokens_per_s", "ratio", "tier1_busy"},
     "latency": {"batches", "tokens_per_s", "share"},
+    "storage": {"model", "context", "gbps", "roof_gbps", "ratio"},
 }
 
 
 @pytest.fixture
 def small_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that is made and runs in no time, in place of those whose figures mean something."""
-    size = {"hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512}
-    small = {**SHAPES["S"], **size, "vocab_size": 2000}
+    size = {"hidden_size": 256, "num_hidden_layers": 2, "vocab_size": 2000}
+    small = {**SHAPES["S"], **size, "intermediate_size": 512}
     for name in ("S", "M"):
         monkeypatch.setitem(SHAPES, name, small)
+    monkeypatch.setitem(SHAPES, "O", {**SHAPES["P"], **size})
 
 
 def check_figures(bench: str, said: str) -> None:
@@ -58,11 +61,24 @@ def test_a_quick_look_ends_with_its_figures() -> None:
     check_figures("dense", done.stdout)
 
 
-@pytest.mark.parametrize("bench", [name for name in ROWS if name != "dense"])
+@pytest.mark.parametrize("bench", ["tiers", "job", "latency"])
 def test_two_tiers_end_with_their_figures(small_shapes: None, bench: str) -> None:
     done = call("bench", bench, "--quick")
     assert done.returncode == 0, done.stderr
     check_figures(bench, done.stdout)
+
+
+def test_kv_on_a_drive_stands_beside_the_drive(small_shapes: None, tmp_path: Path) -> None:
+    done = call("bench", "storage", "--quick", "--dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_figures("storage", done.stdout)
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert all(row["written"] <= 1.1 for row in summary["rows"])
+    near, fetch, x_cache = summary["placements"]
+    assert fetch["link_bytes"] / near["link_bytes"] == pytest.approx((1024 + 1) / 2, rel=0.06)
+    assert x_cache["kv_bytes"] == pytest.approx(near["kv_bytes"] / 2, rel=0.06)
+    assert summary["speedup_over_fetch"]["O"] > 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_prediction_stands_beside_what_was_measured(small_shapes: None) -> None:

@@ -66,7 +66,7 @@ class _Filled:
         self, file: PageFile, layers: Sequence[AttentionLayer], sequences: int, context: int
     ) -> None:
         kv_bytes = sequences * context * kv_bytes_per_token(layers, _DTYPE)
-        memory = max(int(_IN_MEMORY * kv_bytes), 64 << 20)
+        memory = max(int(_IN_MEMORY * kv_bytes), 16 << 20)
         self.layers, self.numbers = layers, list(range(sequences))
         self.cache = KVCache(tuple(layers), memory, _DTYPE, files=[file])
         assert isinstance(self.cache._backend, StorageBackend)

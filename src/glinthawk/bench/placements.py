@@ -77,7 +77,7 @@ def measure_placements(
     names = ["near", "fetch", *(f"xcache {alpha:g}" for alpha in alphas)]
     windows: dict[str, list[_Window]] = {name: [] for name in names}
     with (
-        far_worker_on(cores[1:] or cores, max(kv // 8, 64 << 20), drives=drives) as (far, relay),
+        far_worker_on(cores[1:] or cores, max(kv // 8, 16 << 20), drives=drives) as (far, relay),
         on_cores(cores[:1]),
     ):
         for _ in range(rounds):

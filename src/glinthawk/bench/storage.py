@@ -48,14 +48,14 @@ class Plan:
         return cls(
             models=("O",),
             contexts=(1024,),
-            kv_bytes=128 << 20,
-            rounds=2,
+            kv_bytes=80 << 20,
+            rounds=1,
             write_back_bytes=32 << 20,
-            write_back_steps=4,
+            write_back_steps=2,
             context=1024,
             sequences=4,
             alphas=(0.5,),
-            seconds=0.5,
+            seconds=0.2,
             placement_rounds=1,
         )
 
@@ -86,7 +86,7 @@ def run(write: _Write, folder: Path, *, quick: bool = False) -> None:
             write(_describe(name, one, placed[1]))
         rows += [{"model": name, **asdict(row)} for row in attended]
         placements += [{"model": name, **asdict(one)} for one in placed]
-    back = _write_back(plan, folder, write)
+    back = _write_back(plan, folder, loaded.spec.layers, write)
     summary = {
         "rows": rows,
         "placements": placements,
@@ -111,9 +111,10 @@ def _attention(
     return rows
 
 
-def _write_back(plan: Plan, folder: Path, write: _Write) -> WriteBack:
-    layers, context = load_shape(plan.models[0]).spec.layers, plan.context
-    sizes = (plan.write_back_bytes, context, plan.write_back_steps)
+def _write_back(
+    plan: Plan, folder: Path, layers: Sequence[AttentionLayer], write: _Write
+) -> WriteBack:
+    sizes = (plan.write_back_bytes, plan.context, plan.write_back_steps)
     back = measure_write_back(folder, layers, *sizes)
     write(
         f"write-back: a step costs {back.cost:+.1%}; {back.written:.3f} bytes written a byte made"
