@@ -3,19 +3,17 @@
 In every layer the pages that a step's rows see cross the link, as in FlexGen (arXiv 2303.06865).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from glinthawk.core.batch import Span
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import ModelSpec
-from glinthawk.tier1.homes import Reply, list_columns, list_forks
-from glinthawk.tier1.links import Link
+from glinthawk.tier1.links import Answer, Link
+from glinthawk.tier1.remote import Awaited, OneWorkerHome
 from glinthawk.wire.channel import ClientChannel
-from glinthawk.wire.messages import Begin, Fetch, Fetched, Release, Spans, Store, Stored
+from glinthawk.wire.messages import Fetch, Fetched, Spans
 
 __all__ = ["FetchHome", "PageAttention"]
 
@@ -35,58 +33,24 @@ class PageAttention(Protocol):
 
 
 @dataclass(slots=True)
-class _Step:
-    """What is attended here when its pages have come."""
+class _Rows(Awaited):
+    """A step that is attended here when its pages have come."""
 
-    rows: Any
-    #: Whose pages are to come, and its queries.
-    layer: int | None = None
+    rows: Any = None
     queries: torch.Tensor | None = None
-    #: Whether its prompts' last layer has been sent.
-    stored: bool = False
 
 
-class FetchHome:
-    """KV on a worker, attended here, by ``attention``, as soon as its pages have come."""
+class FetchHome(OneWorkerHome[_Rows]):
+    """Attended here, by ``attention``, when the pages have come: ``receive`` takes its time."""
 
     def __init__(
         self, id: int, channel: ClientChannel, spec: ModelSpec, attention: PageAttention
     ) -> None:
-        self.id = id
-        self.link = Link(id, channel, torch.device("cpu"))
-        self._spec, self._attention = spec, attention
-        self._steps: dict[int, _Step] = {}
-
-    @property
-    def links(self) -> tuple[Link]:
-        return (self.link,)
-
-    @property
-    def num_pages(self) -> int:
-        return self.link.num_pages
-
-    @property
-    def page_tokens(self) -> int:
-        return self.link.page_tokens
-
-    @property
-    def most_sequences(self) -> int:
-        return self.link.most_sequences
+        super().__init__(id, Link(id, channel, torch.device("cpu")), spec)
+        self._attention = attention
 
     def open(self, kv_dtype: str) -> None:
         self.link.open(self._spec.layers, self._spec.dtype, kv_dtype, fetches=True)
-
-    def await_open(self, timeout_s: float) -> None:
-        self.link.await_open(timeout_s)
-
-    def has_opened(self) -> bool:
-        return self.link.has_opened()
-
-    def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
-        columns = list_columns(extends)
-        self._steps[step] = _Step(self._attention.lay_out(*columns[1:]))
-        prompt_columns = Spans(*list_columns(prompts))
-        self.link.send(Begin(step, Spans(*columns), prompt_columns, list_forks(extends)))
 
     def attend(
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
@@ -95,55 +59,16 @@ class FetchHome:
         running.layer, running.queries = layer, q
         self.link.send_tensors(Fetch(step, layer), (k, v))
 
-    def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
-        self._steps[step].stored = layer == len(self._spec.layers) - 1
-        self.link.send_tensors(Store(step, layer), (k, v))
-        return False
+    def _lay_out(self, extends: Spans) -> _Rows:
+        return _Rows(rows=self._attention.lay_out(extends.starts, extends.lengths))
 
-    def release(self, sequences: list[int]) -> None:
-        self.link.send(Release(sequences))
+    def _is_answer(self, message: Answer) -> bool:
+        return isinstance(message, Fetched)
 
-    def abandon(self, step: int) -> None:
-        self._steps.pop(step, None)
-        self.link.abandon(step)
-
-    def finish(self, step: int) -> None:
-        """The step is over; its late replies, if any, are dropped."""
-        self._steps.pop(step, None)
-
-    def flush(self) -> bool:
-        return self.link.flush()
-
-    def receive(self) -> list[Reply]:
-        """Attends over the pages that have arrived, so this takes its time."""
-        replies = []
-        for message, frames in self.link.receive():
-            running = self._steps.get(message.step)
-            if running is None:
-                continue
-            match message:
-                case Fetched(step, layer, us):
-                    self.link.expect(running.layer == layer, message)
-                    output = self._attend(running, layer, frames)
-                    replies.append(Reply(step, output, 1e-6 * us))
-                case Stored(step):
-                    self.link.expect(running.stored, message)
-                    running.stored = False
-                    replies.append(Reply(step, None))
-                case _:
-                    self.link.expect(False, message)
-        return replies
-
-    def close(self) -> None:
-        self.link.close()
-
-    def _attend(self, running: _Step, layer: int, frames: list[memoryview]) -> torch.Tensor:
-        queries, running.queries, running.layer = running.queries, None, None
+    def _output(self, running: _Rows, layer: int, frames: list[memoryview]) -> torch.Tensor:
+        self._check_frames(frames, 2)
+        queries, running.queries = running.queries, None
         assert queries is not None
-        if len(frames) != 2:
-            raise WireError(
-                f"an answer of the wrong size: {len(frames)} frames, not 2", home=self.id
-            )
         try:
             return self._attention.attend(layer, running.rows, frames[0], frames[1], queries)
         except WireError as error:

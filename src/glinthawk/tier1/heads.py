@@ -7,8 +7,9 @@ import torch
 
 from glinthawk.core.batch import Span
 from glinthawk.core.spec import ModelSpec, share_heads
-from glinthawk.tier1.homes import RemoteHome, Reply
+from glinthawk.tier1.homes import Reply
 from glinthawk.tier1.links import Link
+from glinthawk.tier1.remote import RemoteHome
 from glinthawk.tier1.staging import Staging
 from glinthawk.wire.channel import ClientChannel
 

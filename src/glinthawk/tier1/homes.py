@@ -6,24 +6,17 @@ the rows of a step once and then one parcel a layer.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from glinthawk.core.batch import Span
-from glinthawk.core.errors import WireError
-from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.links import Link
-from glinthawk.tier1.staging import Staging
-from glinthawk.wire.channel import ClientChannel
-from glinthawk.wire.messages import Attend, Attended, Begin, Release, Spans, Store, Stored
 
 __all__ = [
     "Cache",
     "Home",
     "LocalHome",
-    "RemoteHome",
     "Reply",
     "WorkerHome",
     "list_columns",
@@ -197,123 +190,6 @@ class LocalHome:
 
     def receive(self) -> list[Reply]:
         return []
-
-
-@dataclass(slots=True)
-class _Awaited:
-    """What a worker may answer to a step in progress."""
-
-    #: That it attends.
-    num_rows: int
-    #: Whose output is to come.
-    layer: int | None = None
-    #: Whether its prompts' last layer has been sent.
-    stored: bool = False
-
-
-class RemoteHome:
-    """KV on a worker, whose answers are collected by ``receive``."""
-
-    def __init__(
-        self,
-        id: int,
-        channel: ClientChannel,
-        spec: ModelSpec,
-        device: torch.device,
-        staging: Staging | None = None,
-    ) -> None:
-        self.id = id
-        self.link = Link(id, channel, device, staging)
-        self._spec = spec
-        self._dtype: torch.dtype = getattr(torch, spec.dtype)
-        self._steps: dict[int, _Awaited] = {}
-
-    @property
-    def links(self) -> tuple[Link]:
-        return (self.link,)
-
-    @property
-    def num_pages(self) -> int:
-        return self.link.num_pages
-
-    @property
-    def page_tokens(self) -> int:
-        return self.link.page_tokens
-
-    @property
-    def most_sequences(self) -> int:
-        return self.link.most_sequences
-
-    def open(self, kv_dtype: str) -> None:
-        self.link.open(self._spec.layers, self._spec.dtype, kv_dtype)
-
-    def await_open(self, timeout_s: float) -> None:
-        self.link.await_open(timeout_s)
-
-    def has_opened(self) -> bool:
-        return self.link.has_opened()
-
-    def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
-        both = [Spans(*list_columns(spans)) for spans in (extends, prompts)]
-        self._steps[step] = _Awaited(sum(span.length for span in extends))
-        self.link.send(Begin(step, both[0], both[1], list_forks(extends)))
-
-    def attend(
-        self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> None:
-        self._steps[step].layer = layer
-        self.link.send_tensors(Attend(step, layer), (q, k, v))
-
-    def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
-        self._steps[step].stored = layer == len(self._spec.layers) - 1
-        self.link.send_tensors(Store(step, layer), (k, v))
-        return False
-
-    def release(self, sequences: list[int]) -> None:
-        self.link.send(Release(sequences))
-
-    def abandon(self, step: int) -> None:
-        self._steps.pop(step, None)
-        self.link.abandon(step)
-
-    def finish(self, step: int) -> None:
-        """The step is over; its late replies, if any, are dropped."""
-        self._steps.pop(step, None)
-
-    def flush(self) -> bool:
-        return self.link.flush()
-
-    def receive(self) -> list[Reply]:
-        replies = []
-        for message, frames in self.link.receive():
-            awaited = self._steps.get(message.step)
-            if awaited is None:
-                continue
-            match message:
-                case Attended(step, layer, us):
-                    self.link.expect(awaited.layer == layer, message)
-                    awaited.layer = None
-                    output = self._output(awaited.num_rows, layer, frames)
-                    replies.append(Reply(step, output, 1e-6 * us))
-                case Stored(step):
-                    self.link.expect(awaited.stored, message)
-                    awaited.stored = False
-                    replies.append(Reply(step, None))
-                case _:
-                    self.link.expect(False, message)
-        return replies
-
-    def close(self) -> None:
-        self.link.close()
-
-    def _output(self, num_rows: int, layer: int, frames: list[memoryview]) -> torch.Tensor:
-        if len(frames) != 1:
-            raise WireError(
-                f"an answer of the wrong size: {len(frames)} frames, not 1", home=self.id
-            )
-        spec = self._spec.layers[layer]
-        shape = (num_rows, spec.num_heads, spec.value_dim)
-        return self.link.take_in(frames[0], self._dtype, shape)
 
 
 def list_forks(spans: Sequence[Span]) -> list[_Fork]:

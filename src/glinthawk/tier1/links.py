@@ -36,13 +36,15 @@ from glinthawk.wire.messages import (
     Stored,
 )
 
-__all__ = ["Link", "Received", "Traffic"]
+__all__ = ["Answer", "Link", "Received", "Traffic"]
 
 #: Of a worker's fault.
 _LONGEST_WORDS = 1000
 
+#: What was asked for rows that attend.
+Answer = Attended | Fetched
 #: News of a step, and its frames.
-Received = tuple[Attended | Fetched | Stored, list[memoryview]]
+Received = tuple[Answer | Stored, list[memoryview]]
 
 
 class Traffic:

@@ -9,8 +9,9 @@ from glinthawk.core.config import SplitAttention
 from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.fetching import FetchHome, PageAttention
 from glinthawk.tier1.heads import HeadSplitHome
-from glinthawk.tier1.homes import RemoteHome, WorkerHome
+from glinthawk.tier1.homes import WorkerHome
 from glinthawk.tier1.ranges import STRIPE_PAGES, RangeSplitHome
+from glinthawk.tier1.remote import RemoteHome
 from glinthawk.tier1.staging import Staging
 from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.channel import ClientChannel
