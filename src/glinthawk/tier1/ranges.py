@@ -103,6 +103,9 @@ class RangeSplitHome:
 
     @property
     def most_sequences(self) -> int:
+        """In memory, a worker's limit is its pages, and a sequence may have none of them there."""
+        if all(link.most_sequences == link.num_pages for link in self.links):
+            return self.num_pages
         return sum(link.most_sequences for link in self.links)
 
     def open(self, kv_dtype: str) -> None:
