@@ -12,6 +12,7 @@ from commands import (
     EXAMPLES,
     PATIENCE_S,
     call,
+    examples,
     glinthawk,
     line,
     results,
@@ -74,17 +75,18 @@ def test_two_tiers_answer_every_example_as_one_tier_does(tmp_path: Path) -> None
 def test_an_x_cache_changes_no_answer_and_is_no_other_job(tmp_path: Path) -> None:
     """The same output is gone on with, and the same lines come of it."""
     plain, with_x, stats = tmp_path / "plain.jsonl", tmp_path / "x.jsonl", tmp_path / "stats.json"
-    run = ("run", "-m", "demo", "-i", EXAMPLES, "--tier2", "local:2", "--dtype", "float32")
+    source = examples(tmp_path / "in.jsonl", 24)
+    run = ("run", "-m", "demo", "-i", source, "--tier2", "local:2", "--dtype", "float32")
     x = ("--xcache", "0.5", "--xcache-memory", "64MiB", "--stats-json", stats)
-    assert glinthawk(*run, "-o", plain).returncode == 0
-    done = glinthawk(*run, "-o", with_x, *x)
+    assert call(*run, "-o", plain).returncode == 0
+    done = call(*run, "-o", with_x, *x)
     assert done.returncode == 0, done.stderr
     assert "x-cache peak" in done.stderr
     assert results(with_x) == results(plain)
     assert json.loads(stats.read_text())["xcache_bytes_peak"] > 0
-    again = glinthawk(*run, "-o", plain, *x)
+    again = call(*run, "-o", plain, *x)
     assert again.returncode == 0, again.stderr
-    assert count_lines(plain) == count_lines(EXAMPLES)
+    assert count_lines(plain) == count_lines(source)
 
 
 def test_a_bad_line_costs_nothing_but_itself(tmp_path: Path) -> None:
@@ -127,16 +129,16 @@ def test_a_job_may_go_on_with_kv_elsewhere(tmp_path: Path) -> None:
     """Where KV is attended changes no answer, so it is no other job."""
     lines = [line(str(i), prompt=f"Number {i}", max_tokens=9, temperature=0) for i in range(6)]
     source, output = write_lines(tmp_path / "in.jsonl", lines[:3]), tmp_path / "out.jsonl"
-    assert glinthawk(*run_arguments(source, output)).returncode == 0
+    assert call(*run_arguments(source, output)).returncode == 0
     write_lines(source, lines)
     stats = tmp_path / "stats.json"
     fetch = ("--kv-placement", "fetch", "--stats-json", stats)
-    done = glinthawk(*run_arguments(source, output, *fetch))
+    done = call(*run_arguments(source, output, *fetch))
     assert done.returncode == 0, done.stderr
     numbers = json.loads(stats.read_text())
     assert numbers["wire_decode_bytes_back"] > 10 * numbers["wire_decode_bytes_out"]
     near = tmp_path / "near.jsonl"
-    assert glinthawk(*run_arguments(source, near)).returncode == 0
+    assert call(*run_arguments(source, near)).returncode == 0
     assert results(output) == results(near)
 
 

@@ -1,8 +1,10 @@
 """Workers with drives that die, and drives that fail, in the middle of a run."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +63,14 @@ def children() -> list[int]:
 def page_files(process: int) -> list[Path]:
     """As that process has them open; they have no other name."""
     files = Path(f"/proc/{process}/fd").iterdir()
-    return [file for file in files if "glinthawk-pages-" in os.readlink(file)]
+    return [file for file in files if "glinthawk-pages-" in _target(file)]
+
+
+def _target(file: Path) -> str:
+    """Of a link that may go any moment."""
+    with suppress(FileNotFoundError):
+        return os.readlink(file)
+    return ""
 
 
 def test_a_killed_worker_costs_no_answer_and_leaves_no_file(
@@ -102,4 +111,6 @@ def test_without_another_worker_the_run_stops_and_says_why(
     settings = replace(config(model, tmp_path, 1), wait_for_workers=1.0)
     with open_run(settings) as run, pytest.raises(WorkerLost, match="has come back"):
         answer(run, fail)
-    assert f"reading from {tmp_path} failed" in caplog.text
+    # A write that is under way makes the file as long as before, without what was in it.
+    told = f"reading from {tmp_path} failed|{tmp_path} gave back other bytes"
+    assert re.search(told, caplog.text)

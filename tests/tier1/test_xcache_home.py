@@ -134,6 +134,11 @@ def test_a_worker_without_tokens_in_sight_hears_nothing() -> None:
     assert not [message for message in channel.sent if isinstance(message, BeginPart | Attend)]
 
 
+def test_pages_of_x_have_room_for_sequences_too() -> None:
+    home = _with_x(_spec(PLAIN), 2, 0.5, None)
+    assert home.most_sequences == home.num_pages == 4
+
+
 def test_memory_of_x_goes_with_the_workers_and_no_further() -> None:
     spec = _spec(PLAIN)
     rebuild: Any = KeptKV(spec)

@@ -103,10 +103,10 @@ class RangeSplitHome:
 
     @property
     def most_sequences(self) -> int:
-        """In memory, a worker's limit is its pages, and a sequence may have none of them there."""
-        if all(link.most_sequences == link.num_pages for link in self.links):
-            return self.num_pages
-        return sum(link.most_sequences for link in self.links)
+        """Without drives nothing but pages counts, those of X among them."""
+        if any(link.most_sequences < link.num_pages for link in self.links):
+            return sum(link.most_sequences for link in self.links)
+        return self.num_pages
 
     def open(self, kv_dtype: str) -> None:
         layers = [replace(layer, window=None, sinks=None) for layer in self._spec.layers]
