@@ -1,6 +1,7 @@
 """The backbone with workers most of whose KV is on drives: attention near storage."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,61 +58,34 @@ def test_kv_on_drives_equals_the_models_own_forward(tmp_path: Path, family: str)
     assert answers == case.expected()
 
 
+def _check_answers(case: Case, folder: Path, **options: Any) -> None:
+    """Most of the KV of ``case`` is on drives; it is answered as by the model itself."""
+    memory = {"worker_pages": 24, "worker_storage": 16 << 20}
+    with open_cluster(case.loaded, folder, batches_in_flight=2, **{**memory, **options}) as run:
+        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
+        run.engine.scheduler.validate()
+    assert answers == case.expected()
+
+
 @pytest.mark.parametrize("split", ["heads", "tokens"])
 def test_split_attention_on_drives_too(tmp_path: Path, split: SplitAttention) -> None:
     case = _make_case(tmp_path, "llama", num_long=4)
-    with open_cluster(
-        case.loaded,
-        tmp_path,
-        workers=2,
-        batches_in_flight=2,
-        worker_pages=24,
-        worker_storage=16 << 20,
-        split=split,
-    ) as run:
-        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-    assert answers == case.expected()
+    _check_answers(case, tmp_path, workers=2, split=split)
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_beside_an_x_cache(tmp_path: Path, family: str) -> None:
     case = _make_case(tmp_path, family, num_long=4)
-    with open_cluster(
-        case.loaded,
-        tmp_path,
-        batches_in_flight=2,
-        worker_pages=24,
-        worker_storage=16 << 20,
-        x_share=XShare(0.5, learn_rebuild(case.loaded.model, case.loaded.spec)),
-    ) as run:
-        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-    assert answers == case.expected()
+    x_share = XShare(0.5, learn_rebuild(case.loaded.model, case.loaded.spec))
+    _check_answers(case, tmp_path, x_share=x_share)
 
 
 def test_fetched_from_drives(tmp_path: Path) -> None:
-    case = _make_case(tmp_path, "llama", num_long=4)
-    with open_cluster(
-        case.loaded,
-        tmp_path,
-        batches_in_flight=2,
-        worker_pages=24,
-        worker_storage=16 << 20,
-        placement="fetch",
-    ) as run:
-        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-    assert answers == case.expected()
+    _check_answers(_make_case(tmp_path, "llama", num_long=4), tmp_path, placement="fetch")
 
 
 def test_drives_that_are_full_pre_empt(tmp_path: Path) -> None:
     """Room on drives for hardly more than the longest."""
     case = _make_case(tmp_path, "llama", num_long=4)
-    with open_cluster(
-        case.loaded,
-        tmp_path,
-        batches_in_flight=2,
-        worker_pages=32,
-        worker_storage=pages_bytes(case.loaded, 60),
-    ) as run:
-        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-        run.engine.scheduler.validate()
-    assert answers == case.expected()
+    room = pages_bytes(case.loaded, 60)
+    _check_answers(case, tmp_path, worker_pages=32, worker_storage=room)
