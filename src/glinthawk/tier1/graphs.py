@@ -139,8 +139,9 @@ class _Recording:
         self._outputs: dict[torch.Size, torch.Tensor] = {}
         #: Each piece, what it ends with, and the buffer of the answer to that.
         self._pieces: list[tuple[Replay, Call | torch.Tensor, torch.Tensor | None]] = []
-        keep = torch.arange(num_rows, device=model.device)
-        plain = partial(Pass, model, self._ids, self._positions, keep, self._hidden)
+        #: Read by the last piece, as all above: what a recording reads lives as long as it.
+        self._keep = torch.arange(num_rows, device=model.device)
+        plain = partial(Pass, model, self._ids, self._positions, self._keep, self._hidden)
         recorder.rehearse(partial(_rehearse, plain))
         self._record(plain(), recorder)
 
