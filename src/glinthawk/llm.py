@@ -1,7 +1,7 @@
 """The Python face, with names and meanings as in vLLM's offline API."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,9 +125,10 @@ class LLM:
         requests = list(self._requests(asked))
         finished: dict[int, TokenSequence] = {}
         tokens = 0
-        with make_meter(quiet=not show) as meter:
-            for sequence in self._run.engine.generate(requests, self._stop_found):
-                finished[sequence.id] = sequence
+        sequences = self._run.engine.generate(requests, self._stop_found)
+        with make_meter(quiet=not show) as meter, closing(sequences):
+            for sequence in sequences:
+                finished[sequence.request.id] = sequence
                 tokens += len(sequence.output)
                 meter.update(len(finished), len(requests), tokens)
         answers = iter(finished[request.id] for request in requests)

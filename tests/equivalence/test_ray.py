@@ -59,7 +59,7 @@ def answer(run: Run, case: Case, victim: int | None = None) -> dict[int, list[in
     """All answers; after the third one, ``victim`` gets SIGKILL."""
     answers = {}
     for sequence in run.engine.generate(case.requests()):
-        answers[sequence.id] = sequence.output
+        answers[sequence.request.id] = sequence.output
         if len(answers) == 3 and victim is not None:
             os.kill(victim, signal.SIGKILL)
         run.engine.scheduler.validate()

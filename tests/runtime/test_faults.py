@@ -40,7 +40,7 @@ def answer(run: Run, *, kill_after: int | None = None) -> dict[int, list[int]]:
     """All answers; once ``kill_after`` are there, the youngest child gets SIGKILL."""
     answers = {}
     for sequence in run.engine.generate(requests(24)):
-        answers[sequence.id] = sequence.output
+        answers[sequence.request.id] = sequence.output
         if len(answers) == kill_after:
             os.kill(max(_children()), signal.SIGKILL)
         run.engine.scheduler.validate()
@@ -123,7 +123,7 @@ def answer_while_one_is_stopped(run: Run) -> dict[int, list[int]]:
     answers, pid = {}, max(_children())
     stopped = False
     for sequence in run.engine.generate(requests(24)):
-        answers[sequence.id] = sequence.output
+        answers[sequence.request.id] = sequence.output
         run.engine.scheduler.validate()
         if len(answers) == 3:
             os.kill(pid, signal.SIGSTOP)
@@ -151,7 +151,7 @@ def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(
         pid = max(_children())
         again = {}
         for sequence in run.engine.generate(requests(24)):
-            again[sequence.id] = sequence.output
+            again[sequence.request.id] = sequence.output
             if len(again) == 3:
                 os.kill(pid, signal.SIGSTOP)
                 wake = threading.Timer(2.0, os.kill, (pid, signal.SIGCONT))

@@ -38,7 +38,7 @@ def answer(run: Run, then: Callable[[], None] = lambda: None) -> dict[int, list[
     requests = [Request(i, prompt, params, 0, 40 - i) for i, prompt in enumerate(prompts)]
     answers = {}
     for sequence in run.engine.generate(requests):
-        answers[sequence.id] = sequence.output
+        answers[sequence.request.id] = sequence.output
         if len(answers) == 3:
             then()
         run.engine.scheduler.validate()

@@ -112,8 +112,10 @@ def _answer(
             progress = job.progress
             meter.update(progress.answered, progress.total, progress.completion_tokens)
 
-        for sequence in run.engine.generate(job.requests(), job.stop_found, after_step):
-            job.finish(sequence)
+        answers = run.engine.generate(job.requests(), job.stop_found, after_step)
+        with closing(answers):
+            for sequence in answers:
+                job.finish(sequence)
         after_step()
         was_stopped = stopped()
     journal.flush()

@@ -12,9 +12,9 @@ __all__ = ["FinishReason", "Phase", "Request", "Sequence", "TokenLogprobs"]
 class Request:
     """What one answer is asked for: token ids in, rules for the tokens out.
 
-    ``id`` is unique in a run and is also the sequence's address in every KV cache. ``seed`` keys
-    the random numbers together with the position. ``max_tokens`` is already cut to the room that
-    the model and the KV memory leave. ``eos_token_ids`` is empty when the request ignores them.
+    ``id`` is the asker's own number, and comes back with the answer. ``seed`` keys the random
+    numbers together with the position. ``max_tokens`` is already cut to the room that the model and
+    the KV memory leave. ``eos_token_ids`` is empty when the request ignores them.
     """
 
     id: int
@@ -58,9 +58,14 @@ class TokenLogprobs:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request in flight. Only the scheduler writes its fields; logprobs are the engine's."""
+    """A request in flight. Only the scheduler writes its fields; logprobs are the engine's.
+
+    ``id`` is its address in every KV cache, so a run gives each sequence another one: requests of
+    different calls may have the same number. It is its request's number where nobody gives it one.
+    """
 
     request: Request
+    id: int = -1
     output: list[int] = field(default_factory=list)
     phase: Phase = Phase.WAITING
     #: Which place holds its KV: 0 is Tier 1 itself, workers count from 1.
@@ -72,9 +77,9 @@ class Sequence:
     finish_reason: FinishReason | None = None
     logprobs: list[TokenLogprobs] = field(default_factory=list)
 
-    @property
-    def id(self) -> int:
-        return self.request.id
+    def __post_init__(self) -> None:
+        if self.id < 0:
+            self.id = self.request.id
 
     @property
     def length(self) -> int:

@@ -103,7 +103,7 @@ class Job:
 
     def finish(self, sequence: Sequence) -> None:
         """Take in a finished sequence; the line's result is written with its last choice."""
-        open_line, index = self._open.pop(sequence.id)
+        open_line, index = self._open.pop(sequence.request.id)
         task = open_line.task
         open_line.choices[index] = sequence
         if open_line.refused or len(open_line.choices) < task.params.n:

@@ -1,7 +1,7 @@
 """The engine carries the scheduler's commands out on a node. Knows token ids, never text."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.errors import UsageError, WorkerLost
@@ -47,6 +47,10 @@ class Engine:
         #: Since when nothing has run though something waits.
         self._idle_since: float | None = None
         self.input_s = 0.0
+        self._num_sequences = 0
+        #: Calls of ``generate`` so far, and whether the last one has not come to its end.
+        self._num_calls = 0
+        self._is_open = False
         for joined in tier1.homes():
             self.scheduler.handle(joined)
         self._tell_pace()
@@ -60,13 +64,41 @@ class Engine:
         requests: Iterable[Request],
         stop_found: StopFound = _never,
         after_step: Callable[[], None] = lambda: None,
-    ) -> Iterator[Sequence]:
+    ) -> Generator[Sequence, None, None]:
         """Finished sequences, in the order in which they finish; ``requests`` is read as needed.
 
         ``after_step`` is called between steps, for what must happen though nothing finishes.
+
+        It may be left at any point, by an exception or an interrupt too: what is under way is
+        given up then, and the next call finds nothing of it. A call that begins while an earlier
+        one has not ended ends that one, which raises UsageError when it is asked for more.
         """
-        source = iter(requests)
-        self._draining = False
+        self._num_calls += 1
+        call = self._num_calls
+        if self._is_open:
+            self._give_up()
+        self._is_open, self._draining, self._idle_since = True, False, None
+        try:
+            for sequence in self._answer(iter(requests), stop_found, after_step):
+                yield sequence
+                if call != self._num_calls:
+                    raise UsageError("another call of generate has begun; take all answers first")
+            self._is_open = False
+        finally:
+            if self._is_open and call == self._num_calls:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Whatever is half done, and wherever: nothing that there was is used again."""
+        self._tier1.reset()
+        self.scheduler = self.scheduler.renewed()
+        for joined in self._tier1.homes():
+            self.scheduler.handle(joined)
+        self._is_open = False
+
+    def _answer(
+        self, source: Iterator[Request], stop_found: StopFound, after_step: Callable[[], None]
+    ) -> Iterator[Sequence]:
         more = True
         while True:
             more = more and self._feed(source)
@@ -92,7 +124,8 @@ class Engine:
             request = next(source, None)
             if request is None:
                 return False
-            self.scheduler.handle(Submitted(Sequence(request)))
+            self.scheduler.handle(Submitted(Sequence(request, self._num_sequences)))
+            self._num_sequences += 1
         return not self._draining
 
     def _check_progress(self) -> None:

@@ -47,6 +47,7 @@ class LocalNode:
         self._homes = {home.id: home for home in homes}
         self._pace, self._seats = pace, seats
         self._faults: Counter[int] = Counter()
+        self._own = [home for home in homes if isinstance(home, LocalHome)]
         #: Tier 1's own home, when it is emptied.
         self._cleared: dict[int, LocalHome] = {}
         #: Over links that are no more.
@@ -58,7 +59,7 @@ class LocalNode:
 
     @property
     def is_expecting(self) -> bool:
-        return self._seats is not None and self._seats.is_expecting
+        return bool(self._cleared) or (self._seats is not None and self._seats.is_expecting)
 
     def homes(self) -> list[HomeJoined]:
         return [_joined(home) for home in self._homes.values()]
@@ -84,6 +85,16 @@ class LocalNode:
             self._cleared[home].clear()
         elif self._seats is not None:
             self._seats.lose(home)
+
+    def reset(self) -> None:
+        self.node.reset()
+        self._past_traffic += [link.traffic for home in self._homes.values() for link in home.links]
+        self._homes.clear()
+        for home in self._own:
+            home.clear()
+        self._cleared = {home.id: home for home in self._own}
+        if self._seats is not None:
+            self._seats.reset()
 
     def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
         if self.is_expecting:

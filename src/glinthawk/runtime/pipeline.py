@@ -191,6 +191,15 @@ class Pipeline:
             stage.homes.pop(home, None)
         self._tell_all(Lose(home))
 
+    def reset(self) -> None:
+        """All nodes are left and joined again, as if each had been lost."""
+        self._running.clear()
+        self._joined.clear()
+        self._events.clear()
+        for stage in self._stages:
+            if stage.channel is not None:
+                self._leave(stage)
+
     def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
         if not self._events:
             self._look(_LOOK_S if timeout_s is None else min(timeout_s, _LOOK_S))
@@ -330,7 +339,7 @@ class Pipeline:
         sequence = span.sequence
         known, _ = self._known.get(sequence.id, (0, 0))
         if not known:
-            admitted.append(Admitted(sequence.request, list(sequence.output)))
+            admitted.append(Admitted(sequence.id, sequence.request, list(sequence.output)))
             known = sequence.length
         tokens = sequence.tokens(known, sequence.length - known)
         self._known[sequence.id] = (sequence.length, span.home)

@@ -90,6 +90,14 @@ class Seats:
             home.close()
             self._trials[number] = _Trial()
 
+    def reset(self) -> None:
+        """Lose all homes, those that are just being opened too."""
+        homes = [*self._open.values(), *(trial.home for trial in self._trials.values())]
+        self._open.clear()
+        self._trials = {number: _Trial() for number in self._addresses}
+        for home in filter(None, homes):
+            home.close()
+
     def returned(self) -> Iterator[WorkerHome]:
         """Homes that are open again. Never waits."""
         if self._trials:

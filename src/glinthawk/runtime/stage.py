@@ -108,7 +108,7 @@ class _Stage:
     def _run(self, message: Run) -> None:
         self._last_step = message.step
         for admitted in message.admitted:
-            sequence = TokenSequence(admitted.request, output=list(admitted.output))
+            sequence = TokenSequence(admitted.request, admitted.sequence, list(admitted.output))
             self._sequences[sequence.id] = sequence
         batch = Batch(
             message.step,

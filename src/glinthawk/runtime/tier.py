@@ -60,6 +60,11 @@ class Tier1(Protocol):
         """The engine knows that a home is lost."""
         ...
 
+    def reset(self) -> None:
+        """Forget all batches and all KV, whatever an interruption left half done. Homes are lost
+        without a word, and join again."""
+        ...
+
     def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
         """What happened. Waits until something did, or for ``timeout_s``; not if nothing runs and
         no time is given. Raises GlinthawkError when it cannot go on."""

@@ -39,6 +39,16 @@ __all__ = ["BatchLimits", "Scheduler"]
 #: Sequences that are passed over because another one is just computing their prefix.
 _MOST_ASIDE = 64
 
+#: What is counted over a whole run.
+_COUNTS = (
+    "num_preemptions",
+    "num_shared_tokens",
+    "num_repeated_tokens",
+    "num_cramped",
+    "_num_admitted",
+    "_num_batches",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
@@ -133,6 +143,14 @@ class Scheduler:
         dropped = list(self.waiting)
         self.waiting.clear()
         return dropped
+
+    def renewed(self) -> "Scheduler":
+        """One without sequences, batches and homes, which goes on counting and knows what this one
+        has learned."""
+        new = Scheduler(self.limits, self._lengths, self.waiting.page_tokens)
+        for count in _COUNTS:
+            setattr(new, count, getattr(self, count))
+        return new
 
     # -- forming a batch ---------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ class Waiting:
     equals those together whose prompts begin with the same ``page_tokens`` tokens."""
 
     def __init__(self, page_tokens: int) -> None:
-        self._page_tokens = page_tokens
+        self.page_tokens = page_tokens
         self._heap: list[tuple[int, int, int, int, Sequence]] = []
         self._first_of: dict[tuple[int, ...], int] = {}
         self._counts: Counter[tuple[int, ...]] = Counter()
@@ -48,7 +48,7 @@ class Waiting:
 
     def has_alike(self, sequence: Sequence) -> bool:
         """Whether a prompt that waits begins with the same page."""
-        return len(sequence.request.prompt) >= self._page_tokens and (
+        return len(sequence.request.prompt) >= self.page_tokens and (
             self._first_page(sequence) in self._counts
         )
 
@@ -59,4 +59,4 @@ class Waiting:
         self._first_of.clear()
 
     def _first_page(self, sequence: Sequence) -> tuple[int, ...]:
-        return sequence.request.prompt[: self._page_tokens]
+        return sequence.request.prompt[: self.page_tokens]

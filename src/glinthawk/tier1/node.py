@@ -199,6 +199,16 @@ class Node:
         for socket in _sockets(home):
             self._poller.unregister(socket)
 
+    def reset(self) -> None:
+        """Forget all batches and homes."""
+        for running in self._running.values():
+            running.forward.close()
+        self._running.clear()
+        self._homes.clear()
+        self._poller = zmq.Poller()
+        for socket in self._watched:
+            self._poller.register(socket, zmq.POLLIN)
+
     def join(self, home: Home) -> None:
         """A home is there, empty."""
         self._homes[home.id] = home

@@ -66,8 +66,11 @@ class PageTable:
         return freed
 
     def clear(self) -> list[int]:
-        """Take back all pages; returns them."""
-        return self.release(list(self._tokens))
+        """Take back all pages, whatever was left half done; returns them."""
+        held = {page for pages in self._pages.held.values() for page in pages}
+        self._pages = Pages(self.num_pages, self.page_tokens)
+        self._tokens.clear()
+        return list(held)
 
     def share(self, source: int, sequence: int, num_tokens: int) -> None:
         """Begin ``sequence`` with the first ``num_tokens`` tokens of ``source``, without a copy.

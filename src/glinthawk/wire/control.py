@@ -47,6 +47,7 @@ class Load(Message, frozen=True):
 class Admitted(msgspec.Struct, frozen=True, array_like=True):
     """A sequence that nodes have not seen, with the tokens it has."""
 
+    sequence: int
     request: Request
     output: list[int]
 
