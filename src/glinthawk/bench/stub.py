@@ -44,6 +44,9 @@ class _Instant:
 
     def lose(self, home: int) -> None: ...
 
+    def reset(self) -> None:
+        self._running.clear()
+
     def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
         batch = self._running.pop(0)
         return [Done(batch, [Sampled(7) for _ in batch.spans])]
