@@ -145,7 +145,9 @@ class LLM:
                     id=number,
                     prompt=one.token_ids,
                     params=one.params,
-                    seed=choice_seed(self._config.seed, one.params, str(index), choice),
+                    seed=choice_seed(
+                        self._config.seed, one.params, str(index), choice, one.token_ids
+                    ),
                     max_tokens=max_tokens,
                     eos_token_ids=frozenset() if one.params.ignore_eos else self._eos_token_ids,
                 )

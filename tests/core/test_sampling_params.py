@@ -135,20 +135,20 @@ def test_params_cannot_be_changed() -> None:
 
 
 def test_seeds_are_the_same_for_ever() -> None:
-    assert choice_seed(0, SamplingParams(), "line-1", 0) == 4289587682300804818
-    assert choice_seed(7, SamplingParams(), "line-1", 1) == 1947818554379066989
+    assert choice_seed(0, SamplingParams(), "line-1", 0, ()) == 4289587682300804818
+    assert choice_seed(7, SamplingParams(), "line-1", 1, ()) == 1947818554379066989
 
 
 @QUIET
 @given(st.integers(-(2**63), 2**63 - 1), st.text(max_size=9), st.integers(0, 127))
 def test_seeds_are_64_bit_numbers(run_seed: int, name: str, index: int) -> None:
     for params in (SamplingParams(), SamplingParams(seed=run_seed)):
-        assert -(2**63) <= choice_seed(run_seed, params, name, index) < 2**63
+        assert -(2**63) <= choice_seed(run_seed, params, name, index, (3, 2**31)) < 2**63
 
 
 def test_every_choice_name_and_run_has_its_own_seed() -> None:
     seeds = {
-        choice_seed(run, SamplingParams(), name, index)
+        choice_seed(run, SamplingParams(), name, index, (5, 6))
         for run in range(5)
         for name in ("a", "b", "ab", "")
         for index in range(5)
@@ -156,6 +156,14 @@ def test_every_choice_name_and_run_has_its_own_seed() -> None:
     assert len(seeds) == 100
 
 
-def test_a_requests_own_seed_counts_up_and_wraps() -> None:
-    seeds = [choice_seed(9, SamplingParams(seed=2**63 - 2), "x", index) for index in range(3)]
-    assert seeds == [2**63 - 2, 2**63 - 1, -(2**63)]
+def test_a_requests_own_seed_is_mixed_with_its_prompt_and_nothing_else() -> None:
+    def seed(run: int, name: str, *prompt: int, own: int = 42, index: int = 0) -> int:
+        return choice_seed(run, SamplingParams(seed=own), name, index, prompt)
+
+    assert seed(0, "a", 5, 6) == seed(9, "b", 5, 6)
+    others = [seed(0, "a", 5), seed(0, "a", 6, 5), seed(0, "a", 5, 6, own=43)]
+    assert len({seed(0, "a", 5, 6), *others, seed(0, "a", 5, 6, index=1)}) == 5
+
+
+def test_seed_minus_one_is_none() -> None:
+    assert SamplingParams(seed=-1) == SamplingParams()

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from glinthawk.core.errors import JournalError, RequestError
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
@@ -151,7 +153,9 @@ def test_requests_carry_the_limits(source: Path, output: Path) -> None:
     assert [request.id for request in requests] == [0, 1, 2, 3, 4]
     assert requests[0].max_tokens == 16
     assert requests[0].eos_token_ids == {299}
-    assert (requests[-1].eos_token_ids, requests[-1].seed) == (frozenset(), 5)
+    assert requests[-1].eos_token_ids == frozenset()
+    own = SamplingParams(seed=5)
+    assert requests[-1].seed == choice_seed(0, own, "any name", 0, requests[-1].prompt)
 
 
 def test_every_choice_has_a_seed_of_its_own(source: Path, output: Path) -> None:

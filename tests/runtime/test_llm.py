@@ -42,6 +42,17 @@ def test_a_sampled_answer_does_not_depend_on_what_runs_beside_it(llm: LLM) -> No
     assert len({output.outputs[0].text for output in beside}) > 5
 
 
+def test_one_seed_on_every_prompt_gives_independent_answers(llm: LLM) -> None:
+    """Where all tokens are nearly as likely, the answers are the random numbers."""
+    sampled = SamplingParams(temperature=50, seed=42, max_tokens=8)
+    prompts = [{"prompt_token_ids": [5 + i, 6, 7]} for i in range(40)]
+    outputs = llm.generate(prompts, sampled, use_tqdm=False)
+    assert len({tuple(output.outputs[0].token_ids) for output in outputs}) == 40
+    assert len({output.outputs[0].token_ids[0] for output in outputs}) > 35
+    again = llm.generate(prompts[::-1], sampled, use_tqdm=False)
+    assert [output.outputs for output in again[::-1]] == [output.outputs for output in outputs]
+
+
 def test_choices_of_one_prompt_differ_and_repeat(llm: LLM) -> None:
     params = SamplingParams(n=3, temperature=1.0, seed=1, max_tokens=12)
     first, again = (llm.generate("The", params, use_tqdm=False)[0].outputs for _ in range(2))

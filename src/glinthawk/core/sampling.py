@@ -34,7 +34,7 @@ _GREEDY_BELOW = 1e-5
 class SamplingParams:
     """Frozen and checked at once: a bad value raises ValueError that names the field and the range.
 
-    ``temperature`` 0 is greedy. ``top_k`` 0 or -1 keeps all tokens. ``max_tokens`` None means as
+    ``temperature`` 0 is greedy. ``seed`` -1 is none, as in vLLM. ``top_k`` 0 or -1 keeps all tokens. ``max_tokens`` None means as
     many as the model's length allows. ``logprobs`` is how many alternatives to report for each
     token; 0 reports the chosen one only, None reports nothing.
     """
@@ -64,6 +64,8 @@ class SamplingParams:
             if getattr(self, name) is None:
                 object.__setattr__(self, name, empty)
         self._check_kinds()
+        if self.seed == -1:
+            object.__setattr__(self, "seed", None)
         for name, holds, rule in self._rules():
             if not holds:
                 raise ValueError(f"{name} must be {rule}, not {getattr(self, name)!r}")

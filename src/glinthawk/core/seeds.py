@@ -2,19 +2,25 @@
 
 import hashlib
 import struct
+from array import array
+from collections.abc import Sequence
 
 from glinthawk.core.sampling import SamplingParams
 
 __all__ = ["choice_seed"]
 
 
-def choice_seed(run_seed: int, params: SamplingParams, name: str, index: int) -> int:
+def choice_seed(
+    run_seed: int, params: SamplingParams, name: str, index: int, prompt: Sequence[int]
+) -> int:
     """A 64-bit seed for choice ``index`` of the request called ``name``.
 
-    A request with a seed of its own gets that plus ``index``, as in vLLM.
+    The seed that a request brings is mixed with its ``prompt``: one seed on all lines, a common
+    habit, would give all of them the same random numbers otherwise. The same seed and prompt give
+    the same answer, whatever the request is called.
     """
     if params.seed is not None:
-        # Choice 0 has the seed as given; the others wrap around in 64 bits with a sign.
-        return (params.seed + index + 2**63) % 2**64 - 2**63
-    key = struct.pack("<qq", run_seed, index) + name.encode()
+        key = struct.pack("<qq", params.seed, index) + array("q", prompt).tobytes()
+    else:
+        key = struct.pack("<qq", run_seed, index) + name.encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1

@@ -166,7 +166,7 @@ class Job:
             id=self._num_requests,
             prompt=task.prompt,
             params=task.params,
-            seed=choice_seed(self._seed, task.params, task.custom_id, index),
+            seed=choice_seed(self._seed, task.params, task.custom_id, index, task.prompt),
             max_tokens=task.max_tokens,
             eos_token_ids=frozenset() if task.params.ignore_eos else self._eos_token_ids,
         )
