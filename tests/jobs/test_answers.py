@@ -240,3 +240,36 @@ def test_min_tokens_outlast_a_special_token() -> None:
     ends = [end for end in range(1, 5) if text.find_stop([], output[:end], params)]
     assert ends == [4]
     assert text.final_text([], output, params) == "ab"
+
+
+_STOPS = st.lists(
+    st.sampled_from([" the", " ", "  ", "the", "a:", "🙂", "\n", "<|im_end|>", "a<|im_end|>"]),
+    min_size=1,
+    max_size=3,
+)
+
+
+@pytest.mark.parametrize("kind", ["prepend", "metaspace", "llama", "byte-level"])
+@settings(max_examples=60, deadline=None)
+@given(words=_PARTS, cut=st.integers(0, 20), stops=_STOPS, min_tokens=st.integers(0, 4))
+@example(words="a    a", cut=1, stops=["  "], min_tokens=0)
+@example(words="the the", cut=2, stops=[" the"], min_tokens=0)
+def test_the_cheap_look_finds_what_a_look_at_everything_finds(
+    kind: str, words: str, cut: int, stops: list[str], min_tokens: int
+) -> None:
+    tokenizer = _made(kind)
+    text, ids = Text(tokenizer), _ids(tokenizer, words)
+    prompt, output = ids[:cut], ids[cut:]
+    params = SamplingParams(stop=stops, min_tokens=min_tokens, max_tokens=None)
+    for end in range(1, len(output) + 1):
+        whole = text.answer(prompt, output[:end])
+        stopped = text.final_text(prompt, output[:end], params)
+        found = text.find_stop(prompt, output[:end], params)
+        if "<|im_end|>" not in "".join(stops):
+            immune = len(text.answer(prompt, output[:min_tokens]))
+            starts = [whole.find(one, max(0, immune - len(one) + 1)) for one in stops]
+            assert found == any(start >= 0 for start in starts)
+        if found:
+            assert whole.startswith(stopped)
+            return
+        assert stopped == whole

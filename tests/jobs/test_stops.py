@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.jobs.detokenize import Detokenizer
+from glinthawk.jobs.ending import Ending
+from glinthawk.jobs.spelling import Spelling
 from glinthawk.jobs.stops import stop_start
 from glinthawk.jobs.text import Text
 
@@ -103,8 +105,8 @@ def test_only_a_hit_decodes_everything(text: Text) -> None:
             longest = max(longest, len(ids))
             return super().decode(ids)
 
-    counting = Text(text._tokenizer)
-    counting._detokenizer = Counting(text._tokenizer)
+    counting = Counting(text._tokenizer)
+    ending = Ending(counting, Spelling(text._tokenizer, counting))
     for stops in (["dog", "\n\n\n"], ["</s>", "dog"]):
-        assert not counting.find_stop(ids, ids, SamplingParams(stop=stops))
+        assert not ending.is_near(ids, ids, SamplingParams(stop=stops))
     assert longest < 40

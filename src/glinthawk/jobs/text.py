@@ -1,25 +1,22 @@
 """Between text and token ids: tokenizer, chat template and the strings that end an answer."""
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from glinthawk.core.errors import ModelError, RequestError
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.jobs.detokenize import UNFINISHED, Detokenizer
+from glinthawk.jobs.detokenize import Detokenizer
+from glinthawk.jobs.ending import Ending
 from glinthawk.jobs.forms import ContentForms
 from glinthawk.jobs.messages import read_messages
 from glinthawk.jobs.spelling import Spelling
-from glinthawk.jobs.stops import Piece, spelled, stop_start, text_before
 
 __all__ = ["Text"]
 
 #: A folder with none of these has no tokenizer. Patterns, as some models bring their own names.
 _TOKENIZER_FILES = ("tokenizer*", "vocab.*", "*.tiktoken", "*.model", "tekken.json")
-
-#: The first characters of a tail of tokens may be wrong: a cut character, a swallowed space.
-_SLACK = 8
 
 
 class Text:
@@ -29,8 +26,7 @@ class Text:
         self._tokenizer = tokenizer
         self._detokenizer = Detokenizer(tokenizer)
         self._spelling = Spelling(tokenizer, self._detokenizer)
-        # The special tokens that stop strings name: looked up after every token.
-        self._named_by = lru_cache(maxsize=256)(self._find_named)
+        self._ending = Ending(self._detokenizer, self._spelling)
 
     @classmethod
     def load(cls, model: str | Path) -> "Text":
@@ -141,12 +137,9 @@ class Text:
         """
         if not params.stop or len(output) <= params.min_tokens:
             return False
-        named = self._named_by(tuple(params.stop))
-        newest = len(named.get(output[-1]) or self.token_text(output[-1]))
-        tail = self._tail(prompt, output, named, newest + max(map(len, params.stop)) + _SLACK)
-        if not any(stop in tail for stop in params.stop):
+        if not self._ending.is_near(prompt, output, params):
             return False
-        return self._cut(prompt, output, params) is not None
+        return self._ending.cut(prompt, output, params) is not None
 
     def final_text(
         self,
@@ -164,8 +157,8 @@ class Text:
         if not params.stop:
             return self.answer(prompt, text)
         # A special token shows nothing, but it may end a stop string.
-        named = drop_last and output[-1] in self._named_by(tuple(params.stop))
-        cut = self._cut(prompt, output if named else text, params)
+        named = drop_last and output[-1] in self._ending.named(params.stop)
+        cut = self._ending.cut(prompt, output if named else text, params)
         return self.answer(prompt, text) if cut is None else cut
 
     def eos_token_ids(self, model: str | Path) -> frozenset[int]:
@@ -189,62 +182,6 @@ class Text:
         if self._tokenizer is None:
             raise RequestError(f"this model has no tokenizer files: {advice}", param=param)
         return self._tokenizer
-
-    def _find_named(self, stops: tuple[str, ...]) -> dict[int, str]:
-        """Special tokens that stand in a stop string, with their spelling."""
-        if self._tokenizer is None:
-            return {}
-        special = self._detokenizer.special.items()
-        return {token: name for token, name in special if any(name in stop for stop in stops)}
-
-    def _cut(
-        self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams
-    ) -> str | None:
-        """Text before the earliest stop string; None where there is none."""
-        named = self._named_by(tuple(params.stop))
-        pieces = self._pieces(prompt, output, named)
-        # What stands in the first min_tokens tokens ends nothing.
-        immune = len(spelled(self._pieces(prompt, output[: params.min_tokens], named)))
-        start = stop_start(spelled(pieces), params.stop, immune)
-        return None if start is None else text_before(pieces, start)
-
-    def _pieces(
-        self, prompt: Sequence[int], output: Sequence[int], named: Mapping[int, str]
-    ) -> list[Piece]:
-        """Text of ``output`` with the ``named`` tokens spelled where they stand."""
-        pieces: list[Piece] = []
-        begin = 0
-        for end in [i for i, token in enumerate(output) if token in named]:
-            shown = self.answer([*prompt, *output[:begin]], output[begin:end])
-            pieces += [(shown, True), (named[output[end]], False)]
-            begin = end + 1
-        return [*pieces, (self.answer([*prompt, *output[:begin]], output[begin:]), True)]
-
-    def _tail(
-        self,
-        prompt: Sequence[int],
-        output: Sequence[int],
-        named: Mapping[int, str],
-        num_chars: int,
-    ) -> str:
-        """Text of the last tokens, at least ``num_chars`` of it where there is so much."""
-
-        def last(count: int) -> str:
-            if count >= len(output):
-                return spelled(self._pieces(prompt, output, named))
-            return spelled(self._pieces((), output[-count:], named))
-
-        count = num_chars // 3 + 4
-        text = last(count)
-        while len(text) < num_chars and count < len(output):
-            count *= 2
-            text = last(count)
-        # Byte fallback spoils a whole run of bytes that begins inside a character of 2 to 4 bytes.
-        for more in range(count + 1, min(count + 4, len(output) + 1)):
-            if not text.startswith(UNFINISHED):
-                break
-            text = last(more)
-        return text
 
 
 def _as_set(ids: int | list[int] | None) -> frozenset[int]:
