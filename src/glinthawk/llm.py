@@ -154,7 +154,8 @@ class LLM:
                 number += 1
 
     def _stop_found(self, sequence: TokenSequence, token: int) -> bool:
-        return self._text.find_stop([*sequence.output, token], sequence.request.params)
+        request = sequence.request
+        return self._text.find_stop(request.prompt, [*sequence.output, token], request.params)
 
     def _output(
         self, number: int, asked: _Asked, answers: Iterator[TokenSequence]

@@ -121,11 +121,11 @@ def test_logprobs_of_a_chat(text: Text) -> None:
     ]
 
 
-def test_a_part_of_a_character_has_no_bytes(text: Text) -> None:
+def test_a_part_of_a_character_has_its_own_bytes(text: Text) -> None:
     sequence = _sequence([text.encode("€")[1]], logprobs=0)
     sequence.logprobs.append(TokenLogprobs(sequence.output[0], -0.5, ()))
     choice = _answer(text, "chat", [sequence])["response"]["body"]["choices"][0]
-    assert choice["logprobs"]["content"][0]["bytes"] is None
+    assert choice["logprobs"]["content"][0]["bytes"] == [0xE2]
 
 
 def test_logprobs_of_a_completion(text: Text) -> None:

@@ -1,9 +1,14 @@
 """Stop strings: the cheap look at the tail finds what a look at everything finds."""
 
+from collections.abc import Sequence
+
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from glinthawk.core.sampling import SamplingParams
+from glinthawk.jobs.detokenize import Detokenizer
+from glinthawk.jobs.ending import Ending
+from glinthawk.jobs.spelling import Spelling
 from glinthawk.jobs.stops import stop_start
 from glinthawk.jobs.text import Text
 
@@ -43,13 +48,13 @@ def _naive(text: Text, output: list[int], params: SamplingParams) -> bool:
 def _check(text: Text, output: list[int], params: SamplingParams) -> None:
     """Grow the output until a stop, as an engine does."""
     for end in range(1, len(output) + 1):
-        found = text.find_stop(output[:end], params)
+        found = text.find_stop((), output[:end], params)
         assert found == _naive(text, output[:end], params)
         if found:
-            cut = text.final_text(output[:end], params)
+            cut = text.final_text((), output[:end], params)
             assert any(text.decode(output[:end]).startswith(cut + stop) for stop in params.stop)
             return
-    assert text.final_text(output, params) == text.decode(output)
+    assert text.final_text((), output, params) == text.decode(output)
 
 
 @_RELAXED
@@ -73,20 +78,20 @@ def test_stops_in_noise(text: Text, output: list[int], stops: list[str]) -> None
 
 def test_the_earliest_of_several_stops_counts(text: Text) -> None:
     params = SamplingParams(stop=["mat", "cat sat", "sat"])
-    assert text.final_text(text.encode("the cat sat on the mat"), params) == "the "
+    assert text.final_text((), text.encode("the cat sat on the mat"), params) == "the "
 
 
 def test_what_min_tokens_protect_stays(text: Text) -> None:
     ids = text.encode("the cat the cat")
     params = SamplingParams(stop=["cat"], min_tokens=3, max_tokens=None)
     protected = text.decode(ids[:3])
-    assert "cat" in text.final_text(ids, SamplingParams(), drop_last=False)
-    assert text.final_text(ids, params).startswith(protected)
+    assert "cat" in text.final_text((), ids, SamplingParams(), drop_last=False)
+    assert text.final_text((), ids, params).startswith(protected)
 
 
 def test_the_last_token_can_be_left_out(text: Text) -> None:
     ids = text.encode("the cat")
-    assert text.final_text(ids, SamplingParams(), drop_last=True) == text.decode(ids[:-1])
+    assert text.final_text((), ids, SamplingParams(), drop_last=True) == text.decode(ids[:-1])
 
 
 def test_only_a_hit_decodes_everything(text: Text) -> None:
@@ -94,11 +99,14 @@ def test_only_a_hit_decodes_everything(text: Text) -> None:
     ids = list(text.encode("the mat " * 500))
     longest = 0
 
-    class Counting(Text):
-        def decode(self, ids: object) -> str:
+    class Counting(Detokenizer):
+        def decode(self, ids: Sequence[int]) -> str:
             nonlocal longest
-            longest = max(longest, len(ids))  # type: ignore[arg-type]
-            return super().decode(ids)  # type: ignore[arg-type]
+            longest = max(longest, len(ids))
+            return super().decode(ids)
 
-    assert not Counting(text._tokenizer).find_stop(ids, SamplingParams(stop=["dog", "\n\n\n"]))
+    counting = Counting(text._tokenizer)
+    ending = Ending(counting, Spelling(text._tokenizer, counting))
+    for stops in (["dog", "\n\n\n"], ["</s>", "dog"]):
+        assert not ending.is_near(ids, ids, SamplingParams(stop=stops))
     assert longest < 40

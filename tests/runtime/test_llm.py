@@ -6,6 +6,7 @@ import pytest
 
 from glinthawk import LLM, SamplingParams
 from glinthawk.core.errors import RequestError
+from glinthawk.jobs.text import Text
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
 
@@ -70,6 +71,30 @@ def test_a_stop_string_is_cut_off_and_ends_the_answer(llm: LLM) -> None:
     assert cut.outputs[0].text == text[: text.index(stop)]
     assert cut.outputs[0].finish_reason == "stop"
     assert len(cut.outputs[0].token_ids) < len(whole.outputs[0].token_ids)
+
+
+def test_a_special_token_can_be_a_stop_string(llm: LLM) -> None:
+    tokenizer = llm._text._tokenizer
+    special, token = tokenizer.eos_token, tokenizer.eos_token_id
+    wish = {"temperature": 0, "max_tokens": 12, "ignore_eos": True, "logit_bias": {token: 100.0}}
+    for min_tokens in (0, 3):
+        params = SamplingParams(stop=special, min_tokens=min_tokens, **wish)
+        answer = llm.generate("The", params, use_tqdm=False)[0].outputs[0]
+        assert (answer.text, answer.finish_reason) == ("", "stop")
+        assert answer.token_ids == [token] * (min_tokens + 1)
+
+
+def test_a_template_that_reads_parts_gets_them(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = llm._text._tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content[0].text }}")
+    monkeypatch.setattr(llm, "_text", Text(tokenizer))
+    for content in ("Return", [{"type": "text", "text": "Return"}]):
+        (output,) = llm.chat([{"role": "user", "content": content}], GREEDY, use_tqdm=False)
+        assert tokenizer.decode(output.prompt_token_ids) == "Return"
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].text }}")
+    monkeypatch.setattr(llm, "_text", Text(tokenizer))
+    with pytest.raises(RequestError, match="neither as a string"):
+        llm.chat([{"role": "user", "content": "Return"}], GREEDY, use_tqdm=False)
 
 
 def test_logprobs_name_the_chosen_token_and_its_rivals(llm: LLM) -> None:

@@ -98,8 +98,10 @@ class Job:
 
     def stop_found(self, sequence: Sequence, token: int) -> bool:
         """Whether the text of ``sequence`` with ``token`` after it contains a stop string."""
-        params = sequence.request.params
-        return bool(params.stop) and self._text.find_stop([*sequence.output, token], params)
+        request = sequence.request
+        if not request.params.stop:
+            return False
+        return self._text.find_stop(request.prompt, [*sequence.output, token], request.params)
 
     def finish(self, sequence: Sequence) -> None:
         """Take in a finished sequence; the line's result is written with its last choice."""

@@ -1,10 +1,13 @@
-"""Log-probabilities in the two shapes of OpenAI's APIs."""
+"""Log-probabilities in the two shapes of OpenAI's APIs.
 
-from collections.abc import Sequence
+Tokens are spelled as vLLM does: what each adds to the text, so that they add up to it. A character
+of several tokens stands with the last of them. A special token, which is not shown, is named.
+"""
+
 from itertools import accumulate
 from typing import Any
 
-from glinthawk.core.sequence import TokenLogprobs
+from glinthawk.core.sequence import Sequence, TokenLogprobs
 from glinthawk.jobs.text import Text
 
 __all__ = ["chat_logprobs", "completion_logprobs"]
@@ -13,44 +16,62 @@ __all__ = ["chat_logprobs", "completion_logprobs"]
 _FLOOR = -9999.0
 
 
-def chat_logprobs(tokens: Sequence[TokenLogprobs], text: Text) -> dict[str, Any]:
+def chat_logprobs(sequence: Sequence, text: Text) -> dict[str, Any]:
     """An object a token, with its likeliest alternatives."""
+    tokens = sequence.logprobs
     return {
         "content": [
             {
-                **_entry(text, entry.token, entry.logprob),
-                "top_logprobs": [_entry(text, token, logprob) for token, logprob in entry.top],
+                **_entry(text, entry.token, entry.logprob, said),
+                "top_logprobs": [
+                    _entry(text, token, logprob, said if token == entry.token else None)
+                    for token, logprob in entry.top
+                ],
             }
-            for entry in tokens
+            for entry, said in zip(tokens, _said(sequence, text), strict=True)
         ]
     }
 
 
-def completion_logprobs(tokens: Sequence[TokenLogprobs], text: Text) -> dict[str, Any]:
+def completion_logprobs(sequence: Sequence, text: Text) -> dict[str, Any]:
     """A list a quantity. The chosen token is always among the alternatives."""
-    spelled = [text.token_text(entry.token) for entry in tokens]
+    tokens = sequence.logprobs
+    said = _said(sequence, text)
+    pairs = zip(tokens, said, strict=True)
+    shown = [0 if text.is_special(entry.token) else len(one) for entry, one in pairs]
     return {
-        "text_offset": list(accumulate(map(len, spelled), initial=0))[: len(spelled)],
+        "text_offset": list(accumulate(shown, initial=0))[: len(said)],
         "token_logprobs": [max(entry.logprob, _FLOOR) for entry in tokens],
-        "tokens": spelled,
-        "top_logprobs": [_alternatives(entry, text) for entry in tokens],
+        "tokens": said,
+        "top_logprobs": [
+            _alternatives(entry, one, text) for entry, one in zip(tokens, said, strict=True)
+        ],
     }
 
 
-def _entry(text: Text, token: int, logprob: float) -> dict[str, Any]:
-    spelled = text.token_text(token)
-    # A token that is a part of a character has no text of its own.
-    whole = text.has_tokenizer and "\ufffd" not in spelled
+def _said(sequence: Sequence, text: Text) -> list[str]:
+    """What each token adds to the text, or its name where it is not shown."""
+    ids = [entry.token for entry in sequence.logprobs]
+    pieces = text.token_pieces(sequence.request.prompt, ids)
+    return [
+        text.token_text(token) if text.is_special(token) else piece
+        for token, piece in zip(ids, pieces, strict=True)
+    ]
+
+
+def _entry(text: Text, token: int, logprob: float, said: str | None) -> dict[str, Any]:
+    """``said`` is what the chosen token adds; None for one that was not chosen."""
     return {
-        "token": spelled,
+        "token": text.token_name(token) if said is None else said,
         "logprob": max(logprob, _FLOOR),
-        "bytes": list(spelled.encode()) if whole else None,
+        "bytes": text.token_bytes(token, text.token_text(token) if said is None else said),
     }
 
 
-def _alternatives(entry: TokenLogprobs, text: Text) -> dict[str, float]:
+def _alternatives(entry: TokenLogprobs, said: str, text: Text) -> dict[str, float]:
     named: dict[str, float] = {}
     for token, logprob in (*entry.top, (entry.token, entry.logprob)):
         # Of tokens that are spelled alike the likeliest counts, and it comes first.
-        named.setdefault(text.token_text(token), max(logprob, _FLOOR))
+        name = said if token == entry.token else text.token_name(token)
+        named.setdefault(name, max(logprob, _FLOOR))
     return named

@@ -9,10 +9,10 @@ __all__ = ["read_messages"]
 _FIELDS = ("role", "content", "name")
 
 
-def read_messages(messages: object) -> list[dict[str, str]]:
-    """Messages as chat templates take them: every content is one string.
+def read_messages(messages: object) -> list[dict[str, Any]]:
+    """Messages as chat templates take them: content is a string or a list of text parts.
 
-    >>> read_messages([{"role": "user", "content": [{"type": "text", "text": "Hello"}]}])
+    >>> read_messages([{"role": "user", "content": "Hello", "name": None}])
     [{'role': 'user', 'content': 'Hello'}]
     """
     if not isinstance(messages, list) or not messages:
@@ -23,7 +23,7 @@ def read_messages(messages: object) -> list[dict[str, str]]:
     return [_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
 
 
-def _message(message: object, where: str) -> dict[str, str]:
+def _message(message: object, where: str) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise RequestError(f"{where} must be an object with role and content", param=where)
     given = {name: value for name, value in message.items() if value is not None}
@@ -42,20 +42,19 @@ def _message(message: object, where: str) -> dict[str, str]:
     return read
 
 
-def _content(content: Any, where: str) -> str:
+def _content(content: Any, where: str) -> str | list[dict[str, str]]:
     if not isinstance(content, list):
         return _string(content, where, "a string or a list of text parts")
-    # One part a line, as vLLM joins them.
-    return "\n".join(_part(part, f"{where}[{i}]") for i, part in enumerate(content))
+    return [_part(part, f"{where}[{i}]") for i, part in enumerate(content)]
 
 
-def _part(part: Any, where: str) -> str:
+def _part(part: Any, where: str) -> dict[str, str]:
     if not isinstance(part, dict) or part.get("type") != "text" or part.keys() - {"type", "text"}:
         raise RequestError(
             f'{where} must be {{"type": "text", "text": ...}}; other parts are not supported',
             param=where,
         )
-    return _string(part.get("text"), f"{where}.text")
+    return {"type": "text", "text": _string(part.get("text"), f"{where}.text")}
 
 
 def _string(value: object, where: str, wanted: str = "a string") -> str:

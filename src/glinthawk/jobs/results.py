@@ -25,7 +25,9 @@ def answer_text(text: Text, sequence: Sequence) -> str:
     ended_by_token = (
         sequence.finish_reason is FinishReason.STOP and sequence.output[-1] in request.stop_ids
     )
-    return text.final_text(sequence.output, request.params, drop_last=ended_by_token)
+    return text.final_text(
+        request.prompt, sequence.output, request.params, drop_last=ended_by_token
+    )
 
 
 def answer_line(task: Task, choices: list[Sequence], text: Text, created: int) -> bytes:
@@ -69,10 +71,10 @@ def _choice(task: Task, index: int, sequence: Sequence, text: Text) -> dict[str,
     asked = task.params.logprobs is not None
     if task.kind == "chat":
         choice["message"] = {"role": "assistant", "content": answer}
-        choice["logprobs"] = chat_logprobs(sequence.logprobs, text) if asked else None
+        choice["logprobs"] = chat_logprobs(sequence, text) if asked else None
     else:
         choice["text"] = answer
-        choice["logprobs"] = completion_logprobs(sequence.logprobs, text) if asked else None
+        choice["logprobs"] = completion_logprobs(sequence, text) if asked else None
     choice["finish_reason"] = sequence.finish_reason.value
     if task.return_token_ids:
         choice["token_ids"] = sequence.output

@@ -1,8 +1,11 @@
-"""Where the first stop string of a text begins."""
+"""Where the first stop string of a text begins, and what of the text is left before it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["stop_start"]
+__all__ = ["Piece", "spelled", "stop_start", "text_before"]
+
+#: A piece of an answer, and whether it is shown: special tokens are not, but stops may name them.
+Piece = tuple[str, bool]
 
 
 def stop_start(text: str, stops: Iterable[str], immune: int) -> int | None:
@@ -14,3 +17,22 @@ def stop_start(text: str, stops: Iterable[str], immune: int) -> int | None:
     # The first place where a string of length n can end after ``immune`` is immune + 1.
     starts = [text.find(stop, max(0, immune - len(stop) + 1)) for stop in stops]
     return min((start for start in starts if start >= 0), default=None)
+
+
+def spelled(pieces: Iterable[Piece]) -> str:
+    """All pieces, shown or not: what stop strings are looked for in."""
+    return "".join(text for text, _ in pieces)
+
+
+def text_before(pieces: Sequence[Piece], end: int) -> str:
+    """What is shown of the first ``end`` characters of ``pieces``.
+
+    >>> text_before([("a", True), ("<end>", False), ("bc", True)], 7)
+    'ab'
+    """
+    kept = []
+    for text, is_shown in pieces:
+        if is_shown:
+            kept.append(text[: max(0, end)])
+        end -= len(text)
+    return "".join(kept)

@@ -1,23 +1,22 @@
 """Between text and token ids: tokenizer, chat template and the strings that end an answer."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from glinthawk.core.errors import ModelError, RequestError
 from glinthawk.core.sampling import SamplingParams
+from glinthawk.jobs.detokenize import Detokenizer
+from glinthawk.jobs.ending import Ending
+from glinthawk.jobs.forms import ContentForms
 from glinthawk.jobs.messages import read_messages
-from glinthawk.jobs.stops import stop_start
+from glinthawk.jobs.spelling import Spelling
 
 __all__ = ["Text"]
 
 #: A folder with none of these has no tokenizer. Patterns, as some models bring their own names.
 _TOKENIZER_FILES = ("tokenizer*", "vocab.*", "*.tiktoken", "*.model", "tekken.json")
-
-#: The first characters of a tail of tokens may be wrong: a cut character, a swallowed space.
-_SLACK = 8
-
-_REPLACEMENT = "\ufffd"
 
 
 class Text:
@@ -25,7 +24,9 @@ class Text:
 
     def __init__(self, tokenizer: Any | None) -> None:
         self._tokenizer = tokenizer
-        self._token_texts: dict[int, str] = {}
+        self._detokenizer = Detokenizer(tokenizer)
+        self._spelling = Spelling(tokenizer, self._detokenizer)
+        self._ending = Ending(self._detokenizer, self._spelling)
 
     @classmethod
     def load(cls, model: str | Path) -> "Text":
@@ -68,13 +69,9 @@ class Text:
                 "this model has no chat template; use /v1/completions", param="messages"
             )
         try:
-            ids = tokenizer.apply_chat_template(
-                conversation,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-                tokenizer_kwargs={"verbose": False},
-            )
+            ids = self._apply_template(self._forms.fit(conversation), tokenize=True)
+        except RequestError:
+            raise
         except Exception as error:
             # The template is a program that came with the model: it may fail in any way it likes.
             raise RequestError(
@@ -83,58 +80,86 @@ class Text:
             ) from error
         return tuple(ids)
 
+    @cached_property
+    def _forms(self) -> ContentForms:
+        return ContentForms(lambda messages: str(self._apply_template(messages, tokenize=False)))
+
+    def _apply_template(self, conversation: list[dict[str, Any]], *, tokenize: bool) -> Any:
+        assert self._tokenizer is not None
+        return self._tokenizer.apply_chat_template(
+            conversation,
+            add_generation_prompt=True,
+            tokenize=tokenize,
+            return_dict=False,
+            tokenizer_kwargs={"verbose": False},
+        )
+
     def require_stop_strings(self) -> None:
         """Raise RequestError where stop strings could never be found."""
         self._need("use stop_token_ids", "stop")
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens; an unfinished character becomes U+FFFD."""
-        if self._tokenizer is None:
-            return ""
-        return str(
-            self._tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
+        return "" if self._tokenizer is None else self._detokenizer.decode(ids)
+
+    def answer(self, prompt: Sequence[int], output: Sequence[int]) -> str:
+        """What ``output`` adds to the text of ``prompt``."""
+        return "" if self._tokenizer is None else self._detokenizer.after(prompt, output)
 
     def token_text(self, token: int) -> str:
-        """What one token says, special or not, as logprobs name it."""
-        if token not in self._token_texts:
-            self._token_texts[token] = self._spell(token)
-        return self._token_texts[token]
+        """What one token says in the middle of a text, special or not."""
+        return f"token_id:{token}" if self._tokenizer is None else self._spelling.text(token)
 
-    def _spell(self, token: int) -> str:
+    def token_name(self, token: int) -> str:
+        """Like ``token_text``; parts of characters are named by their bytes."""
+        return f"token_id:{token}" if self._tokenizer is None else self._spelling.name(token)
+
+    def token_bytes(self, token: int, text: str) -> list[int] | None:
+        """Bytes of a token that says ``text``; None if they are not known."""
+        return None if self._tokenizer is None else self._spelling.raw(token, text)
+
+    def token_pieces(self, prompt: Sequence[int], output: Sequence[int]) -> list[str]:
+        """What each token of ``output`` adds to the text; together they are ``answer``."""
         if self._tokenizer is None:
-            return f"token_id:{token}"
-        text = str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
-        piece = str(self._tokenizer.convert_ids_to_tokens(token))
-        # SentencePiece swallows the space of a text's first token.
-        return f" {text}" if piece.startswith("\u2581") and not text.startswith(" ") else text
+            return [""] * len(output)
+        return self._detokenizer.pieces(prompt, output)
 
-    def find_stop(self, output: Sequence[int], params: SamplingParams) -> bool:
+    def is_special(self, token: int) -> bool:
+        """Whether a token is not shown in a text."""
+        return self._tokenizer is None or token in self._detokenizer.special
+
+    def find_stop(
+        self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams
+    ) -> bool:
         """Whether a stop string is in the output; call it after every token.
 
         Decodes a few tokens at the end, and all of them only to confirm a hit.
         """
         if not params.stop or len(output) <= params.min_tokens:
             return False
-        newest = len(self.token_text(output[-1]))
-        tail = self._tail(output, newest + max(map(len, params.stop)) + _SLACK)
-        if not any(stop in tail for stop in params.stop):
+        if not self._ending.is_near(prompt, output, params):
             return False
-        return self._stop_start(self.decode(output), output, params) is not None
+        return self._ending.cut(prompt, output, params) is not None
 
     def final_text(
-        self, output: Sequence[int], params: SamplingParams, *, drop_last: bool = False
+        self,
+        prompt: Sequence[int],
+        output: Sequence[int],
+        params: SamplingParams,
+        *,
+        drop_last: bool = False,
     ) -> str:
         """Text of a finished output up to the earliest stop string, which is left out.
 
         ``drop_last`` leaves out the last token, for one that ended the answer by its id.
         """
-        text = self.decode(output[:-1] if drop_last else output)
+        text = output[:-1] if drop_last else output
         if not params.stop:
-            return text
-        return text[: self._stop_start(text, output, params)]
+            return self.answer(prompt, text)
+        # A special token shows nothing, but it may end a stop string.
+        named = drop_last and output[-1] in self._ending.named(params.stop)
+        cut = self._ending.cut(prompt, output if named else text, params)
+        return self.answer(prompt, text) if cut is None else cut
 
     def eos_token_ids(self, model: str | Path) -> frozenset[int]:
         """Token ids that end an answer of ``model``, as it and its tokenizer say."""
@@ -157,25 +182,6 @@ class Text:
         if self._tokenizer is None:
             raise RequestError(f"this model has no tokenizer files: {advice}", param=param)
         return self._tokenizer
-
-    def _stop_start(self, text: str, output: Sequence[int], params: SamplingParams) -> int | None:
-        # What stands in the first min_tokens tokens ends nothing.
-        immune = len(self.decode(output[: params.min_tokens])) if params.min_tokens else 0
-        return stop_start(text, params.stop, immune)
-
-    def _tail(self, output: Sequence[int], num_chars: int) -> str:
-        """Text of the last tokens, at least ``num_chars`` of it where there is so much."""
-        count = num_chars // 3 + 4
-        text = self.decode(output[-count:])
-        while len(text) < num_chars and count < len(output):
-            count *= 2
-            text = self.decode(output[-count:])
-        # Byte fallback spoils a whole run of bytes that begins inside a character of 2 to 4 bytes.
-        for more in range(count + 1, min(count + 4, len(output) + 1)):
-            if not text.startswith(_REPLACEMENT):
-                break
-            text = self.decode(output[-more:])
-        return text
 
 
 def _as_set(ids: int | list[int] | None) -> frozenset[int]:
