@@ -122,8 +122,15 @@ def _answer(
     stats = _stats(job, run, failed_before)
     _report(stats, console)
     if stats_json is not None:
-        stats_json.write_bytes(msgspec.json.format(msgspec.json.encode(stats)) + b"\n")
+        _save_stats(stats, stats_json)
     return was_stopped
+
+
+def _save_stats(stats: RunStats, path: Path) -> None:
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(stats)) + b"\n")
+    except OSError as error:
+        raise UsageError(f"--stats-json: cannot write {path}: {error.strerror}") from error
 
 
 def _stats(job: Job, run: Run, failed_before: int) -> RunStats:

@@ -19,6 +19,7 @@ from glinthawk.cli.machines import (
     profile_link,
     resolve_kv_dtypes,
 )
+from glinthawk.cli.outputs import check_output
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import ModelShape
@@ -79,10 +80,14 @@ def plan(
     ] = _DEFAULT.batch_tokens,
     top: Annotated[int, typer.Option(help="Layouts to simulate and show.", min=1)] = 5,
     out: Annotated[
-        Path | None, typer.Option(help="Write the best plan here, for `run --plan`.")
+        Path | None,
+        typer.Option(help="Write the best plan here, for `run --plan`.", callback=check_output),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write a page with plots here (HTML, nothing to load).")
+        Path | None,
+        typer.Option(
+            help="Write a page with plots here (HTML, nothing to load).", callback=check_output
+        ),
     ] = None,
 ) -> None:
     """Find the cheapest or fastest layout of a model for a job: all are estimated, the best few

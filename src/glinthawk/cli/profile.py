@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glinthawk.cli.machines import check_kv_dtypes, resolve_kv_dtypes
+from glinthawk.cli.outputs import check_output
 from glinthawk.core.config import Dense, Dtype, EngineConfig, LoadFormat
 from glinthawk.core.errors import UsageError
 
@@ -21,7 +22,10 @@ def profile(
     model: Annotated[
         str, typer.Option("-m", "--model", help="Folder in Hugging Face format, hub name, or demo.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The profile is written here.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", help="The profile is written here.", callback=check_output),
+    ],
     tier2: Annotated[
         str,
         typer.Option(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from glinthawk.cli.outputs import check_output
 from glinthawk.core.config import (
     Dense,
     Device,
@@ -30,7 +31,12 @@ def run(
     input: Annotated[
         Path, typer.Option("-i", "--input", help="OpenAI batch lines, one request a line.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Result lines are appended here.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="Result lines are appended here.", callback=check_output
+        ),
+    ],
     tier2: Annotated[
         list[str] | None,
         typer.Option(
@@ -158,11 +164,15 @@ def run(
         float, typer.Option(help="Seconds to wait for a worker when none is left.")
     ] = _DEFAULT.wait_for_workers,
     stats_json: Annotated[
-        Path | None, typer.Option(help="Write the numbers of this run here.")
+        Path | None,
+        typer.Option(help="Write the numbers of this run here.", callback=check_output),
     ] = None,
     trace: Annotated[
         Path | None,
-        typer.Option(help="Write what ran when here, as a Chrome trace (ui.perfetto.dev)."),
+        typer.Option(
+            help="Write what ran when here, as a Chrome trace (ui.perfetto.dev).",
+            callback=check_output,
+        ),
     ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; the old output is moved aside.")

@@ -17,6 +17,7 @@ from glinthawk.cli.machines import (
     latency_seconds,
     profile_link,
 )
+from glinthawk.cli.outputs import check_output
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
@@ -68,7 +69,10 @@ def simulate(
     ] = None,
     trace: Annotated[
         Path | None,
-        typer.Option(help="Write what ran when here, as `run --trace` does (ui.perfetto.dev)."),
+        typer.Option(
+            help="Write what ran when here, as `run --trace` does (ui.perfetto.dev).",
+            callback=check_output,
+        ),
     ] = None,
 ) -> None:
     """Run a job on a virtual clock: the scheduler is that of a run, what takes time is computed."""

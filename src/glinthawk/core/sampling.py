@@ -34,8 +34,8 @@ _GREEDY_BELOW = 1e-5
 class SamplingParams:
     """Frozen and checked at once: a bad value raises ValueError that names the field and the range.
 
-    ``temperature`` 0 is greedy. ``seed`` -1 is none, as in vLLM. ``top_k`` 0 or -1 keeps all tokens.
-    ``max_tokens`` None means as many as the model's length allows. ``logprobs`` is how many
+    ``temperature`` 0 is greedy. ``seed`` -1 is none, as in vLLM. ``top_k`` 0 or -1 keeps all
+    tokens. ``max_tokens`` None means as many as the model's length allows. ``logprobs`` is how many
     alternatives to report for each token; 0 reports the chosen one only, None reports nothing.
     """
 

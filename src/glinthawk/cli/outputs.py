@@ -1,0 +1,28 @@
+"""Files that a command writes at its end are tried at its beginning."""
+
+import os
+from pathlib import Path
+
+import typer
+
+from glinthawk.core.errors import UsageError
+
+__all__ = ["check_output"]
+
+
+def check_output(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
+    """For every option that names a file to write: raises UsageError, before any work is done."""
+    if path is not None and (reason := _obstacle(path)):
+        raise UsageError(f"{max(parameter.opts, key=len)}: cannot write {path}: {reason}")
+    return path
+
+
+def _obstacle(path: Path) -> str | None:
+    folder = path.parent
+    if path.is_dir():
+        return "it is a folder; give a file in it"
+    if not folder.is_dir():
+        return f"there is no folder {folder}; make it first"
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        return "permission denied; give another place"
+    return None
