@@ -59,19 +59,19 @@ class LLM:
     """A model on one or two tiers, held open between calls.
 
     ``settings`` are those of ``glinthawk run``: tier1_kv, worker_kv, worker_storage, kv_dtype,
-    dtype, device, load_format, dense, batch_size, batches_in_flight, batch_tokens, max_model_len,
-    seed, cluster, worker_timeout, wait_for_workers. Use it with ``with``, or call ``close``: it may
-    own worker processes.
+    dtype, device, load_format, trust_remote_code, dense, batch_size, batches_in_flight,
+    batch_tokens, max_model_len, seed, cluster, worker_timeout, wait_for_workers. Use it with
+    ``with``, or call ``close``: it may own worker processes.
     """
 
     def __init__(self, model: str, *, tier2: str | Sequence[str] = (), **settings: Any) -> None:
         places = (tier2,) if isinstance(tier2, str) else tuple(tier2)
         self._config = EngineConfig(model=model, tier2=places, **settings)
         source = resolve_model(model)
-        self._text = Text.load(source)
+        self._text = Text.load(source, self._config.trust_remote_code)
         self._stack = ExitStack()
         self._run = self._stack.enter_context(open_run(self._config))
-        self._eos_token_ids = self._text.eos_token_ids(source)
+        self._eos_token_ids = self._text.eos_token_ids(source, self._config.trust_remote_code)
 
     def __enter__(self) -> "LLM":
         return self

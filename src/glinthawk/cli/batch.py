@@ -91,12 +91,12 @@ def _answer(
     """Run the job; whether it was stopped by a signal."""
     failed_before = journal.num_failed
     source = resolve_model(config.model)
-    text = Text.load(source)
+    text = Text.load(source, config.trust_remote_code)
     job = Job(
         journal,
         text,
         run.limits,
-        text.eos_token_ids(source),
+        text.eos_token_ids(source, config.trust_remote_code),
         seed=config.seed,
         model_name=config.model,
     )

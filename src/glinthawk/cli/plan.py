@@ -79,6 +79,10 @@ def plan(
         int, typer.Option(help="Most tokens of one step, as in run.", min=1)
     ] = _DEFAULT.batch_tokens,
     top: Annotated[int, typer.Option(help="Layouts to simulate and show.", min=1)] = 5,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that comes with the model's files."),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Write the best plan here, for `run --plan`.", callback=check_output),
@@ -95,7 +99,7 @@ def plan(
     from glinthawk.cli.findings import show
 
     kv = check_kv_dtypes(kv_dtype or [])
-    work, shape = Workload.parse(workload), shape_of(model, dtype)
+    work, shape = Workload.parse(workload), shape_of(model, dtype, trust_remote_code)
     _check_lengths(work, shape)
     dropped: Counter[str] = Counter()
     rigs: Iterable[Rig]

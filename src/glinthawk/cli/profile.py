@@ -42,6 +42,10 @@ def profile(
     load_format: Annotated[
         LoadFormat, typer.Option(help="dummy: random weights from config.json alone.")
     ] = _DEFAULT.load_format,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that comes with the model's files."),
+    ] = False,
     dense: Annotated[
         Dense, typer.Option(help="auto: layers are packed for this CPU; plain: left alone.")
     ] = _DEFAULT.dense,
@@ -63,7 +67,12 @@ def profile(
     wanted = check_kv_dtypes(kv_dtype or ["auto"])
     reads = sequential_reads(storage) if storage else None
     config = EngineConfig(
-        model=model, dtype=dtype, load_format=load_format, dense=dense, device="cpu"
+        model=model,
+        dtype=dtype,
+        load_format=load_format,
+        trust_remote_code=trust_remote_code,
+        dense=dense,
+        device="cpu",
     )
     bench = _bench(config, tier2)
     own = bench.loaded.spec.dtype

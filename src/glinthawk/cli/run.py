@@ -125,6 +125,10 @@ def run(
     load_format: Annotated[
         LoadFormat, typer.Option(help="dummy: random weights from config.json alone.")
     ] = _DEFAULT.load_format,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that comes with the model's files."),
+    ] = False,
     dense: Annotated[
         Dense,
         typer.Option(
@@ -198,6 +202,7 @@ def run(
         dtype=dtype,
         device=device,
         load_format=load_format,
+        trust_remote_code=trust_remote_code,
         dense=dense,
         batch_size=_count("--batch-size", batch_size),
         batches_in_flight=_count("--batches-in-flight", batches_in_flight),

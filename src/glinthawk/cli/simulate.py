@@ -67,6 +67,10 @@ def simulate(
         list[str] | None,
         typer.Option(help="2:1.5 makes worker 2 of every slice 1.5 times slower (repeatable)."),
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that comes with the model's files."),
+    ] = False,
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -77,7 +81,7 @@ def simulate(
 ) -> None:
     """Run a job on a virtual clock: the scheduler is that of a run, what takes time is computed."""
     laid, work = Plan.load(plan), Workload.parse(workload)
-    shape = shape_of(model or laid.model, dtype)
+    shape = shape_of(model or laid.model, dtype, trust_remote_code)
     if profile is not None:
         measured = Profile.load(profile)
         link = profile_link(measured, latency, bandwidth)

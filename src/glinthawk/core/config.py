@@ -82,6 +82,8 @@ class EngineConfig:
     dtype: Dtype = "auto"
     device: Device = "auto"
     load_format: LoadFormat = "auto"
+    #: Whether code that comes with a checkpoint may run, here and on the nodes of a cluster.
+    trust_remote_code: bool = False
     #: ``auto`` packs linear layers for this CPU, on a GPU it replays small passes as CUDA graphs;
     #: ``plain`` leaves the model as it was made.
     dense: Dense = "auto"

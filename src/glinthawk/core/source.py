@@ -6,7 +6,7 @@ from pathlib import Path
 
 from glinthawk.core.errors import ModelError
 
-__all__ = ["identify_model", "resolve_model"]
+__all__ = ["identify_model", "refuse_code", "resolve_model"]
 
 _DESCRIPTIONS = ("*.json", "*.jinja", "*.model")
 
@@ -26,6 +26,16 @@ def resolve_model(name: str) -> str:
             "format, a hub name, or demo."
         )
     return name
+
+
+def refuse_code(name: str, error: Exception) -> None:
+    """Raise ModelError if ``error`` says that a model cannot be read without running its own
+    code."""
+    if "trust_remote_code" in str(error):
+        raise ModelError(
+            f"{name} brings code of its own, which is not run unasked: read its files, then give "
+            "--trust-remote-code (from Python: trust_remote_code=True)"
+        ) from error
 
 
 def identify_model(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from glinthawk.core.errors import ModelError, RequestError
 from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.source import refuse_code
 from glinthawk.jobs.detokenize import Detokenizer
 from glinthawk.jobs.ending import Ending
 from glinthawk.jobs.forms import ContentForms
@@ -29,16 +30,18 @@ class Text:
         self._ending = Ending(self._detokenizer, self._spelling)
 
     @classmethod
-    def load(cls, model: str | Path) -> "Text":
-        """The tokenizer of a model folder or hub name. Nothing of the model's own code is run."""
+    def load(cls, model: str | Path, trust: bool = False) -> "Text":
+        """The tokenizer of a model folder or hub name. Code that comes with it runs only with
+        ``trust``."""
         folder = Path(model)
         if folder.is_dir() and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
             return cls(None)
         from transformers import AutoTokenizer
 
         try:
-            return cls(AutoTokenizer.from_pretrained(str(model), trust_remote_code=False))
+            return cls(AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust))
         except (OSError, ValueError, KeyError, ImportError) as error:
+            refuse_code(str(model), error)
             reason = " ".join(str(error).split())[:300]
             raise ModelError(
                 f"the tokenizer of {model} cannot be loaded ({reason}); repair its files, or give "
@@ -161,7 +164,7 @@ class Text:
         cut = self._ending.cut(prompt, output if named else text, params)
         return self.answer(prompt, text) if cut is None else cut
 
-    def eos_token_ids(self, model: str | Path) -> frozenset[int]:
+    def eos_token_ids(self, model: str | Path, trust: bool = False) -> frozenset[int]:
         """Token ids that end an answer of ``model``, as it and its tokenizer say."""
         from transformers import AutoConfig, GenerationConfig
 
@@ -171,7 +174,7 @@ class Text:
             ids = None
         if ids is None:
             try:
-                config = AutoConfig.from_pretrained(str(model), trust_remote_code=False)
+                config = AutoConfig.from_pretrained(str(model), trust_remote_code=trust)
             except (OSError, ValueError) as error:
                 raise ModelError(f"config.json of {model} cannot be read: {error}") from error
             ids = getattr(config.get_text_config(), "eos_token_id", None)

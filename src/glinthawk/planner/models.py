@@ -88,15 +88,16 @@ def known_shape(name: str, dtype: str = "auto") -> ModelShape:
     )
 
 
-def shape_of(name: str, dtype: str = "auto") -> ModelShape:
+def shape_of(name: str, dtype: str = "auto", trust: bool = False) -> ModelShape:
     """Of a folder with a config.json (``demo`` is one), a well-known model, or any other model of
-    the hub, whose config.json alone is then fetched. Raises UsageError."""
+    the hub, whose config.json alone is then fetched. With ``trust``, code that comes with it may
+    run. Raises UsageError."""
     if name == "demo" or Path(name).exists() or Path(name).is_absolute() or name.startswith("."):
-        return _read(name, dtype)
+        return _read(name, dtype, trust)
     if _key(name) in _names():
         return known_shape(name, dtype)
     if "/" in name:
-        return _read(name, dtype)
+        return _read(name, dtype, trust)
     raise UsageError(_unknown(name))
 
 
@@ -107,10 +108,10 @@ def same_model(one: str, other: str) -> bool:
     return _names().get(first, first) == _names().get(second, second)
 
 
-def _read(name: str, dtype: str) -> ModelShape:
+def _read(name: str, dtype: str, trust: bool) -> ModelShape:
     from glinthawk.tier1.shape import read_shape  # torch and transformers: seconds
 
-    return read_shape(name, dtype if dtype == "auto" else _check_dtype(dtype))
+    return read_shape(name, dtype if dtype == "auto" else _check_dtype(dtype), trust)
 
 
 def _check_dtype(dtype: str) -> str:

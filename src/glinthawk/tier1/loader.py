@@ -9,7 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.slices import LayerSlice
-from glinthawk.core.source import resolve_model
+from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
 from glinthawk.tier1.check import Truth, own_answers
 from glinthawk.tier1.discovery import Discovery, discover
@@ -79,7 +79,9 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
 
 def _read_settings(config: EngineConfig) -> PreTrainedConfig:
     try:
-        settings: PreTrainedConfig = AutoConfig.from_pretrained(resolve_model(config.model))
+        settings: PreTrainedConfig = AutoConfig.from_pretrained(
+            resolve_model(config.model), trust_remote_code=config.trust_remote_code
+        )
     except _FAILURES as error:
         raise _failure(config.model, error) from error
     return settings.get_text_config()
@@ -99,8 +101,8 @@ def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
     dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
     try:
         if config.load_format == "dummy":
-            return make_random(source, dtype, device, part)
-        model, missing = load_weights(source, dtype, part)
+            return make_random(source, dtype, device, part, config.trust_remote_code)
+        model, missing = load_weights(source, dtype, part, config.trust_remote_code)
     except _FAILURES as error:
         raise _failure(config.model, error) from error
     if missing:  # transformers fills them with random numbers; that would answer nonsense
@@ -144,6 +146,7 @@ def _refusal(name: str, kind: str, part: LayerSlice, error: Exception) -> Unsupp
 
 
 def _failure(name: str, error: Exception) -> ModelError:
+    refuse_code(name, error)
     return ModelError(
         f"cannot load {name!r}: {_first_line(error)} Give a folder in Hugging Face format, a hub "
         "name, or demo."

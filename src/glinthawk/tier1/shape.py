@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.shape import LayerShape, ModelShape
 from glinthawk.core.slices import LayerSlice
-from glinthawk.core.source import resolve_model
+from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
 from glinthawk.tier1.discovery import discover
 from glinthawk.tier1.outline import find_layers
@@ -22,19 +22,22 @@ _NUM_EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num
 _FAILURES = (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError, TypeError)
 
 
-def read_shape(name: str, dtype: str = "auto") -> ModelShape:
-    """Of a folder, a hub name or ``demo``; ``auto`` is the type that config.json names.
+def read_shape(name: str, dtype: str = "auto", trust: bool = False) -> ModelShape:
+    """Of a folder, a hub name or ``demo``; ``auto`` is the type that config.json names. With
+    ``trust``, code that comes with it may run.
 
     Raises ModelError for what cannot be read or has layers of an unknown form.
     """
     try:
-        config = AutoConfig.from_pretrained(resolve_model(name)).get_text_config()
+        settings = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust)
+        config = settings.get_text_config()
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
         return count_shape(model, name, _pick_dtype(config, dtype))
     except ModelError:
         raise
     except _FAILURES as error:
+        refuse_code(name, error)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"cannot read the shape of {name!r}: {reason} Give a folder with a config.json in "

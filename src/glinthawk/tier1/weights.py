@@ -21,19 +21,22 @@ __all__ = ["load_weights", "make_random"]
 
 
 def load_weights(
-    source: str, dtype: torch.dtype | str, part: LayerSlice
+    source: str, dtype: torch.dtype | str, part: LayerSlice, trust: bool = False
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model's ``part``, on the CPU, and the names of weights that its files lack."""
+    """The model's ``part``, on the CPU, and the names of weights that its files lack. With
+    ``trust``, code that came with them may run."""
     if part.is_whole:
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True
+            source, dtype=dtype, output_loading_info=True, trust_remote_code=trust
         )
         return model, sorted(info["missing_keys"])
-    skeleton = _make_empty(AutoConfig.from_pretrained(source), dtype)
+    skeleton = _make_empty(
+        AutoConfig.from_pretrained(source, trust_remote_code=trust), dtype, trust
+    )
     own, config = type(skeleton), skeleton.config
     outline = outline_model(skeleton)
     model, info = _sliced_class(own, part, outline).from_pretrained(
-        source, config=config, dtype=dtype, output_loading_info=True
+        source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=trust
     )
     model.__class__ = own
     join_slice(model, part)
@@ -41,16 +44,20 @@ def load_weights(
 
 
 def make_random(
-    source: str, dtype: torch.dtype | str, device: torch.device, part: LayerSlice
+    source: str,
+    dtype: torch.dtype | str,
+    device: torch.device,
+    part: LayerSlice,
+    trust: bool = False,
 ) -> PreTrainedModel:
     """The architecture of ``source`` with random weights, the same at every call. A slice has those
     that the whole model would have."""
-    settings = AutoConfig.from_pretrained(source)
+    settings = AutoConfig.from_pretrained(source, trust_remote_code=trust)
     if dtype == "auto":
         dtype = settings.get_text_config().dtype or torch.float32
-    model = _make_empty(settings, dtype)
+    model = _make_empty(settings, dtype, trust)
     if not part.is_whole:
-        leave_out(model, part, outline_model(_make_empty(settings, dtype)))
+        leave_out(model, part, outline_model(_make_empty(settings, dtype, trust)))
     model.to_empty(device=device)
     _seed_by_name(model)
     model.init_weights()
@@ -59,11 +66,13 @@ def make_random(
     return model
 
 
-def _make_empty(settings: Any, dtype: torch.dtype | str) -> PreTrainedModel:
+def _make_empty(settings: Any, dtype: torch.dtype | str, trust: bool) -> PreTrainedModel:
     """On the meta device: shapes without memory."""
     chosen = {} if dtype == "auto" else {"dtype": dtype}
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(settings, **chosen)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            settings, trust_remote_code=trust, **chosen
+        )
     return model
 
 
