@@ -114,11 +114,15 @@ def _by_closing(run: Run, chance: random.Random) -> None:
 
 
 def _by_another_call(run: Run, _: random.Random) -> None:
-    earlier = run.engine.generate(_requests(first=90))
+    earlier, forgotten = (run.engine.generate(_requests(first=90)) for _ in range(2))
     next(earlier)
-    next(run.engine.generate(_requests(first=70)))
+    next(forgotten)
+    later = run.engine.generate(_requests(first=70))
+    next(later)
     with pytest.raises(UsageError, match="another call of generate"):
         next(earlier)
+    forgotten.close()
+    assert len(list(later)) == 9
 
 
 _WAYS: list[Callable[[Run, random.Random], None]] = [

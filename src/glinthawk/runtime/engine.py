@@ -84,6 +84,11 @@ class Engine:
                 if call != self._num_calls:
                     raise UsageError("another call of generate has begun; take all answers first")
             self._is_open = False
+        except GeneratorExit:
+            # Left between two answers, where nothing is half done: there may be nothing to give up.
+            if call == self._num_calls:
+                self._is_open = bool(self._tier1.num_running) or not self.scheduler.is_idle
+            raise
         finally:
             if self._is_open and call == self._num_calls:
                 self._give_up()
