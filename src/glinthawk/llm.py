@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import RequestError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, TokenLogprobs
@@ -26,7 +27,11 @@ Messages = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class CompletionOutput:
-    """One answer to a prompt. ``token_ids`` include the token that ended it, ``text`` does not."""
+    """One answer to a prompt. ``token_ids`` include the token that ended it, ``text`` does not.
+
+    ``finish_reason`` is "stop", "length", or "error" where an answer without ``max_tokens`` has
+    outgrown the KV memory: what is there of it is its beginning.
+    """
 
     index: int
     text: str
@@ -170,9 +175,17 @@ class LLM:
             index=index,
             text=answer_text(self._text, sequence),
             token_ids=sequence.output,
-            finish_reason=sequence.finish_reason.value,
+            finish_reason=self._finish_reason(sequence),
             logprobs=sequence.logprobs if asked_logprobs else None,
         )
+
+    def _finish_reason(self, sequence: TokenSequence) -> str:
+        assert sequence.finish_reason is not None
+        try:
+            self._run.limits.check_answer(sequence)
+        except RequestError:
+            return "error"
+        return sequence.finish_reason.value
 
 
 def _spread(

@@ -89,6 +89,26 @@ def test_an_x_cache_changes_no_answer_and_is_no_other_job(tmp_path: Path) -> Non
     assert count_lines(plain) == count_lines(source)
 
 
+def test_the_memory_of_the_machine_decides_no_answer(tmp_path: Path) -> None:
+    """An answer without max_tokens ends with the model's length, or it is an error; types that
+    ``auto`` comes to are those of the whole job."""
+    chat = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
+    open_end = {**chat, "ignore_eos": True, "max_tokens": None}
+    lines = [line("open", **open_end), line("short", **chat)]
+    source, one, two = write_lines(tmp_path / "in", lines), tmp_path / "1", tmp_path / "2"
+    run = ("run", "-m", "demo", "-i", source, "--max-model-len", 900)
+    assert call(*run, "-o", one, "--tier1-kv", "1MiB").returncode == 1
+    assert call(*run, "-o", two, "--tier1-kv", "64MiB").returncode == 0
+    (small, _), (large, _) = (sorted(results(each).values(), key=str) for each in (one, two))
+    assert small["error"]["code"] == "kv_memory_exceeded"
+    assert large["response"]["body"]["usage"]["total_tokens"] == 900
+    write_lines(tmp_path / "in", [*lines, line("more", **chat)])
+    other = call(*run, "-o", two, "--dtype", "bfloat16")
+    assert other.returncode == 2
+    assert 'dtype was "float32" and is "bfloat16"' in other.stderr
+    assert call(*run, "-o", two, "--dtype", "float32").returncode == 0
+
+
 def test_a_bad_line_costs_nothing_but_itself(tmp_path: Path) -> None:
     bad = {
         "unknown field": line("unknown field", prompt="a", colour="red"),

@@ -1,11 +1,15 @@
 """What one request must fit in, decided before it runs."""
 
+from contextlib import nullcontext
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import FinishReason, Request, Sequence
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 LIMITS = Limits(max_model_len=100, kv_tokens=64, vocab_size=50)
@@ -70,6 +74,31 @@ def test_an_open_wish_is_cut_to_the_memory_and_an_explicit_one_is_an_error() -> 
     error = _error(LIMITS, _prompt(60), 6)
     assert (error.code, error.param) == ("kv_memory_exceeded", "max_tokens")
     assert "65 tokens" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("reason", "asked", "outgrown"),
+    [
+        (FinishReason.LENGTH, None, True),
+        (FinishReason.STOP, None, False),
+        (FinishReason.LENGTH, 5, False),
+    ],
+)
+def test_an_open_answer_that_memory_ends_is_an_error(
+    reason: FinishReason, asked: int | None, outgrown: bool
+) -> None:
+    """Any other would depend on the memory of the machine."""
+    granted = LIMITS.max_tokens(_prompt(60), asked)
+    params = SamplingParams(max_tokens=asked)
+    sequence = Sequence(Request(0, _prompt(60), params, 0, granted), finish_reason=reason)
+    with pytest.raises(RequestError, match="outgrew the 64 tokens") if outgrown else nullcontext():
+        LIMITS.check_answer(sequence)
+
+
+def test_an_open_answer_may_end_with_the_models_length() -> None:
+    request = Request(0, _prompt(30), SamplingParams(max_tokens=None), 0, 10)
+    done = Sequence(request, finish_reason=FinishReason.LENGTH)
+    Limits(max_model_len=40, kv_tokens=39, vocab_size=50).check_answer(done)
 
 
 @QUIET

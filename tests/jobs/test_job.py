@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from glinthawk.core.errors import JournalError, RequestError
+from glinthawk.core.errors import JournalError
+from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, Sequence
@@ -183,19 +184,23 @@ def test_without_stop_strings_nothing_is_decoded(source: Path, output: Path) -> 
         assert not job.stop_found(Sequence(next(job.requests())), 5)
 
 
-def test_a_request_can_be_refused_late(source: Path, output: Path) -> None:
+def test_an_answer_that_outgrows_the_memory_is_its_lines_error(
+    tmp_path: Path, output: Path, text: Text
+) -> None:
+    said = [{"role": "user", "content": "a"}]
+    chat = line("open", "/v1/chat/completions", messages=said, n=3, ignore_eos=True)
+    source = write_input(tmp_path / "in", [chat, line("next", prompt=[5])])
+    limits = Limits(max_model_len=200, kv_tokens=100, vocab_size=320)
     with Journal.open(source, output, FINGERPRINT) as journal:
-        job = _job(journal)
+        job = Job(journal, text, limits, frozenset(), seed=0, model_name="tiny")
         requests = job.requests()
-        next(requests)
-        first = next(requests)
-        second = next(requests)
-        job.refuse(first, RequestError("no room is left", code="kv_memory_exceeded"))
-        # Its other choices end unheard, and the third is never asked for.
+        first, second = next(requests), next(requests)
+        job.finish(answer(first))
+        # Its other choices end unheard, and the third is not asked for.
         job.finish(answer(second))
-        assert next(requests).params.seed == 5
-    found = [r for r in results(output) if r["custom_id"] == "two"]
-    assert [r["error"]["code"] for r in found] == ["kv_memory_exceeded"]
+        assert next(requests).prompt == (5,)
+    (found,) = results(output)
+    assert (found["custom_id"], found["error"]["code"]) == ("open", "kv_memory_exceeded")
 
 
 def test_memory_does_not_grow_with_the_input(tmp_path: Path, output: Path) -> None:

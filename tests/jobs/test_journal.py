@@ -216,6 +216,16 @@ def test_a_job_without_results_has_nothing_to_protect(source: Path, output: Path
     assert _ids(output) == [0]
 
 
+def test_what_settings_came_to_may_not_change(source: Path, output: Path) -> None:
+    with Journal.open(source, output, FINGERPRINT) as journal:
+        journal.settle({"dtype": "bfloat16", "max_model_len": 64})
+    _answer(source, output, [0])
+    with Journal.open(source, output, FINGERPRINT) as journal:
+        journal.settle({"dtype": "bfloat16", "max_model_len": 64})
+        with pytest.raises(JournalError, match='dtype was "bfloat16" and is "float16"; '):
+            journal.settle({"dtype": "float16", "max_model_len": 64})
+
+
 def test_other_settings_are_named(source: Path, output: Path) -> None:
     _answer(source, output, [0], fingerprint={"dtype": "float32", "seed": 0, "same": (1, 2)})
     with pytest.raises(JournalError) as caught:

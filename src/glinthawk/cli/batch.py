@@ -23,8 +23,9 @@ from glinthawk.telemetry.trace import Trace
 
 __all__ = ["answer_file"]
 
-#: What an answer depends on. Another value of any of these is another job.
-_FINGERPRINT = ("dtype", "kv_dtype", "load_format", "max_model_len", "seed")
+#: What an answer depends on. Another value of any of these is another job. So are other types of
+#: numbers and another length, which are known when the model is loaded (``Run.resolved``).
+_FINGERPRINT = ("load_format", "seed")
 
 
 def answer_file(
@@ -53,6 +54,7 @@ def answer_file(
             console.print(f"resuming: {journal.num_resumed} lines are answered already")
         try:
             with _open_trace(trace_file) as trace, open_run(config, trace) as run:
+                journal.settle(run.resolved)
                 stopped = _answer(config, journal, run, stats_json, console)
         except GlinthawkError:
             journal.flush()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from glinthawk.core.errors import RequestError
+from glinthawk.core.sequence import FinishReason, Sequence
 
 __all__ = ["Limits"]
 
@@ -46,9 +47,9 @@ class Limits:
     def max_tokens(self, prompt: tuple[int, ...], asked: int | None) -> int:
         """Most tokens to produce after ``prompt`` when the request asks for ``asked``.
 
-        An answer that reaches the model's length ends there with finish reason "length". An
-        explicit wish that the KV memory can never hold is an error instead: cutting it would make
-        the answer depend on the memory of the machine.
+        An answer that reaches the model's length ends there with finish reason "length". No answer
+        depends on the machine's memory: an explicit wish that the KV memory can never hold is an
+        error, and an open one is when it comes so far (``check_answer``).
         """
         self.check_prompt(prompt)
         room = self.max_model_len - len(prompt)
@@ -66,3 +67,16 @@ class Limits:
             param="max_tokens",
             code="kv_memory_exceeded",
         )
+
+    def check_answer(self, sequence: Sequence) -> None:
+        """Raise RequestError for a finished answer that the KV memory, and nothing else, ended."""
+        request = sequence.request
+        is_open = request.params.max_tokens is None
+        room = self.max_model_len - len(request.prompt)
+        if sequence.finish_reason is FinishReason.LENGTH and is_open and request.max_tokens < room:
+            raise RequestError(
+                f"the answer outgrew the {self.kv_tokens} tokens of KV memory that the largest "
+                "place holds; give max_tokens, or raise --worker-kv or --tier1-kv",
+                param="max_tokens",
+                code="kv_memory_exceeded",
+            )

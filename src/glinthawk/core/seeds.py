@@ -2,7 +2,6 @@
 
 import hashlib
 import struct
-from array import array
 from collections.abc import Sequence
 
 from glinthawk.core.sampling import SamplingParams
@@ -20,7 +19,7 @@ def choice_seed(
     the same answer, whatever the request is called.
     """
     if params.seed is not None:
-        key = struct.pack("<qq", params.seed, index) + array("q", prompt).tobytes()
+        key = struct.pack(f"<qq{len(prompt)}q", params.seed, index, *prompt)
     else:
         key = struct.pack("<qq", run_seed, index) + name.encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1

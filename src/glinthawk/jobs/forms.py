@@ -8,7 +8,7 @@ from glinthawk.core.errors import RequestError
 
 __all__ = ["ContentForms"]
 
-Message = dict[str, Any]
+_Message = dict[str, Any]
 
 #: Letters alone, which templates neither escape nor cut.
 _MARKER = "glinthawkmarker"
@@ -27,11 +27,11 @@ class ContentForms:
     ``render`` is the template: messages in, text out; it may raise anything.
     """
 
-    def __init__(self, render: Callable[[list[Message]], str]) -> None:
+    def __init__(self, render: Callable[[list[_Message]], str]) -> None:
         self._render = render
         self._forms: dict[str, _Form] = {}
 
-    def fit(self, messages: list[Message]) -> list[Message]:
+    def fit(self, messages: list[_Message]) -> list[_Message]:
         """``messages`` with every content in a form that the template reads."""
         return [
             {**message, "content": _shaped(message["content"], self._form(message["role"]))}
@@ -62,10 +62,10 @@ class ContentForms:
             return _Form.STRING if role == "user" else self._form("user")
         return next((form for form in told if form is not _Form.NEITHER), _Form.NEITHER)
 
-    def _surroundings(self, role: str) -> list[Callable[[Any], list[Message]]]:
+    def _surroundings(self, role: str) -> list[Callable[[Any], list[_Message]]]:
         """Conversations around a message of ``role``: templates are strict about their order."""
 
-        def one(content: Any) -> Message:
+        def one(content: Any) -> _Message:
             return {"role": role, "content": content}
 
         if role == "user":
@@ -78,7 +78,7 @@ class ContentForms:
             lambda content: [user, one(content), user],
         ]
 
-    def _try(self, around: Callable[[Any], list[Message]]) -> _Form | None:
+    def _try(self, around: Callable[[Any], list[_Message]]) -> _Form | None:
         """The form that is read there, or None if the template raises for both."""
         string = self._rendered(around(_MARKER))
         parts = self._rendered(around(_shaped(_MARKER, _Form.PARTS)))
@@ -89,7 +89,7 @@ class ContentForms:
             return _Form.EITHER if parts == string else _Form.STRING
         return _Form.PARTS if _holds(parts) else _Form.NEITHER
 
-    def _rendered(self, messages: list[Message]) -> str | None:
+    def _rendered(self, messages: list[_Message]) -> str | None:
         try:
             return self._render(messages)
         except Exception:

@@ -64,6 +64,7 @@ class Job:
     ) -> None:
         self._journal = journal
         self._text = text
+        self._limits = limits
         self._reader = LineReader(text, limits, model_name)
         self._eos_token_ids = eos_token_ids
         self._seed = seed
@@ -107,6 +108,10 @@ class Job:
         """Take in a finished sequence; the line's result is written with its last choice."""
         open_line, index = self._open.pop(sequence.request.id)
         task = open_line.task
+        try:
+            self._limits.check_answer(sequence)
+        except RequestError as error:
+            self._refuse(open_line, error)
         open_line.choices[index] = sequence
         if open_line.refused or len(open_line.choices) < task.params.n:
             return
@@ -116,9 +121,8 @@ class Job:
         self._completion_tokens += sum(len(choice.output) for choice in choices)
         self._journal.append(task.line, result, failed=False)
 
-    def refuse(self, request: Request, error: RequestError) -> None:
-        """Answer a request's line with an error after all; its other choices are dropped."""
-        open_line, _ = self._open.pop(request.id)
+    def _refuse(self, open_line: _OpenLine, error: RequestError) -> None:
+        """Answer a line with an error after all; its other choices are dropped."""
         if not open_line.refused:
             open_line.refused = True
             self._write(Refusal(open_line.task.line, open_line.task.custom_id, error))

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from msgspec.structs import replace
+
 from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.jobs.finished import Finished, read_finished
@@ -42,6 +44,7 @@ class Journal:
         self.source = source
         self.survey = survey
         self.created = record.created
+        self._record = record
         self.num_resumed = finished.num_done
         self._output = output
         self._finished = finished
@@ -85,6 +88,7 @@ class Journal:
                 fingerprint=plain(fingerprint),
                 input_bytes=survey.num_bytes,
                 input_sha256=survey.sha256,
+                resolved=begun.resolved if begun else None,
                 plan=asdict(plan) if plan else None,
             )
             save_record(output, record)
@@ -102,6 +106,13 @@ class Journal:
     def num_failed(self) -> int:
         """Lines whose result is an error, those of earlier runs included."""
         return self._finished.num_failed
+
+    def settle(self, resolved: Mapping[str, Any]) -> None:
+        """Record what the settings came to on this machine. Raises JournalError if that was
+        something else when the job began."""
+        self._record.check_resolved(resolved, self._output.path)
+        self._record = replace(self._record, resolved=plain(resolved))
+        save_record(self._output.path, self._record)
 
     def is_finished(self, line: int) -> bool:
         return line in self._finished

@@ -13,34 +13,32 @@ from glinthawk.jobs.survey import Survey
 
 __all__ = ["Record", "load_record", "plain", "record_path", "save_record"]
 
-_FORMAT = 1
+_FORMAT = 2
 _WAYS_OUT = "begin anew with --restart (the old output is moved aside) or give another -o"
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``fingerprint`` is what answers depend on; ``created`` is when the job was first started;
-    ``plan`` is the last run's, if it followed one, for people to read: any other may go on."""
+    """``fingerprint`` is what answers depend on, ``resolved`` what its settings came to on the
+    machine: known, and checked, when the model is loaded. ``created`` is when the job was first
+    started; ``plan`` is the last run's, if it followed one, for people to read: any other may go
+    on."""
 
     format: int = _FORMAT
     created: int
     fingerprint: dict[str, Any]
     input_bytes: int
     input_sha256: str
+    resolved: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
 
     def check_fingerprint(self, fingerprint: Mapping[str, Any], output: Path) -> None:
         """Raise JournalError that names every setting that differs."""
-        now = plain(fingerprint)
-        differing = [
-            f"{key} was {_show(self.fingerprint, key)} and is {_show(now, key)}"
-            for key in sorted(self.fingerprint.keys() | now.keys())
-            if _show(self.fingerprint, key) != _show(now, key)
-        ]
-        if differing:
-            raise JournalError(
-                f"{output} was begun with other settings: {', '.join(differing)}; "
-                f"run with the same ones, {_WAYS_OUT}"
-            )
+        _check_same(self.fingerprint, plain(fingerprint), output)
+
+    def check_resolved(self, resolved: Mapping[str, Any], output: Path) -> None:
+        """The same of what settings came to, if that is known."""
+        if self.resolved is not None:
+            _check_same(self.resolved, plain(resolved), output)
 
     def check_input(self, survey: Survey, source: Path, output: Path) -> None:
         """Raise JournalError unless the input is the recorded one, perhaps with lines added."""
@@ -54,6 +52,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"the last line of {source} went on after {output} was begun; add new requests "
                 f"on lines of their own, {_WAYS_OUT}"
             )
+
+
+def _check_same(then: dict[str, Any], now: dict[str, Any], output: Path) -> None:
+    differing = [
+        f"{key} was {_show(then, key)} and is {_show(now, key)}"
+        for key in sorted(then.keys() | now.keys())
+        if _show(then, key) != _show(now, key)
+    ]
+    if differing:
+        raise JournalError(
+            f"{output} was begun with other settings: {', '.join(differing)}; "
+            f"run with the same ones, {_WAYS_OUT}"
+        )
 
 
 def record_path(output: Path) -> Path:

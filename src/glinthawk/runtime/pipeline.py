@@ -148,6 +148,11 @@ class Pipeline:
     def vocab_size(self) -> int:
         return self._loaded()[0].vocab_size
 
+    @property
+    def dtype(self) -> str:
+        """Of the weights."""
+        return self._loaded()[0].dtype
+
     def batch_limits(self) -> BatchLimits:
         """What the user said, and for what is ``auto`` what the nodes measured: the batch of the
         smallest, and as many batches as hide every slice's dense step, attention and link behind

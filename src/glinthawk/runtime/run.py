@@ -26,6 +26,8 @@ class Run:
     engine: Engine
     tier1: Tier1
     limits: Limits
+    #: What settings came to that answers depend on and that may be left to the model.
+    resolved: dict[str, str | int]
     began: float
 
     def stats(self) -> RunStats:
@@ -61,19 +63,38 @@ def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
     else:
         with open_pipeline(config) as pipeline:
             limits = pipeline.batch_limits()
-            yield _start(config, pipeline, limits, pipeline.max_model_len, pipeline.vocab_size)
+            yield _start(
+                config,
+                pipeline,
+                limits,
+                pipeline.max_model_len,
+                pipeline.vocab_size,
+                pipeline.dtype,
+            )
 
 
 def run_on(config: EngineConfig, opened: OpenNode) -> Run:
     """A run on one node in this process."""
     spec = opened.loaded.spec
-    return _start(config, opened.node, opened.tuning.limits, spec.max_model_len, spec.vocab_size)
+    limits = opened.tuning.limits
+    return _start(config, opened.node, limits, spec.max_model_len, spec.vocab_size, spec.dtype)
 
 
 def _start(
-    config: EngineConfig, tier1: Tier1, batches: BatchLimits, max_model_len: int, vocab_size: int
+    config: EngineConfig,
+    tier1: Tier1,
+    batches: BatchLimits,
+    max_model_len: int,
+    vocab_size: int,
+    dtype: str,
 ) -> Run:
     kv_tokens = max(home.num_pages * home.page_tokens for home in tier1.homes())
     limits = Limits(max_model_len, kv_tokens, vocab_size)
     engine = Engine(tier1, batches, config.wait_for_workers)
-    return Run(engine, tier1, limits, time.perf_counter())
+    kv_dtype = dtype if config.kv_dtype == "auto" else config.kv_dtype
+    resolved: dict[str, str | int] = {
+        "dtype": dtype,
+        "kv_dtype": kv_dtype,
+        "max_model_len": max_model_len,
+    }
+    return Run(engine, tier1, limits, resolved, time.perf_counter())
