@@ -6,6 +6,7 @@ import torch
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
+from glinthawk.tier2.page_files import PageFile
 from glinthawk.tier2.worker import Answer, Worker
 from glinthawk.wire.messages import (
     VERSION,
@@ -40,6 +41,7 @@ class Talk:
         pages: int = 16,
         dtype: str = "float32",
         device: str = "cpu",
+        files: Sequence[PageFile] = (),
     ) -> None:
         self.layers = tuple(layers)
         self.dtype: torch.dtype = getattr(torch, dtype)
@@ -47,7 +49,7 @@ class Talk:
         elements = sum(layer.kv_elements for layer in layers)
         self.present: set[bytes] = set()
         num_bytes = pages * PAGE_TOKENS * DTYPE_BYTES[dtype] * elements
-        self.worker = Worker(num_bytes, lambda client: client in self.present, device)
+        self.worker = Worker(num_bytes, lambda client: client in self.present, device, files)
 
     def say(self, message: FromTier1, *frames: bytes, client: bytes = b"first") -> Answer | None:
         return self.say_raw(encode(message), *frames, client=client)

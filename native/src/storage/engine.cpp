@@ -270,13 +270,15 @@ void StorageEngine::append_to_drives(int layer, const Plan& plan, const NewRows&
     {
         const std::lock_guard state(state_);
         for (const Touched& one : touched(plan)) {
-            Page& page = residence_[one.page];
+            const Page& page = residence_[one.page];
             if (page.frame >= 0) continue;
             if (page.slot < 0 || !page.steps || !one.is_covered || page.layers != layer)
                 throw std::invalid_argument("a step begins, and then has its layers in order");
-            ++page.writes;
-            ++page.layers;
             direct.push_back(one);
+        }
+        for (const Touched& one : direct) {  // only now: what throws has changed nothing
+            ++residence_[one.page].writes;
+            ++residence_[one.page].layers;
         }
     }
     const Layer& shape = frames_.layer(layer);

@@ -48,6 +48,9 @@ class _Step:
     written: list[SpanTable]
     #: What those that extend see through each window, if it is to be sent.
     sights: dict[int | None, Sight] = field(default_factory=dict)
+    #: The next layer of its prompts, and of its rows; these may have nothing to do in some.
+    next_stored: int = 0
+    next_attended: int = 0
 
     @property
     def last_layer(self) -> int:
@@ -117,6 +120,7 @@ class Session:
         rows = step.rows[message.layer]
         if rows is None:
             raise WireError(f"step {message.step} has no rows to attend here, or they are done")
+        _check_order(message, step.next_attended)
         shapes = [(rows.num_rows, layer.num_heads, layer.head_dim)]
         if step.extends is not None:
             shapes += _kv_shapes(layer, step.extends.num_rows)
@@ -147,6 +151,7 @@ class Session:
         rows = step.extends
         if rows is None or step.rows[message.layer] is not rows:
             raise WireError(f"step {message.step} has no rows to fetch for, or they are done")
+        _check_order(message, step.next_attended)
         keys, values = self._tensors(frames, *_kv_shapes(layer, rows.num_rows))
         sight = self._sight(step, rows, message.layer)
         self.cache.store(message.layer, rows, keys, values)
@@ -167,6 +172,7 @@ class Session:
     def _end_layer(self, step: int, layer: int) -> None:
         """After the last layer, rows that attend are done."""
         running = self._steps[step]
+        running.next_attended = layer + 1
         if layer == running.last_layer:
             running.extends, running.rows = None, [None] * len(self._layers)
             self._forget_if_done(step)
@@ -174,14 +180,17 @@ class Session:
     def store(self, message: Store, frames: Sequence[memoryview]) -> bool:
         """Keep k, v of the step's prompts in one layer; whether that was the last layer."""
         layer = self._layer(message.layer)
-        table = self._step(message.step).prompts
+        step = self._step(message.step)
+        table = step.prompts
         if table is None:
             raise WireError(f"step {message.step} has no prompts here, or they are done")
+        _check_order(message, step.next_stored, may_skip=False)
         keys, values = self._tensors(frames, *_kv_shapes(layer, table.num_rows))
         self.cache.store(message.layer, table, keys, values)
+        step.next_stored += 1
         if message.layer < len(self._layers) - 1:
             return False
-        self._steps[message.step].prompts = None
+        step.prompts = None
         self._forget_if_done(message.step)
         return True
 
@@ -279,6 +288,12 @@ class Session:
             _tensor(frame, shape, self._dtype) for frame, shape in zip(frames, shapes, strict=True)
         ]
         return to_device(tensors, self._device)
+
+
+def _check_order(message: Attend | Fetch | Store, layer: int, may_skip: bool = True) -> None:
+    """KV on drives is written a layer after the other, and what is read must have been written."""
+    if message.layer < layer or (message.layer > layer and not may_skip):
+        raise WireError(f"layer {message.layer} of step {message.step} is out of order")
 
 
 def _tensor(frame: memoryview, shape: tuple[int, int, int], dtype: torch.dtype) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """A Tier-2 worker: messages in, answers out. One session at a time owns all of its KV memory."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
@@ -32,6 +33,8 @@ from glinthawk.wire.messages import (
 )
 
 __all__ = ["Answer", "Worker"]
+
+_log = logging.getLogger(__name__)
 
 Answer = tuple[FromWorker, Sequence[memoryview]]
 
@@ -73,6 +76,11 @@ class Worker:
             return Fault(str(error), refused=isinstance(error, WorkerRefused)), ()
         except (RuntimeError, MemoryError) as error:
             return Fault(f"the arithmetic failed ({error}); send smaller parcels"), ()
+        except Exception as error:
+            # Whatever was overlooked costs the session, whose state nobody knows, not the worker.
+            _log.exception("a message that nobody foresaw")
+            self._session = self._owner = None
+            return Fault(f"the session ended unexpectedly ({error!r})"), ()
         finally:
             self._busy_s += time.perf_counter() - begun
 
