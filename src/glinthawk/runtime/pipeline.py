@@ -251,6 +251,7 @@ class Pipeline:
         match message:
             case Loaded():
                 stage.loaded, stage.refused_s = message, None
+                self._processes.served(stage.address)
             case Joined(home):
                 stage.homes[home] = message
                 self._join(home)

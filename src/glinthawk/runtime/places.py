@@ -25,6 +25,10 @@ class Processes(Protocol):
         """Raise WorkerLost if one has died."""
         ...
 
+    def served(self, address: Address) -> None:
+        """The process at ``address`` serves, if it is one of these."""
+        ...
+
     def revive(self) -> None:
         """Start those again that have died."""
         ...

@@ -3,16 +3,19 @@
 import logging
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from glinthawk.core.config import PRIVATE_FOLDER
 from glinthawk.core.drives import Drive
 from glinthawk.core.errors import AddressError, WorkerLost
+from glinthawk.runtime.revival import Revival
 from glinthawk.wire.address import Address
 
 __all__ = ["LocalProcesses", "local_nodes", "local_workers", "parse_tier2"]
@@ -60,9 +63,17 @@ class LocalProcesses:
     here ends it. Sockets and last words are in a folder that only this user can read.
     """
 
-    def __init__(self, role: str, count: int, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        role: str,
+        count: int,
+        arguments: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._role, self._count, self._arguments = role, count, list(arguments)
+        self._clock = clock
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._revivals: list[Revival] = []
         self._folder: Path | None = None
 
     @property
@@ -75,6 +86,7 @@ class LocalProcesses:
             for index in range(self._count):
                 self._folder = self._folder or Path(tempfile.mkdtemp(prefix=PRIVATE_FOLDER))
                 self._processes.append(self._start(index))
+                self._revivals.append(Revival())
             undo.pop_all()
         return self
 
@@ -103,21 +115,34 @@ class LocalProcesses:
                 raise WorkerLost(self._obituary(index))
 
     def revive(self) -> None:
-        """Start those again that have died, and say what they said last."""
-        for index, process in enumerate(self._processes):
-            if process.poll() is not None:
-                _log.warning("%s; starting another one", self._obituary(index))
+        """Start those again that have died, and say what they said last; later and later while
+        they die soon, and in the end no more."""
+        now = self._clock()
+        for index, (process, revival) in enumerate(
+            zip(self._processes, self._revivals, strict=True)
+        ):
+            if process.poll() is None:
+                continue
+            if not revival.is_known:
+                revival.died(now)
+                fate = "it is not started again" if revival.is_over else "starting another one"
+                _log.warning("%s; %s", self._obituary(index), fate)
+            if revival.is_due(now):
                 assert process.stdin is not None
                 process.stdin.close()
                 self._processes[index] = self._start(index)
+                revival.started()
+
+    def served(self, address: Address) -> None:
+        """The process at ``address`` has begun to serve, if it is one of these."""
+        for own, revival in zip(self.addresses, self._revivals, strict=True):
+            if own == address:
+                revival.served()
 
     def _obituary(self, index: int) -> str:
         words = self._log(index).read_text(errors="replace")[-_LAST_WORDS:].strip()
-        status = self._processes[index].returncode
-        return (
-            f"{self._role} {index + 1} ended with status {status}; its last words: "
-            f"{words or '(none)'}"
-        )
+        end = _describe_end(self._processes[index].returncode)
+        return f"{self._role} {index + 1} {end}; its last words: {words or '(none)'}"
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "glinthawk", self._role, "--quiet", "--lifeline"]
@@ -138,3 +163,10 @@ class LocalProcesses:
 
     def _log(self, index: int) -> Path:
         return self._socket(index).with_suffix(".log")
+
+
+def _describe_end(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    hint = " (out of memory?)" if -status == signal.SIGKILL else ""
+    return f"was killed by signal {-status}{hint}"

@@ -22,6 +22,7 @@ from glinthawk.core.drives import Drive, parse_drives
 from glinthawk.core.errors import UsageError, WorkerLost
 from glinthawk.runtime.actors import NodeActor, WorkerActor
 from glinthawk.runtime.places import Places
+from glinthawk.wire.address import Address
 from glinthawk.wire.keys import Identity
 
 __all__ = ["open_on_ray", "share_cpus"]
@@ -59,6 +60,9 @@ class _Actors:
     def check(self) -> None:
         """Raise WorkerLost if one has ended for good."""
         _raise_if_ended(self._calls)
+
+    def served(self, address: Address) -> None:
+        """Ray counts restarts itself."""
 
     def revive(self) -> None:
         """Ray does. Raises WorkerLost for a node that cannot come back; workers can be missed."""

@@ -107,6 +107,8 @@ class Seats:
                 assert trial.home is not None
                 self._open[number] = trial.home
                 del self._trials[number]
+                for address in self._addresses[number]:
+                    self._workers.served(address)
                 yield trial.home
 
     def _begin(self, number: int) -> WorkerHome:
