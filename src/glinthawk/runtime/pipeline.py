@@ -57,6 +57,7 @@ from glinthawk.wire.control import (
     Row,
     Run,
     Sampled,
+    Unlinked,
     Used,
 )
 from glinthawk.wire.keys import Identity
@@ -264,6 +265,8 @@ class Pipeline:
                 self._done(step, [Choice(*pair) for pair in zip(tokens, logprobs, strict=True)])
             case Used(usage):
                 stage.usage = usage
+            case Unlinked(text):
+                self._lose_stage(stage, WorkerLost(text))
             case Ping():
                 pass
             case Failed(kind, text):

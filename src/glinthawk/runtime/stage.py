@@ -1,8 +1,8 @@
 """A Tier-1 node of a pipeline: one slice of a model, driven by an engine's messages."""
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import zmq
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy
+from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy, WorkerLost
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.slices import LayerSlice
 from glinthawk.runtime.opening import OpenNode, load_identity, open_node
@@ -36,6 +36,7 @@ from glinthawk.wire.control import (
     Row,
     Run,
     Sampled,
+    Unlinked,
     Used,
 )
 from glinthawk.wire.keys import Identity
@@ -45,6 +46,10 @@ __all__ = ["serve_node"]
 
 #: How often, in seconds, a node without work looks at homes that may come back.
 _LOOK_S = 0.1
+
+
+class _LinkLost(Exception):
+    """The link to the node behind is gone."""
 
 
 class _Stage:
@@ -95,7 +100,8 @@ class _Stage:
                 self._tell(Used(self._node.usage()))
 
     def advance(self, timeout_s: float | None) -> None:
-        """Run until something has happened here or an engine calls."""
+        """Run until something has happened here or an engine calls. Raises _LinkLost."""
+        self._check_link()
         for event in self._node.poll(timeout_s):
             match event:
                 case Done(batch, result):
@@ -146,12 +152,28 @@ class _Stage:
                 raise WireError(f"step {step} has {batch.num_tokens} rows, not {len(hidden)}")
             self._node.start(batch, hidden)
 
+    def _check_link(self) -> None:
+        """The node behind says nothing of its own; what comes is news of the connection."""
+        if self._following is not None:
+            with _naming_link():
+                while self._following.receive() is not None:
+                    pass
+
     def _pass_on(self, batch: Batch, result: Any) -> None:
         if self._following is not None:
-            self._following.send(Hidden(batch.id), [result])
+            with _naming_link():
+                self._following.send(Hidden(batch.id), [result])
             return
         tokens = [choice.token for choice in result]
         self._tell(Sampled(batch.id, tokens, [choice.logprobs for choice in result]))
+
+
+@contextmanager
+def _naming_link() -> Iterator[None]:
+    try:
+        yield
+    except WorkerLost as error:
+        raise _LinkLost(f"the next node is lost: {error}") from error
 
 
 def _hidden_bytes(_batch: Batch, hidden: torch.Tensor) -> memoryview:
@@ -168,17 +190,17 @@ class _NodeServer:
         self._client: bytes | None = None
         self._stage: _Stage | None = None
         self._stack = ExitStack()
+        self._poller = zmq.Poller()
         #: The last model, for the engine that comes back.
         self._loaded: tuple[object, LoadedModel] | None = None
 
     def serve(self, lifeline: int | None) -> None:
-        poller = zmq.Poller()
-        poller.register(self._channel.socket, zmq.POLLIN)
+        self._poller.register(self._channel.socket, zmq.POLLIN)
         if lifeline is not None:
-            poller.register(lifeline, zmq.POLLIN)
+            self._poller.register(lifeline, zmq.POLLIN)
         with self._stack:
             while True:
-                ready: dict[Any, int] = dict(poller.poll(self._patience_ms()))
+                ready: dict[Any, int] = dict(self._poller.poll(self._patience_ms()))
                 if lifeline is not None and lifeline in ready and not os.read(lifeline, 1):
                     return
                 if self._channel.socket in ready:
@@ -216,6 +238,9 @@ class _NodeServer:
             return
         try:
             act(self._stage)
+        except _LinkLost as error:
+            self._tell(Unlinked(str(error)))
+            self._close()
         except GlinthawkError as error:
             self._tell(Failed(type(error).__name__, str(error)))
             self._close()
@@ -266,6 +291,10 @@ class _NodeServer:
         )
         self._loaded = (_model_key(config, part), opened.loaded)
         opened.node.watch(self._channel.socket)
+        for socket in following.sockets if following is not None else ():
+            opened.node.watch(socket)
+            self._poller.register(socket, zmq.POLLIN)
+            self._stack.callback(self._poller.unregister, socket)
         self._tell(_describe(opened))
         return _Stage(opened, following, self._tell)
 

@@ -30,6 +30,7 @@ __all__ = [
     "Row",
     "Run",
     "Sampled",
+    "Unlinked",
     "Used",
 ]
 
@@ -131,6 +132,12 @@ class Gone(Message, frozen=True):
     home: int
 
 
+class Unlinked(Message, frozen=True):
+    """The link to the node behind is lost, and what was under way on it. The slice is closed."""
+
+    text: str
+
+
 class Used(Message, frozen=True):
     """The answer to Ask."""
 
@@ -145,4 +152,4 @@ class Failed(Message, frozen=True):
 
 
 FromEngine = Load | Run | Forget | Cancel | Lose | Ask | Bye | Hidden
-FromNode = Loaded | Joined | Sampled | Gone | Used | Failed | Ping
+FromNode = Loaded | Joined | Sampled | Gone | Unlinked | Used | Failed | Ping
