@@ -20,8 +20,8 @@ from glinthawk.telemetry.stats import RunStats
 
 __all__ = ["LLM", "CompletionOutput", "Messages", "Prompt", "RequestOutput"]
 
-#: A prompt: text, ``{"prompt": text}`` or ``{"prompt_token_ids": [...]}``.
-Prompt = str | dict[str, Any]
+#: A prompt: text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": [...]}``.
+Prompt = str | Sequence[int] | dict[str, Any]
 Messages = list[dict[str, Any]]
 
 
@@ -102,7 +102,9 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answers in the order of ``prompts``. All prompts are checked before the first is run:
         raises RequestError for one that cannot be answered. ``use_tqdm`` shows progress."""
-        many = [prompts] if isinstance(prompts, str | dict) else list(prompts)
+        many: list[Any] = [prompts] if isinstance(prompts, str | dict) else list(prompts)
+        if many and all(_is_token(item) for item in many):
+            many = [many]
         pairs = zip(many, _spread(sampling_params, len(many)), strict=True)
         return self._answer([self._asked(prompt, params) for prompt, params in pairs], use_tqdm)
 
@@ -121,9 +123,17 @@ class LLM:
         return self._answer(asked, use_tqdm)
 
     def _asked(self, prompt: Prompt, params: SamplingParams) -> _Asked:
-        if isinstance(prompt, dict) and "prompt_token_ids" in prompt:
-            return _Asked(prompt.get("prompt"), tuple(prompt["prompt_token_ids"]), params)
-        text = prompt if isinstance(prompt, str) else prompt["prompt"]
+        given = prompt if isinstance(prompt, dict) else {}
+        ids = given.get("prompt_token_ids", prompt)
+        text = given.get("prompt") if given else prompt
+        if isinstance(ids, list | tuple) and all(_is_token(item) for item in ids):
+            return _Asked(text if isinstance(text, str) else None, tuple(ids), params)
+        if not isinstance(text, str):
+            raise RequestError(
+                "a prompt is text, a list of token ids, or a dictionary with one of them as "
+                f"'prompt' or 'prompt_token_ids', not {prompt!r:.80}",
+                param="prompt",
+            )
         return _Asked(text, self._text.encode(text), params)
 
     def _answer(self, asked: list[_Asked], show: bool) -> list[RequestOutput]:
@@ -186,6 +196,10 @@ class LLM:
         except RequestError:
             return "error"
         return sequence.finish_reason.value
+
+
+def _is_token(item: object) -> bool:
+    return isinstance(item, int) and not isinstance(item, bool)
 
 
 def _spread(

@@ -26,6 +26,22 @@ def test_answers_come_in_the_order_of_the_prompts(llm: LLM) -> None:
     assert [output.outputs for output in outputs] == [output.outputs for output in alone]
 
 
+def test_token_ids_are_prompts_too(llm: LLM) -> None:
+    named = llm.generate({"prompt_token_ids": [5, 6, 7]}, GREEDY, use_tqdm=False)
+    for prompts in ([[5, 6, 7]], [5, 6, 7], (5, 6, 7), [(5, 6, 7)]):
+        outputs = llm.generate(prompts, GREEDY, use_tqdm=False)
+        assert [output.outputs for output in outputs] == [named[0].outputs]
+        assert outputs[0].prompt_token_ids == [5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "prompt", [None, 3.5, [5, "six"], {}, {"prompt": 5}, {"prompt_token_ids": "5"}, [True]]
+)
+def test_what_is_no_prompt_is_named(llm: LLM, prompt: object) -> None:
+    with pytest.raises(RequestError, match="a prompt is text, a list of token ids"):
+        llm.generate(["The", prompt], GREEDY, use_tqdm=False)  # type: ignore[list-item]
+
+
 def test_a_conversation_is_answered(llm: LLM) -> None:
     said = [{"role": "user", "content": "What is a dictionary?"}]
     (output,) = llm.chat(said, GREEDY, use_tqdm=False)

@@ -1,6 +1,7 @@
 """Models by name: a local folder, a hub name, or the bundled demo."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +15,7 @@ from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
 from glinthawk.tier1.check import Truth, own_answers
 from glinthawk.tier1.discovery import Discovery, discover
 from glinthawk.tier1.packing import pack_model
+from glinthawk.tier1.shards import check_shards
 from glinthawk.tier1.weights import load_weights, make_random
 
 __all__ = ["LoadedModel", "count_layers", "load_model"]
@@ -102,6 +104,7 @@ def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
     try:
         if config.load_format == "dummy":
             return make_random(source, dtype, device, part, config.trust_remote_code)
+        check_shards(Path(source))
         model, missing = load_weights(source, dtype, part, config.trust_remote_code)
     except _FAILURES as error:
         raise _failure(config.model, error) from error

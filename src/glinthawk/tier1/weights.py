@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
+from glinthawk.core.errors import ModelError
 from glinthawk.core.slices import LayerSlice
 from glinthawk.tier1.outline import Outline, outline_model
 from glinthawk.tier1.slices import join_slice, leave_out
@@ -24,11 +25,16 @@ def load_weights(
     source: str, dtype: torch.dtype | str, part: LayerSlice, trust: bool = False
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model's ``part``, on the CPU, and the names of weights that its files lack. With
-    ``trust``, code that came with them may run."""
+    ``trust``, code that came with them may run. Raises ModelError for weights of another shape."""
     if part.is_whole:
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, trust_remote_code=trust
+            source,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=trust,
         )
+        _check_shapes(source, info)
         return model, sorted(info["missing_keys"])
     skeleton = _make_empty(
         AutoConfig.from_pretrained(source, trust_remote_code=trust), dtype, trust
@@ -36,11 +42,26 @@ def load_weights(
     own, config = type(skeleton), skeleton.config
     outline = outline_model(skeleton)
     model, info = _sliced_class(own, part, outline).from_pretrained(
-        source, config=config, dtype=dtype, output_loading_info=True, trust_remote_code=trust
+        source,
+        config=config,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=trust,
     )
+    _check_shapes(source, info)
     model.__class__ = own
     join_slice(model, part)
     return model, sorted(info["missing_keys"])
+
+
+def _check_shapes(source: str, info: dict[str, Any]) -> None:
+    """transformers would fill them with random numbers, or print a table and give up."""
+    for name, found, wanted in sorted(info["mismatched_keys"], key=str):
+        raise ModelError(
+            f"{source}: {name} is {tuple(found)} in the files and {tuple(wanted)} by config.json; "
+            "give the config.json that belongs to the weights"
+        )
 
 
 def make_random(
