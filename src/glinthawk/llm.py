@@ -119,7 +119,8 @@ class LLM:
         many: list[Any] = list(messages)
         conversations = [many] if many and isinstance(many[0], dict) else many
         pairs = zip(conversations, _spread(sampling_params, len(conversations)), strict=True)
-        asked = [_Asked(None, self._text.encode_chat(said), params) for said, params in pairs]
+        most = self._run.limits.max_model_len
+        asked = [_Asked(None, self._text.encode_chat(said, most), params) for said, params in pairs]
         return self._answer(asked, use_tqdm)
 
     def _asked(self, prompt: Prompt, params: SamplingParams) -> _Asked:
@@ -134,7 +135,7 @@ class LLM:
                 f"'prompt' or 'prompt_token_ids', not {prompt!r:.80}",
                 param="prompt",
             )
-        return _Asked(text, self._text.encode(text), params)
+        return _Asked(text, self._text.encode(text, self._run.limits.max_model_len), params)
 
     def _answer(self, asked: list[_Asked], show: bool) -> list[RequestOutput]:
         requests = list(self._requests(asked))

@@ -103,8 +103,9 @@ class LineReader:
                     )
 
     def _prompt(self, body: Body) -> tuple[int, ...]:
+        most = self.limits.max_model_len
         if isinstance(body, ChatBody):
-            return self.text.encode_chat(body.messages)
+            return self.text.encode_chat(body.messages, most)
         assert isinstance(body, CompletionBody)
         match body.prompt:
             case None:
@@ -112,7 +113,7 @@ class LineReader:
                     "prompt is missing; give a string or a list of token ids", param="prompt"
                 )
             case str(prompt):
-                return self.text.encode(prompt)
+                return self.text.encode(prompt, most)
             case ids:
                 return tuple(ids)
 

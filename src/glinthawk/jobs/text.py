@@ -11,6 +11,7 @@ from glinthawk.core.source import refuse_code
 from glinthawk.jobs.detokenize import Detokenizer
 from glinthawk.jobs.ending import Ending
 from glinthawk.jobs.forms import ContentForms
+from glinthawk.jobs.lengths import LONG_TEXT, check_length
 from glinthawk.jobs.messages import read_messages
 from glinthawk.jobs.spelling import Spelling
 
@@ -52,18 +53,26 @@ class Text:
     def has_tokenizer(self) -> bool:
         return self._tokenizer is not None
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a plain prompt, with the special tokens that the model expects around it."""
+    def encode(self, text: str, most_tokens: int | None = None) -> tuple[int, ...]:
+        """Token ids of a plain prompt, with the special tokens that the model expects around it.
+        Raises RequestError for what cannot be tokenised, or is far longer than ``most_tokens``."""
         tokenizer = self._need("give the prompt as a list of token ids", "prompt")
         try:
+            if most_tokens is not None:
+                check_length(text, most_tokens, self._encode_part, "prompt")
             return tuple(tokenizer.encode(text, add_special_tokens=True, verbose=False))
         except (TypeError, ValueError) as error:
             raise RequestError(
                 f"the prompt cannot be tokenized ({error}); give valid Unicode text", param="prompt"
             ) from error
 
-    def encode_chat(self, messages: object) -> tuple[int, ...]:
-        """Token ids of a conversation up to where the assistant speaks. Checks ``messages``."""
+    def _encode_part(self, text: str) -> list[int]:
+        assert self._tokenizer is not None
+        return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+    def encode_chat(self, messages: object, most_tokens: int | None = None) -> tuple[int, ...]:
+        """Token ids of a conversation up to where the assistant speaks. Checks ``messages``; raises
+        as ``encode``."""
         conversation = read_messages(messages)
         advice = "give token ids as a prompt to /v1/completions"
         tokenizer = self._need(advice, "messages")
@@ -72,7 +81,11 @@ class Text:
                 "this model has no chat template; use /v1/completions", param="messages"
             )
         try:
-            ids = self._apply_template(self._forms.fit(conversation), tokenize=True)
+            fitting = self._forms.fit(conversation)
+            if most_tokens is not None and len(repr(fitting)) > LONG_TEXT:
+                rendered = str(self._apply_template(fitting, tokenize=False))
+                check_length(rendered, most_tokens, self._encode_part, "messages")
+            ids = self._apply_template(fitting, tokenize=True)
         except RequestError:
             raise
         except Exception as error:
