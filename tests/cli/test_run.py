@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -87,6 +89,17 @@ def test_an_x_cache_changes_no_answer_and_is_no_other_job(tmp_path: Path) -> Non
     again = call(*run, "-o", plain, *x)
     assert again.returncode == 0, again.stderr
     assert count_lines(plain) == count_lines(source)
+
+
+def test_standard_output_is_the_file_that_it_leads_to(tmp_path: Path) -> None:
+    source, output = write_lines(tmp_path / "in", [line("a", prompt="a")]), tmp_path / "out"
+    command = [sys.executable, "-m", "glinthawk", "run", "-m", "demo", "-i", source]
+    with output.open("wb") as file:
+        command += ["-o", "/dev/stdout"]
+        subprocess.run(list(map(str, command)), stdout=file, check=True, timeout=PATIENCE_S)
+    assert [result["custom_id"] for result in results(output).values()] == ["a"]
+    assert (tmp_path / "out.journal").exists()
+    assert not Path("/dev/stdout.journal").exists()
 
 
 def test_the_memory_of_the_machine_decides_no_answer(tmp_path: Path) -> None:
