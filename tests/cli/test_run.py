@@ -91,14 +91,19 @@ def test_an_x_cache_changes_no_answer_and_is_no_other_job(tmp_path: Path) -> Non
     assert count_lines(plain) == count_lines(source)
 
 
-def test_standard_output_is_the_file_that_it_leads_to(tmp_path: Path) -> None:
+def test_standard_output_takes_results_and_leaves_no_journal(tmp_path: Path) -> None:
     source, output = write_lines(tmp_path / "in", [line("a", prompt="a")]), tmp_path / "out"
-    command = [sys.executable, "-m", "glinthawk", "run", "-m", "demo", "-i", source]
+    run = ("run", "-m", "demo", "-i", source, "-o", "/dev/stdout")
+    piped = glinthawk(*run)
+    assert json.loads(piped.stdout)["custom_id"] == "a"
+    command = [sys.executable, "-m", "glinthawk", *map(str, run)]
     with output.open("wb") as file:
-        command += ["-o", "/dev/stdout"]
-        subprocess.run(list(map(str, command)), stdout=file, check=True, timeout=PATIENCE_S)
-    assert [result["custom_id"] for result in results(output).values()] == ["a"]
-    assert (tmp_path / "out.journal").exists()
+        subprocess.run(command, stdout=file, check=True, timeout=PATIENCE_S)
+    assert output.read_text() == piped.stdout.replace(
+        str(json.loads(piped.stdout)["response"]["body"]["created"]),
+        str(json.loads(output.read_text())["response"]["body"]["created"]),
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
     assert not Path("/dev/stdout.journal").exists()
 
 

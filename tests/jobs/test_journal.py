@@ -315,7 +315,7 @@ def test_what_cannot_be_a_job(source: Path, output: Path, tmp_path: Path) -> Non
         with pytest.raises(UsageError):
             Journal.open(bad_source, output, FINGERPRINT)
     assert not output.exists()
-    for bad_output in (tmp_path / "missing" / "out", tmp_path, Path("/dev/null"), source):
+    for bad_output in (tmp_path / "missing" / "out", tmp_path, source):
         with pytest.raises(UsageError):
             Journal.open(source, bad_output, FINGERPRINT, restart=True)
     assert source.stat().st_size == 400
@@ -341,3 +341,21 @@ def test_a_survey_counts(tmp_path: Path) -> None:
     assert survey_input(path, prefix=14).prefix_sha256 == survey.sha256
     path.write_bytes(b"")
     assert survey_input(path).num_lines == 0
+
+
+def test_a_pipe_gets_each_result_once_and_no_record(source: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    output = Path(f"/dev/fd/{writing}")
+    _answer(source, output, range(3))
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"".join(_result(line) for line in range(3))
+    assert not record_path(output).exists()
+
+
+def test_a_descriptor_of_a_file_is_not_resumed(source: Path, tmp_path: Path) -> None:
+    with (tmp_path / "redirected").open("wb") as file:
+        for _ in range(2):
+            _answer(source, Path(f"/proc/self/fd/{file.fileno()}"), range(2))
+    assert (tmp_path / "redirected").read_bytes() == 2 * (_result(0) + _result(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "redirected"]

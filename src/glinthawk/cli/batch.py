@@ -41,8 +41,6 @@ def answer_file(
 ) -> int:
     """Answer ``source`` in ``output``; returns the exit status. ``plan`` is stored with the job, if
     ``config`` follows one."""
-    if output.is_relative_to("/dev"):
-        output = output.resolve()  # /dev/stdout leads to a file; its journal lies beside that
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     if quiet:
         _hush_libraries()

@@ -20,6 +20,7 @@ from glinthawk.core.plan import Plan
 from glinthawk.jobs.finished import Finished, read_finished
 from glinthawk.jobs.output import OutputFile
 from glinthawk.jobs.record import Record, load_record, plain, record_path, save_record
+from glinthawk.jobs.stream import OutputStream, is_stream
 from glinthawk.jobs.survey import Survey, open_input, survey_input
 
 __all__ = ["Journal"]
@@ -35,7 +36,7 @@ class Journal:
     def __init__(
         self,
         source: Path,
-        output: OutputFile,
+        output: OutputFile | OutputStream,
         record: Record,
         survey: Survey,
         finished: Finished,
@@ -65,14 +66,14 @@ class Journal:
         now: Callable[[], float] = time.time,
     ) -> "Journal":
         """Begin or resume the job that answers ``source`` in ``output``, by ``plan`` if it follows
-        one. Use it with ``with``.
+        one. Use it with ``with``. An output that is no regular file gets no record.
 
         Raises JournalError if the output belongs to another model, input or process.
         """
         open_input(source).close()
         if output.exists() and output.samefile(source):
             raise UsageError(f"{output} is the input itself; give another -o")
-        file = OutputFile(output)
+        file = OutputStream(output) if is_stream(output) else OutputFile(output)
         try:
             if restart:
                 _move_aside(file)
@@ -81,7 +82,9 @@ class Journal:
             if begun is not None:
                 begun.check_fingerprint(fingerprint, output)
                 begun.check_input(survey, source, output)
-            finished, size = read_finished(output, survey.num_lines)
+            finished, size = Finished(), 0
+            if file.is_kept:
+                finished, size = read_finished(output, survey.num_lines)
             file.truncate(size)
             record = Record(
                 created=begun.created if begun else int(now()),
@@ -91,7 +94,8 @@ class Journal:
                 resolved=begun.resolved if begun else None,
                 plan=asdict(plan) if plan else None,
             )
-            save_record(output, record)
+            if file.is_kept:
+                save_record(output, record)
         except BaseException:
             file.close()
             raise
@@ -112,7 +116,8 @@ class Journal:
         something else when the job began."""
         self._record.check_resolved(resolved, self._output.path)
         self._record = replace(self._record, resolved=plain(resolved))
-        save_record(self._output.path, self._record)
+        if self._output.is_kept:
+            save_record(self._output.path, self._record)
 
     def is_finished(self, line: int) -> bool:
         return line in self._finished
@@ -158,7 +163,7 @@ class Journal:
         self.close()
 
 
-def _begun_record(file: OutputFile) -> Record | None:
+def _begun_record(file: OutputFile | OutputStream) -> Record | None:
     """The record of a job that has results, or None where nothing would be lost."""
     if not file.size:
         return None
@@ -171,7 +176,7 @@ def _begun_record(file: OutputFile) -> Record | None:
     return record
 
 
-def _move_aside(file: OutputFile) -> None:
+def _move_aside(file: OutputFile | OutputStream) -> None:
     """Rename output and record to the first free of OUT.1, OUT.2, ..."""
     if not file.size:
         return

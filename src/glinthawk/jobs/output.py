@@ -13,6 +13,9 @@ __all__ = ["OutputFile", "sync_folder"]
 class OutputFile:
     """An exclusively locked file that only grows, but for a torn end."""
 
+    #: Whether what was written can be read again, so that a job can be resumed.
+    is_kept = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = _open_locked(path)
