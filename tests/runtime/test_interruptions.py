@@ -193,8 +193,8 @@ from glinthawk import LLM, SamplingParams
 asked = SamplingParams(temperature=0, max_tokens=40)
 with LLM("demo", tier2="local:1", worker_kv="64MiB", batch_size=4) as llm:
     before = [o.outputs[0].token_ids for o in llm.generate(["The list", "Return"] * 4, asked)]
-    print("ready", flush=True)
     try:
+        print("ready", flush=True)
         llm.generate(["An exception"] * 4000, SamplingParams(max_tokens=400))
     except KeyboardInterrupt:
         after = [o.outputs[0].token_ids for o in llm.generate(["The list", "Return"] * 4, asked)]
