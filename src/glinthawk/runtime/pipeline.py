@@ -202,7 +202,9 @@ class Pipeline:
         self._running.clear()
         self._joined.clear()
         self._events.clear()
+        self._known.clear()
         for stage in self._stages:
+            stage.homes.clear()  # one that was just being left may have kept some
             if stage.channel is not None:
                 self._leave(stage)
 
