@@ -82,8 +82,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _requests() -> list[Request]:
-    params = SamplingParams(temperature=0, max_tokens=30, ignore_eos=True)
-    return [Request(i, tuple(range(3 + i, 12 + 2 * i)), params, 0, 30) for i in range(16)]
+    """Each a few steps longer than the one before, so that no two answers come together and many
+    steps need the link between two cuts."""
+    params = SamplingParams(temperature=0, max_tokens=90, ignore_eos=True)
+    prompts = [tuple(range(3 + i, 12 + 2 * i)) for i in range(16)]
+    return [Request(i, prompt, params, 0, 12 + 5 * i) for i, prompt in enumerate(prompts)]
 
 
 def _answer(run: Run, relay: Relay | None = None) -> dict[int, list[int]]:
