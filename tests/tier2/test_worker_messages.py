@@ -75,7 +75,9 @@ def talk() -> Talk:
 @pytest.mark.parametrize("dtype", list(DTYPES))
 def test_a_session_from_open_to_bye(dtype: str) -> None:
     talk = Talk(LAYERS, pages=16, dtype=dtype)
-    assert talk.open() == Opened(16, PAGE_TOKENS, torch.get_num_threads(), 16)
+    assert talk.open() == Opened(
+        16, PAGE_TOKENS, torch.get_num_threads(), 16, f"torch {torch.__version__}"
+    )
     assert talk.prefill(0, 7, 5, seed=20) == (Stored(0), ())
     _assert_decodes(talk, step=1)
     answer = talk.say(Ask())

@@ -135,6 +135,14 @@ def run(
             help="auto: layers are packed for this CPU, or become CUDA graphs; plain: left alone."
         ),
     ] = _DEFAULT.dense,
+    batch_invariant: Annotated[
+        bool,
+        typer.Option(
+            "--batch-invariant",
+            help="Answers are the same bits for any batch, layout, interruption and resume, on "
+            "machines alike. Costs a little speed.",
+        ),
+    ] = False,
     batch_size: Annotated[
         str, typer.Option(help="Most sequences that step together, or auto.")
     ] = str(_DEFAULT.batch_size),
@@ -204,6 +212,7 @@ def run(
         load_format=load_format,
         trust_remote_code=trust_remote_code,
         dense=dense,
+        batch_invariant=batch_invariant,
         batch_size=_count("--batch-size", batch_size),
         batches_in_flight=_count("--batches-in-flight", batches_in_flight),
         batch_tokens=batch_tokens,

@@ -13,7 +13,8 @@ class Span:
 
     A *prompt* starts at 0 and holds every token so far: Tier 1 has all its keys at hand. What
     starts later *extends* the KV at its home and is attended there: a *decode* row by the one
-    newest token, a prompt that begins with pages of ``source`` by all tokens behind those.
+    newest token, a prompt that begins with pages of ``source`` by all tokens behind those. In
+    batch-invariant runs prompts extend, too, from 0.
     """
 
     sequence: Sequence

@@ -87,6 +87,8 @@ class EngineConfig:
     #: ``auto`` packs linear layers for this CPU, on a GPU it replays small passes as CUDA graphs;
     #: ``plain`` leaves the model as it was made.
     dense: Dense = "auto"
+    #: Answers are the same bits whatever runs beside them and wherever attention is computed.
+    batch_invariant: bool = False
     #: Most sequences that take one step together.
     batch_size: int | Auto = "auto"
     batches_in_flight: int | Auto = "auto"
@@ -130,6 +132,7 @@ class EngineConfig:
         self._check_places()
         self._check_placement()
         self._check_xcache()
+        self._check_invariance()
 
     def _check_places(self) -> None:
         if self.cluster is not None and self.tier2:
@@ -175,6 +178,17 @@ class EngineConfig:
             raise UsageError("xcache goes with kv_placement near: the rest is attended at workers")
         if self.xcache_memory is not None and not self.xcache:
             raise UsageError("xcache_memory goes with xcache: give that a share")
+
+    def _check_invariance(self) -> None:
+        if not self.batch_invariant:
+            return
+        if self.split_attention == "tokens" or self.xcache:
+            raise UsageError(
+                "batch_invariant does not go with split_attention tokens, nor with xcache: parts "
+                "of a sequence are merged in an order that depends on where they lie"
+            )
+        if self.kv_placement != "near":
+            raise UsageError("batch_invariant goes with kv_placement near")
 
     @property
     def xcache_bytes(self) -> int | None:

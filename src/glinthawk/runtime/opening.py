@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from glinthawk.runtime.processes import local_workers, parse_tier2
 from glinthawk.runtime.seats import Seats
 from glinthawk.runtime.tuning import Tuning, choose_prompt_attention, tune
 from glinthawk.telemetry.trace import Trace
+from glinthawk.tier1.agreement import agree
 from glinthawk.tier1.check import check_cut
 from glinthawk.tier1.cut import Passes
 from glinthawk.tier1.graphs import GraphedPasses
@@ -27,6 +28,7 @@ from glinthawk.tier1.node import Node, Sampler
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 from glinthawk.tier1.rebuild import learn_rebuild
 from glinthawk.tier1.recording import CudaRecorder
+from glinthawk.tier1.same_bits import check_same_bits
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier1.xshare import XShare
 from glinthawk.tier2.cache import KVCache
@@ -58,6 +60,8 @@ class OpenNode:
     node: LocalNode
     loaded: LoadedModel
     tuning: Tuning
+    #: What the bits of answers depend on, of a batch-invariant run.
+    arithmetic: str = ""
 
 
 @contextmanager
@@ -95,9 +99,13 @@ def open_node(
         loaded = loaded or load_model(config, part)
         fetched = _fetched_pages(config, loaded)
         attention = choose_prompt_attention(loaded)
-        passes = _choose_passes(config, loaded)
+        passes, arithmetic = _choose_passes(config, loaded), ""
+        if config.batch_invariant:
+            agreement = agree(loaded, passes)
+            passes, arithmetic = agreement.passes, agreement.arithmetic
         _self_check(loaded, attention, passes)
         kv_dtype = _kv_dtype(config, loaded)
+        own = _local_homes(config, loaded)
         seats = stack.enter_context(
             Seats(
                 workers,
@@ -109,10 +117,15 @@ def open_node(
                 config.split_attention,
                 fetched,
                 _share_x(config, loaded, num_local + len(addresses)),
+                (own[0].kernel if own else "") if config.batch_invariant else None,
             )
         )
-        homes = [*_local_homes(config, loaded), *seats.open_all()]
-        yield join_homes(config, loaded, homes, trace, attention, passes, seats, sample)
+        homes = [*own, *seats.open_all()]
+        if config.batch_invariant:
+            check_same_bits(loaded, homes, passes)
+            arithmetic += f"; attention by {homes[0].kernel}"
+        opened = join_homes(config, loaded, homes, trace, attention, passes, seats, sample)
+        yield replace(opened, arithmetic=arithmetic)
 
 
 def join_homes(

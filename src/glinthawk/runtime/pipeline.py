@@ -154,6 +154,11 @@ class Pipeline:
         """Of the weights."""
         return self._loaded()[0].dtype
 
+    @property
+    def arithmetic(self) -> str:
+        """What the bits of answers depend on, of a batch-invariant run."""
+        return " and ".join(sorted({stage.arithmetic for stage in self._loaded()}))
+
     def batch_limits(self) -> BatchLimits:
         """What the user said, and for what is ``auto`` what the nodes measured: the batch of the
         smallest, and as many batches as hide every slice's dense step, attention and link behind

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.limits import Limits
@@ -70,6 +70,7 @@ def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
                 pipeline.max_model_len,
                 pipeline.vocab_size,
                 pipeline.dtype,
+                pipeline.arithmetic,
             )
 
 
@@ -77,7 +78,15 @@ def run_on(config: EngineConfig, opened: OpenNode) -> Run:
     """A run on one node in this process."""
     spec = opened.loaded.spec
     limits = opened.tuning.limits
-    return _start(config, opened.node, limits, spec.max_model_len, spec.vocab_size, spec.dtype)
+    return _start(
+        config,
+        opened.node,
+        limits,
+        spec.max_model_len,
+        spec.vocab_size,
+        spec.dtype,
+        opened.arithmetic,
+    )
 
 
 def _start(
@@ -87,9 +96,11 @@ def _start(
     max_model_len: int,
     vocab_size: int,
     dtype: str,
+    arithmetic: str,
 ) -> Run:
     kv_tokens = max(home.num_pages * home.page_tokens for home in tier1.homes())
     limits = Limits(max_model_len, kv_tokens, vocab_size)
+    batches = replace(batches, prompts_at_home=config.batch_invariant)
     engine = Engine(tier1, batches, config.wait_for_workers)
     kv_dtype = dtype if config.kv_dtype == "auto" else config.kv_dtype
     resolved: dict[str, str | int] = {
@@ -97,4 +108,6 @@ def _start(
         "kv_dtype": kv_dtype,
         "max_model_len": max_model_len,
     }
+    if config.batch_invariant:
+        resolved["batch_invariant"] = arithmetic
     return Run(engine, tier1, limits, resolved, time.perf_counter())

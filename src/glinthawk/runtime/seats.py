@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from glinthawk.core.config import SplitAttention
-from glinthawk.core.errors import WorkerError, WorkerLost
+from glinthawk.core.errors import WorkerError, WorkerLost, WorkerRefused
 from glinthawk.runtime.processes import LocalProcesses
 from glinthawk.tier1.fetching import PageAttention
 from glinthawk.tier1.homes import WorkerHome
@@ -40,7 +40,8 @@ class _Trial:
 class Seats:
     """Opens a home for each worker, or one for all, numbered from 1: those at ``addresses`` first,
     then those started here. Closes all at the end, whatever happened between. With ``attention``,
-    the workers' KV is attended here."""
+    the workers' KV is attended here. With a ``kernel``, workers that attend by another one are
+    refused; an empty one is the first worker's."""
 
     def __init__(
         self,
@@ -53,11 +54,13 @@ class Seats:
         split: SplitAttention = "sequence",
         attention: PageAttention | None = None,
         x_share: XShare | None = None,
+        kernel: str | None = None,
     ) -> None:
         self._workers, self._identity = workers, identity
         groups = group_workers(split, [*addresses, *workers.addresses])
         self._addresses = dict(enumerate(groups, start=1))
         self._split, self._attention, self._x_share = split, attention, x_share
+        self._kernel = kernel
         self._loaded, self._kv_dtype, self._silence_s = loaded, kv_dtype, silence_s
         self._open: dict[int, WorkerHome] = {}
         self._trials: dict[int, _Trial] = {}
@@ -82,6 +85,7 @@ class Seats:
         for number in self._addresses:
             self._open[number] = self._begin(number)
             self._await(self._open[number])
+            self._check_kernel(self._open[number])
         return list(self._open.values())
 
     def lose(self, number: int) -> None:
@@ -150,9 +154,22 @@ class Seats:
                 trial.home = self._begin(number)
             return False
         try:
-            return trial.home.has_opened()
+            if not trial.home.has_opened():
+                return False
+            self._check_kernel(trial.home)
+            return True
         except WorkerError as error:
             _log.info("not yet: %s", error)
             trial.home.close()
             trial.home, trial.next_s = None, time.monotonic() + _RETRY_S
             return False
+
+    def _check_kernel(self, home: WorkerHome) -> None:
+        if self._kernel is None:
+            return
+        self._kernel = self._kernel or home.kernel
+        if home.kernel != self._kernel:
+            raise WorkerRefused(
+                f"worker {home.id} attends by {home.kernel}, not by {self._kernel}: answers would "
+                "depend on where they are made; use machines alike, or leave --batch-invariant out"
+            )

@@ -317,6 +317,7 @@ def _model_key(config: EngineConfig, part: LayerSlice) -> object:
         config.load_format,
         config.dense,
         config.max_model_len,
+        config.batch_invariant,
         part,
     )
 
@@ -331,6 +332,7 @@ def _describe(opened: OpenNode) -> Loaded:
         tuning.limits.batch_size,
         dense_s=pace.dense_s(tuning.limits.batch_size) if pace else 0.0,
         link_s=max(pace.link_s.values(), default=0.0) if pace else 0.0,
+        arithmetic=opened.arithmetic,
     )
 
 

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import filterfalse
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
@@ -57,6 +58,8 @@ class BatchLimits:
     batch_size: int
     batches_in_flight: int
     batch_tokens: int
+    #: Whether prompts, too, are attended where their KV lies (batch-invariant).
+    prompts_at_home: bool = False
 
 
 class Scheduler:
@@ -272,13 +275,14 @@ class Scheduler:
         return Span(sequence, sequence.home, start, length, source)
 
     def _new_batch(self, spans: list[Span]) -> Batch:
-        def by_home(span: Span) -> int:
-            return span.home
+        def extends(span: Span) -> bool:
+            return span.start > 0 or self.limits.prompts_at_home
 
+        spans = sorted(spans, key=lambda span: span.home)
         batch = Batch(
             self._num_batches,
-            tuple(sorted((span for span in spans if span.start > 0), key=by_home)),
-            tuple(sorted((span for span in spans if span.start == 0), key=by_home)),
+            tuple(filter(extends, spans)),
+            tuple(filterfalse(extends, spans)),
         )
         self._num_batches += 1
         self._batches[batch.id] = batch

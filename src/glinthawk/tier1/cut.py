@@ -24,6 +24,7 @@ __all__ = [
     "Pass",
     "Passes",
     "Suspension",
+    "attend_alone",
     "make_hidden",
     "note_arguments",
     "suspended_attention",
@@ -137,6 +138,13 @@ def make_hidden(model: PreTrainedModel, num_rows: int, seed: int = 0) -> torch.T
     size = model.config.get_text_config().hidden_size
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(num_rows, size, generator=generator).to(model.device, model.dtype)
+
+
+def attend_alone(call: Call) -> torch.Tensor:
+    """Attention of rows that are sequences of one token each, their values (T, H, Dv)."""
+    values = call.values[0].to(call.queries.dtype).unsqueeze(1)  # (K, 1, T, Dv)
+    group = call.queries.shape[1] // len(values)
+    return values.expand(-1, group, -1, -1).flatten(0, 1).transpose(0, 1)
 
 
 def _forward_inputs(

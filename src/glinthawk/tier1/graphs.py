@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from glinthawk.core.slices import LayerSlice
-from glinthawk.tier1.cut import Call, Forward, Pass, make_hidden
+from glinthawk.tier1.cut import Call, Forward, Pass, attend_alone, make_hidden
 from glinthawk.tier1.recording import Recorder, Replay, Unrecordable, ValueWatch
 
 __all__ = ["BUCKETS", "GraphedPasses", "ReplayedPass"]
@@ -191,20 +191,13 @@ class _Recording:
         return result
 
 
-def _attend_alone(call: Call) -> torch.Tensor:
-    """Attention of rows that are sequences of one token each, their values (T, H, Dv)."""
-    values = call.values[0].to(call.queries.dtype).unsqueeze(1)  # (K, 1, T, Dv)
-    group = call.queries.shape[1] // len(values)
-    return values.expand(-1, group, -1, -1).flatten(0, 1).transpose(0, 1)
-
-
 def _rehearse(plain: Callable[[], Pass]) -> None:
     """A whole pass outside of any recording, so that what cannot be recorded shows."""
     forward = plain()
     with ValueWatch():  # type: ignore[no-untyped-call]
         result = forward.resume(None)
         while isinstance(result, Call):
-            result = forward.resume(_attend_alone(result))
+            result = forward.resume(attend_alone(result))
 
 
 def _compare(recording: _Recording, model: PreTrainedModel) -> None:
@@ -224,7 +217,7 @@ def _compare(recording: _Recording, model: PreTrainedModel) -> None:
             worst = torch.maximum(worst, _distance(mine, its))
         if not isinstance(own, Call):
             break
-        output = _attend_alone(own)
+        output = attend_alone(own)
     if not worst <= _TOLERANCE.get(model.dtype, _HALF_TOLERANCE):
         raise Unrecordable(f"a replayed pass differs from a plain one by {float(worst):.2g}")
 

@@ -7,7 +7,7 @@ import torch
 
 from glinthawk.core.batch import Span
 from glinthawk.core.spec import ModelSpec, share_heads
-from glinthawk.tier1.homes import Reply
+from glinthawk.tier1.homes import Reply, list_kernels
 from glinthawk.tier1.links import Link
 from glinthawk.tier1.remote import RemoteHome
 from glinthawk.tier1.staging import Staging
@@ -44,6 +44,10 @@ class HeadSplitHome:
             for channel, share in zip(channels, shares, strict=True)
         ]
         self._steps: dict[int, _Step] = {}
+
+    @property
+    def kernel(self) -> str:
+        return list_kernels(self.links)
 
     @property
     def links(self) -> list[Link]:

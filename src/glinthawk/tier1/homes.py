@@ -21,6 +21,7 @@ __all__ = [
     "WorkerHome",
     "list_columns",
     "list_forks",
+    "list_kernels",
 ]
 
 #: (source, sequence, number of tokens)
@@ -52,6 +53,11 @@ class Home(Protocol):
     @property
     def most_sequences(self) -> int:
         """That may have KV here at one time."""
+        ...
+
+    @property
+    def kernel(self) -> str:
+        """What attends here: homes that name the same one come to the same bits."""
         ...
 
     @property
@@ -123,6 +129,9 @@ class Cache(Protocol):
     most_sequences: int
 
     @property
+    def kernel(self) -> str: ...
+
+    @property
     def peak_bytes(self) -> int: ...
 
     def begin(self, forks: Iterable[_Fork], *groups: _Columns) -> list[Any]: ...
@@ -150,6 +159,10 @@ class LocalHome:
         self.most_sequences: int = cache.most_sequences
         self._cache = cache
         self._steps: dict[int, tuple[Any, Any]] = {}
+
+    @property
+    def kernel(self) -> str:
+        return self._cache.kernel
 
     @property
     def peak_bytes(self) -> int:
@@ -190,6 +203,11 @@ class LocalHome:
 
     def receive(self) -> list[Reply]:
         return []
+
+
+def list_kernels(links: Iterable[Link]) -> str:
+    """The ``kernel`` of a home at these workers."""
+    return " and ".join(sorted({link.kernel for link in links}))
 
 
 def list_forks(spans: Sequence[Span]) -> list[_Fork]:

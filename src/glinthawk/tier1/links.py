@@ -84,6 +84,8 @@ class Link:
         self.channel = channel
         self.traffic = Traffic()
         self.num_pages = self.page_tokens = self.most_sequences = 0
+        #: What attends there.
+        self.kernel = ""
         self._home = home
         self._staging = staging or make_staging(device)
         self._outbox = Outbox()
@@ -121,7 +123,7 @@ class Link:
                 home=self._home,
             )
         self.num_pages, self.page_tokens = message.num_pages, message.page_tokens
-        self.most_sequences = message.most_sequences
+        self.most_sequences, self.kernel = message.most_sequences, message.kernel
 
     def send(self, message: FromTier1) -> None:
         """Send, behind the parcels that still wait for their bytes."""

@@ -14,6 +14,7 @@ from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
 from glinthawk.tier1.check import Truth, own_answers
 from glinthawk.tier1.discovery import Discovery, discover
+from glinthawk.tier1.experts import spread_experts
 from glinthawk.tier1.packing import pack_model
 from glinthawk.tier1.shards import check_shards
 from glinthawk.tier1.weights import load_weights, make_random
@@ -35,6 +36,8 @@ class LoadedModel:
     #: What it said before anything in it was replaced.
     truth: Truth
     part: LayerSlice
+    #: Whether it computes its experts one after the other, though it could do it otherwise.
+    spreads_experts: bool = False
 
     @property
     def hidden_size(self) -> int:
@@ -73,7 +76,8 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
     model.requires_grad_(False)
     model.eval()
     spec = _describe(config, model, discover(model, part))
-    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part)
+    spreads_experts = config.batch_invariant and spread_experts(model)
+    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts)
     if config.dense == "auto":
         pack_model(model)
     return loaded

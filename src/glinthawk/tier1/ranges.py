@@ -15,7 +15,7 @@ from glinthawk.core.batch import Span
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.cut import Arguments
-from glinthawk.tier1.homes import Reply
+from glinthawk.tier1.homes import Reply, list_kernels
 from glinthawk.tier1.links import Link
 from glinthawk.tier1.shares import Rows, Share, pick, share_step
 from glinthawk.tier1.staging import Staging
@@ -96,6 +96,10 @@ class RangeSplitHome:
     def xcache_peak_bytes(self) -> int:
         """Most bytes of X held on Tier 1 at one time."""
         return 0 if self._xcache is None else self._xcache.peak_bytes
+
+    @property
+    def kernel(self) -> str:
+        return list_kernels(self.links)
 
     @property
     def page_tokens(self) -> int:

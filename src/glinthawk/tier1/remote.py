@@ -42,6 +42,10 @@ class OneWorkerHome(Generic[_Step]):
         self._steps: dict[int, _Step] = {}
 
     @property
+    def kernel(self) -> str:
+        return self.link.kernel
+
+    @property
     def links(self) -> tuple[Link]:
         return (self.link,)
 

@@ -23,6 +23,11 @@ class Backend(Protocol):
     others do nothing then.
     """
 
+    @property
+    def kernel(self) -> str:
+        """What computes: another of this name comes to the same bits."""
+        ...
+
     def begin(self, table: SpanTable) -> None:
         """A step will write the spans of ``table``, layer after layer."""
         return

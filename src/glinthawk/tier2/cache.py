@@ -68,6 +68,11 @@ class KVCache:
         return num_pages
 
     @property
+    def kernel(self) -> str:
+        """What attends: caches that name the same one come to the same bits."""
+        return self._backend.kernel
+
+    @property
     def peak_bytes(self) -> int:
         return self.pages.peak_used * self.page_bytes
 

@@ -88,6 +88,10 @@ class NativeBackend(Backend):
         return self._engine.isa
 
     @property
+    def kernel(self) -> str:
+        return f"native {self.isa}"
+
+    @property
     def threads(self) -> int:
         return self._engine.threads
 

@@ -34,6 +34,10 @@ class TorchBackend(Backend):
             for layer in layers
         ]
 
+    @property
+    def kernel(self) -> str:
+        return f"torch {torch.__version__}"
+
     def append(
         self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
     ) -> None:

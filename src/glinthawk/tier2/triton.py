@@ -105,6 +105,11 @@ class TritonBackend(Backend):
         # A table serves every layer of a step, so what is made of it is kept as long as it is.
         self._prepared: WeakKeyDictionary[SpanTable, StepTables] = WeakKeyDictionary()
 
+    @property
+    def kernel(self) -> str:
+        device = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
+        return f"triton {triton.__version__} on {device}"
+
     def append(
         self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
     ) -> None:

@@ -141,7 +141,11 @@ class Worker:
         cache = self._session.cache
         pages = cache.pages
         return Opened(
-            pages.num_pages, pages.page_tokens, torch.get_num_threads(), cache.most_sequences
+            pages.num_pages,
+            pages.page_tokens,
+            torch.get_num_threads(),
+            cache.most_sequences,
+            cache.kernel,
         )
 
 

@@ -116,6 +116,8 @@ class Loaded(Message, frozen=True):
     batch_size: int
     dense_s: float
     link_s: float
+    #: What the bits of a batch-invariant run's answers depend on.
+    arithmetic: str = ""
 
 
 class Sampled(Message, frozen=True):

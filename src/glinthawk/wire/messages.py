@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
-VERSION = 5
+VERSION = 6
 
 #: What a worker counted.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -172,12 +172,14 @@ class Bye(Message, frozen=True):
 
 
 class Opened(Message, frozen=True):
-    """The session stands, for so many sequences at one time."""
+    """The session stands, for so many sequences at one time. ``kernel`` attends: the same one comes
+    to the same bits."""
 
     num_pages: _Size
     page_tokens: _Size
     threads: _Count
     most_sequences: _Size
+    kernel: str = ""
 
 
 class Attended(Message, frozen=True):
