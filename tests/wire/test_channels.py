@@ -26,6 +26,7 @@ from glinthawk.wire.messages import (
     decode,
     encode,
 )
+from glinthawk.wire.tally import Tally
 from wire_links import SCHEMES, await_answer, link, listen, listen_address
 
 over_all = pytest.mark.parametrize("scheme", SCHEMES)
@@ -70,10 +71,11 @@ def test_the_bytes_counted_are_those_of_the_frames(scheme: str, tmp_path: Path) 
     with link(scheme, tmp_path) as (server, client):
         words = memoryview(bytearray(4000)).cast("I")  # 1000 items of 4 bytes
         sent = client.send(Attend(7, 1), [b"12345", words])
+        assert sent == len(Tally().stamp(Attend(7, 1))) + 4005
         who, frames = server.receive()
-        assert sent == sum(frame.nbytes for frame in frames) == len(encode(Attend(7, 1))) + 4005
+        assert sum(frame.nbytes for frame in frames) == len(encode(Attend(7, 1))) + 4005
         server.send(who, Attended(7, 1, 5), [bytes(333)])
-        assert await_answer(client)[2] == len(encode(Attended(7, 1, 5))) + 333
+        assert await_answer(client)[2] == len(Tally().stamp(Attended(7, 1, 5))) + 333
 
 
 @over_all

@@ -8,6 +8,7 @@ complete.
 
 import logging
 import math
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zmq
 
 from glinthawk.core import errors
@@ -88,6 +90,8 @@ class _Stage:
     retry_s: float = 0.0
     #: Since when it serves another run.
     refused_s: float | None = None
+    #: To load its slice.
+    num_attempts: int = 0
 
 
 class Pipeline:
@@ -98,6 +102,7 @@ class Pipeline:
     ) -> None:
         self._stages = [_Stage(i, address, load) for i, (address, load) in enumerate(loads)]
         self._identity, self._processes = identity, processes
+        self._name = secrets.token_hex(8)
         self._running: dict[int, Batch] = {}
         #: Tokens of each sequence that the nodes know, and where it lives.
         self._known: dict[int, tuple[int, int]] = {}
@@ -222,8 +227,11 @@ class Pipeline:
             stage.usage = None
         self._tell_all(Ask())
         deadline = time.monotonic() + _ANSWER_S
-        while not all(stage.usage for stage in self._stages) and time.monotonic() < deadline:
+        # One that is lost since took its own count along.
+        while any(stage.loaded and not stage.usage for stage in self._stages):
             self._look(_LOOK_S)
+            if time.monotonic() > deadline:
+                break
         return Usage.total(stage.usage or Usage([0.0]) for stage in self._stages)
 
     # -- what the nodes say ------------------------------------------------------------------------
@@ -237,6 +245,20 @@ class Pipeline:
         poller.poll(int(1000 * timeout_s))
         for stage in self._stages:
             self._hear(stage)
+        if self._running:
+            self._check_moving()
+
+    def _check_moving(self) -> None:
+        """When for some time no node has had anything to do though steps are under way, something
+        is lost, and nobody knows where: all nodes load their slices again."""
+        idle = [stage.channel.idle for stage in self._stages if stage.channel and stage.loaded]
+        times = [(span.since_ms, span.until_ms) for span in idle if span is not None]
+        if len(times) < len(self._stages):
+            return
+        since_ms, until_ms = max(since for since, _ in times), min(until for _, until in times)
+        if until_ms - since_ms >= 1000 * self._stages[0].load.config.worker_timeout:
+            for stage in self._stages:
+                self._lose_stage(stage, WorkerLost("a step was lost: no node has anything to do"))
 
     def _hear(self, stage: _Stage) -> None:
         if stage.channel is None:
@@ -331,7 +353,9 @@ class Pipeline:
         stage.channel = ClientChannel(
             stage.address, self._identity, stage.load.config.worker_timeout, FromNode
         )
-        self._send(stage, stage.load)
+        stage.num_attempts += 1
+        attempt = msgspec.structs.replace(stage.load, run=self._name, attempt=stage.num_attempts)
+        self._send(stage, attempt)
 
     def _tell_all(self, message: Message) -> None:
         for stage in self._stages:

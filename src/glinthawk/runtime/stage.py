@@ -24,6 +24,7 @@ from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.control import (
     Cancel,
     Failed,
+    Follow,
     Forget,
     FromEngine,
     FromNode,
@@ -44,8 +45,11 @@ from glinthawk.wire.messages import VERSION, Ask, Bye, Message, Ping, decode
 
 __all__ = ["serve_node"]
 
-#: How often, in seconds, a node without work looks at homes that may come back.
-_LOOK_S = 0.1
+#: How often, in seconds, a node without work looks at homes that may come back, and at the link to
+#: the node behind.
+_LOOK_S, _LINK_LOOK_S = 0.1, 0.5
+#: Runs whose links from the node before are known.
+_MOST_RUNS = 16
 
 
 class _LinkLost(Exception):
@@ -77,6 +81,17 @@ class _Stage:
     @property
     def is_expecting(self) -> bool:
         return self._node.is_expecting
+
+    @property
+    def has_link(self) -> bool:
+        """Whether there is a node behind."""
+        return self._following is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is to be done here is done, and has reached the node behind."""
+        is_settled = self._following is None or self._following.is_settled
+        return not self._node.num_running and is_settled
 
     def handle(self, message: Message, frames: Sequence[memoryview]) -> None:
         match message:
@@ -113,6 +128,8 @@ class _Stage:
 
     def _run(self, message: Run) -> None:
         self._last_step = message.step
+        for step in [step for step in self._hidden if step < message.step]:
+            del self._hidden[step]  # cancelled before this slice was loaded
         for admitted in message.admitted:
             sequence = TokenSequence(admitted.request, admitted.sequence, list(admitted.output))
             self._sequences[sequence.id] = sequence
@@ -153,11 +170,13 @@ class _Stage:
             self._node.start(batch, hidden)
 
     def _check_link(self) -> None:
-        """The node behind says nothing of its own; what comes is news of the connection."""
+        """The node behind has nothing to say, unless it refuses what it is sent; what else comes is
+        news of the connection."""
         if self._following is not None:
             with _naming_link():
-                while self._following.receive() is not None:
-                    pass
+                while (received := self._following.receive()) is not None:
+                    if isinstance(received[0], Failed):
+                        raise WorkerLost(received[0].text)
 
     def _pass_on(self, batch: Batch, result: Any) -> None:
         if self._following is not None:
@@ -193,6 +212,11 @@ class _NodeServer:
         self._poller = zmq.Poller()
         #: The last model, for the engine that comes back.
         self._loaded: tuple[object, LoadedModel] | None = None
+        #: For each run, from where its hidden states come.
+        self._links: dict[str, tuple[int, bytes]] = {}
+        self._run = ""
+        self._num_heard = 0
+        channel.progress = self._progress
 
     def serve(self, lifeline: int | None) -> None:
         self._poller.register(self._channel.socket, zmq.POLLIN)
@@ -213,10 +237,18 @@ class _NodeServer:
             return None
         if self._stage.num_running:
             return 0
-        return int(1000 * _LOOK_S) if self._stage.is_expecting else None
+        if self._stage.is_expecting:
+            return int(1000 * _LOOK_S)
+        return int(1000 * _LINK_LOOK_S) if self._stage.has_link else None
+
+    def _progress(self) -> tuple[int, bool]:
+        return self._num_heard, self._stage is None or self._stage.is_idle
 
     def _answer(self) -> None:
-        client, frames = self._channel.receive()
+        received = self._channel.take()
+        if received is None:
+            return
+        client, frames = received
         try:
             message = decode(frames[0] if frames else b"", FromEngine)
         except GlinthawkError as error:  # a configuration in it may be refused, too
@@ -224,13 +256,32 @@ class _NodeServer:
             return
         if isinstance(message, Load):
             self._open(client, message)
-        elif isinstance(message, Hidden) or client == self._client:
-            if isinstance(message, Bye):
-                self._close()
-            else:
-                self._guard(lambda stage: stage.handle(message, frames[1:]))
+        elif isinstance(message, Follow):
+            self._link(client, message)
+        elif client != (self._link_of_run() if isinstance(message, Hidden) else self._client):
+            if not isinstance(message, Hidden):
+                self._channel.send(client, Failed("WireError", "this node serves another engine"))
+        elif isinstance(message, Bye):
+            self._close()
         else:
-            self._channel.send(client, Failed("WireError", "this node serves another engine"))
+            self._num_heard += 1
+            self._guard(lambda stage: stage.handle(message, frames[1:]))
+
+    def _link_of_run(self) -> bytes | None:
+        """From where hidden states come; those of other links are of what is over."""
+        _, client = self._links.get(self._run, (0, None))
+        return client
+
+    def _link(self, client: bytes, message: Follow) -> None:
+        """A later attempt takes an earlier one's place; a second link of one attempt is a copy."""
+        attempt, known = self._links.get(message.run, (-1, b""))
+        if message.attempt > attempt:
+            self._links.pop(message.run, None)
+            if len(self._links) >= _MOST_RUNS:
+                del self._links[next(iter(self._links))]
+            self._links[message.run] = (message.attempt, client)
+        elif client != known:
+            self._channel.send(client, Failed("WireError", "hidden states come from another link"))
 
     def _guard(self, act: Callable[[_Stage], None]) -> None:
         """Tell the engine what went wrong; the slice is closed then."""
@@ -255,7 +306,8 @@ class _NodeServer:
             self._channel.send(client, Failed(WorkerBusy.__name__, busy))
             return
         self._close()
-        self._client = client
+        self._client, self._run = client, message.run
+        self._num_heard += 1
         try:
             if message.version != VERSION:
                 raise WireError(f"this node speaks version {VERSION}, not {message.version}")
@@ -278,6 +330,7 @@ class _NodeServer:
             following = self._stack.enter_context(
                 ClientChannel(address, identity, config.worker_timeout, FromNode)
             )
+            following.send(Follow(message.run, message.attempt))
         sample = sample_batch if part.is_last else _hidden_bytes
         opened = self._stack.enter_context(
             open_node(

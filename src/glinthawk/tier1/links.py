@@ -143,8 +143,13 @@ class Link:
         """Send the parcels whose bytes have arrived; whether others still wait for theirs."""
         return self._outbox.flush()
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether no answer will come any more to what was sent so far."""
+        return not self.flush() and self.channel.is_stalled
+
     def receive(self) -> list[Received]:
-        """Everything that has arrived. Raises WorkerLost when the worker is gone."""
+        """Everything that has arrived. Raises WorkerLost when the worker is gone, or a message."""
         news: list[Received] = []
         while (received := self._next()) is not None:
             message, frames, num_bytes = received
