@@ -1,0 +1,214 @@
+"""Links that lose, repeat, hold back or copy what crosses them, though they stay up: a run ends with
+the right answers, or says what was lost. Engine to node, node to node, node to worker, and back."""
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+import pytest
+from test_busy_node import node
+from test_lost_links import waiting_for
+
+from families import make_model
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import WorkerError
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request
+from glinthawk.runtime.run import Run, open_run
+from parcels import Deed, Judge, Parcel, relay
+
+#: What a test may take at most, where seconds are expected.
+_BOUND_S = 120
+_TIMEOUT_S = 2.0
+_DEEDS: tuple[Deed, ...] = ("swallow", "double", "delay", "cut", "copy")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"), "llama")
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path) -> dict[int, list[int]]:
+    with open_run(EngineConfig(model=str(model), tier1_kv="4MiB", batch_size=4)) as run:
+        return _answer(run)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the sockets of two nodes and two workers, which serve run after run."""
+    folder = tmp_path_factory.mktemp("places")
+    with ExitStack() as stack:
+        for name in ("node1", "node2"):
+            stack.enter_context(node(folder / name))
+        for name in ("worker1", "worker2"):
+            stack.enter_context(_worker(folder / name))
+        for name in ("node1", "node2", "worker1", "worker2"):
+            stack.enter_context(waiting_for(folder / name))
+        yield folder
+
+
+@contextmanager
+def _worker(socket: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "glinthawk", "worker", "--quiet", "--threads", "1"]
+    process = subprocess.Popen([*command, "--kv", "4MiB", "--listen", f"ipc://{socket}"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _requests() -> list[Request]:
+    params = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
+    prompts = [tuple(range(3 + i, 9 + 2 * i)) for i in range(4)]
+    return [Request(i, prompt, params, 0, 14 + 2 * i) for i, prompt in enumerate(prompts)]
+
+
+def _answer(run: Run) -> dict[int, list[int]]:
+    found = {sequence.request.id: sequence.output for sequence in run.engine.generate(_requests())}
+    run.engine.scheduler.validate()
+    return found
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Whoever waits longer than that is interrupted."""
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise AssertionError(f"nothing came of it in {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _pipeline(model: Path, places: Path, folder: Path, judge: Judge) -> Iterator[Run]:
+    """Two nodes with a worker each, every link behind a relay. One batch at a time, so that there
+    is nothing behind a message that is lost which would show it."""
+    with ExitStack() as stack:
+        for name in ("node1", "node2", "worker1", "worker2"):
+            stack.enter_context(relay(folder / name, places / name, judge))
+        cluster = folder / "cluster.toml"
+        cluster.write_text(
+            "".join(
+                f'[[nodes]]\naddress = "ipc://{folder}/node{i}"\n'
+                f'workers = ["ipc://{folder}/worker{i}"]\ntier1_kv = "0"\n'
+                for i in (1, 2)
+            )
+        )
+        config = EngineConfig(
+            model=str(model),
+            cluster=str(cluster),
+            batch_size=4,
+            batches_in_flight=1,
+            worker_timeout=_TIMEOUT_S,
+        )
+        yield stack.enter_context(open_run(config))
+
+
+def _tag(parcel: Parcel) -> Any:
+    return msgspec.msgpack.decode(parcel.header)[1][0]
+
+
+class _Once:
+    """Does a deed to the ``number``-th message of a kind, wherever it passes."""
+
+    def __init__(self, deed: Deed, tag: str, number: int) -> None:
+        self._deed, self._tag, self._left = deed, tag, number
+        self._lock = threading.Lock()
+        self.done: list[Parcel] = []
+
+    def __call__(self, parcel: Parcel) -> Deed:
+        if _tag(parcel) != self._tag:
+            return "pass"
+        with self._lock:
+            self._left -= 1
+            if self._left:
+                return "pass"
+        self.done.append(parcel)
+        return self._deed
+
+
+#: Messages of each link and direction, and which of them: in mid-run where that is possible.
+_KINDS = {
+    "engine to node": ("run", 7),
+    "node to engine": ("sampled", 3),
+    "node to node": ("hidden", 3),
+    "node to worker, attention": ("attend", 9),
+    "node to worker, prompts": ("store", 2),
+    "worker to node, attention": ("attended", 9),
+    "worker to node, prompts": ("stored", 1),
+    "the slice to load": ("load", 2),
+    "the slice is loaded": ("loaded", 1),
+    "a home has joined": ("joined", 2),
+    "where hidden states come from": ("follow", 1),
+    "what was used": ("used", 1),
+}
+
+
+@pytest.mark.parametrize("deed", ["swallow", "double"])
+@pytest.mark.parametrize("kind", _KINDS)
+def test_one_message_of_a_kind(
+    model: Path,
+    places: Path,
+    expected: dict[int, list[int]],
+    tmp_path: Path,
+    kind: str,
+    deed: Deed,
+) -> None:
+    judge = _Once(deed, *_KINDS[kind])
+    with _within(_BOUND_S), _pipeline(model, places, tmp_path, judge) as run:
+        assert _answer(run) == expected
+        run.stats()
+        assert _answer(run) == expected
+    assert judge.done
+
+
+class _NowAndThen:
+    """Does something to a message in fifty, to so many at most."""
+
+    def __init__(self, seed: int, most: int) -> None:
+        self._seed, self._left = seed, most
+        self._lock = threading.Lock()
+        self.done: list[tuple[Deed, Parcel]] = []
+
+    def __call__(self, parcel: Parcel) -> Deed:
+        place = f"{self._seed} {parcel.connection} {parcel.is_answer} {parcel.number}"
+        dice = random.Random(place)
+        deed = dice.choice(_DEEDS)
+        with self._lock:
+            if dice.random() > 0.02 or not self._left:
+                return "pass"
+            self._left -= 1
+            self.done.append((deed, parcel))
+        return deed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_happens_on_the_way(
+    model: Path, places: Path, expected: dict[int, list[int]], tmp_path: Path, seed: int
+) -> None:
+    judge = _NowAndThen(seed, most=12)
+    try:
+        with _within(_BOUND_S), _pipeline(model, places, tmp_path, judge) as run:
+            for _ in range(3):
+                assert _answer(run) == expected
+    except WorkerError as error:
+        assert "lost" in str(error) or "broke" in str(error), error
+    finally:
+        print(f"seed {seed}:", *judge.done, sep="\n")
+    assert judge.done
