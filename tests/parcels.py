@@ -22,8 +22,10 @@ _DELAY_S = 0.2
 
 @dataclass(frozen=True)
 class Parcel:
-    """A message on its way: the ``number``-th of its connection in its direction, both from 0."""
+    """A message on its way: the ``number``-th of its connection in its direction, both from 0.
+    ``link`` is the name of the relay's own socket."""
 
+    link: str
     connection: int
     is_answer: bool
     number: int
@@ -40,10 +42,18 @@ class _Connection:
     number: int
     near: socket.socket
     far: socket.socket
-    #: Copies of this connection's far end, to whom is sent what the client says.
-    copies: list[socket.socket] = field(default_factory=list)
-    #: All that the client has said.
+    #: Held by who speaks for the client.
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    #: All that the client has said, and who was told the same.
     said: list[bytes] = field(default_factory=list)
+    copies: list[socket.socket] = field(default_factory=list)
+
+    def tell_copies(self, message: bytes) -> None:
+        with self.turn:
+            self.said.append(message)
+            for copy in self.copies:
+                with suppress(OSError):
+                    copy.sendall(message)
 
     def cut(self) -> None:
         for end in (self.near, self.far, *self.copies):
@@ -60,7 +70,7 @@ class Relay:
     """Passes messages on from ``path`` to ``target``; ``judge`` says for each what is done."""
 
     def __init__(self, path: Path, target: Path, judge: Judge) -> None:
-        self._target, self._judge = target, judge
+        self._name, self._target, self._judge = path.name, target, judge
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -113,10 +123,8 @@ class Relay:
             for header, message in _messages(source):
                 deed: Deed = "pass"
                 if header is not None:
-                    parcel = Parcel(connection.number, is_answer, number, header)
+                    parcel = Parcel(self._name, connection.number, is_answer, number, header)
                     deed, number = self._judge(parcel), number + 1
-                if not is_answer:
-                    connection.said.append(message)
                 if deed == "cut":
                     break
                 if deed == "copy":
@@ -125,18 +133,20 @@ class Relay:
                     self._is_closed.wait(_DELAY_S)
                 if deed != "swallow":
                     target.sendall(message * (2 if deed == "double" else 1))
-                for copy in () if is_answer else connection.copies:
-                    copy.sendall(message)
+                if not is_answer:
+                    connection.tell_copies(message)
         connection.cut()
 
     def _copy(self, connection: _Connection) -> None:
         """A second connection to the same place, which says all that the first one has said."""
         copy = socket.socket(socket.AF_UNIX)
-        copy.connect(str(self._target))
-        self._start(_drain, copy)
-        for message in connection.said[:-1]:
-            copy.sendall(message)
-        connection.copies.append(copy)
+        with connection.turn:
+            connection.copies.append(copy)
+            with suppress(OSError):
+                copy.connect(str(self._target))
+                self._start(_drain, copy)
+                for message in connection.said:
+                    copy.sendall(message)
 
 
 def _drain(end: socket.socket) -> None:

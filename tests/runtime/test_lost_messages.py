@@ -1,6 +1,7 @@
-"""Links that lose, repeat, hold back or copy what crosses them, though they stay up: a run ends with
+"""Links that lose, repeat, hold back or copy what crosses them though they stay up: a run ends with
 the right answers, or says what was lost. Engine to node, node to node, node to worker, and back."""
 
+import logging
 import random
 import signal
 import subprocess
@@ -24,6 +25,8 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.run import Run, open_run
 from parcels import Deed, Judge, Parcel, relay
+
+_log = logging.getLogger(__name__)
 
 #: What a test may take at most, where seconds are expected.
 _BOUND_S = 120
@@ -187,8 +190,8 @@ class _NowAndThen:
         self.done: list[tuple[Deed, Parcel]] = []
 
     def __call__(self, parcel: Parcel) -> Deed:
-        place = f"{self._seed} {parcel.connection} {parcel.is_answer} {parcel.number}"
-        dice = random.Random(place)
+        place = (parcel.link, parcel.connection, parcel.is_answer, parcel.number)
+        dice = random.Random(f"{self._seed} {place}")
         deed = dice.choice(_DEEDS)
         with self._lock:
             if dice.random() > 0.02 or not self._left:
@@ -202,13 +205,99 @@ class _NowAndThen:
 def test_whatever_happens_on_the_way(
     model: Path, places: Path, expected: dict[int, list[int]], tmp_path: Path, seed: int
 ) -> None:
+    """The seed is the test's; what was done is shown if it fails."""
     judge = _NowAndThen(seed, most=12)
+    with _within(_BOUND_S), _telling(judge), _pipeline(model, places, tmp_path, judge) as run:
+        for _ in range(3):
+            assert _answer(run) == expected
+    assert judge.done
+
+
+@contextmanager
+def _telling(judge: _NowAndThen) -> Iterator[None]:
+    """A run may end with an error that names what happened."""
     try:
-        with _within(_BOUND_S), _pipeline(model, places, tmp_path, judge) as run:
-            for _ in range(3):
-                assert _answer(run) == expected
+        yield
     except WorkerError as error:
-        assert "lost" in str(error) or "broke" in str(error), error
-    finally:
-        print(f"seed {seed}:", *judge.done, sep="\n")
+        _log.info("%s, after %s", error, judge.done)
+        assert any(word in str(error) for word in ("lost", "broke", "another run")), judge.done
+    except BaseException:
+        _log.info("%s", judge.done)
+        raise
+
+
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    "workers": {},
+    "heads": {"split_attention": "heads"},
+    "tokens": {"split_attention": "tokens"},
+    "fetch": {"kv_placement": "fetch"},
+}
+
+
+@contextmanager
+def _workers(
+    model: Path, places: Path, folder: Path, judge: Judge, settings: dict[str, Any]
+) -> Iterator[Run]:
+    """Two workers of a Tier 1 in this process."""
+    names = ("worker1", "worker2")
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(relay(folder / name, places / name, judge))
+        config = EngineConfig(
+            model=str(model),
+            tier2=tuple(f"ipc://{folder}/{name}" for name in names),
+            tier1_kv="0",
+            batch_size=4,
+            batches_in_flight=1,
+            worker_timeout=_TIMEOUT_S,
+            **settings,
+        )
+        yield stack.enter_context(open_run(config))
+
+
+_PARCELS = {
+    "workers": ("begin", "attend", "store", "attended", "stored", "release"),
+    "heads": ("attend", "attended", "stored"),
+    "tokens": ("beginpart", "attend", "attended", "stored"),
+    "fetch": ("fetch", "fetched"),
+}
+
+
+@pytest.mark.parametrize(
+    ("layout", "tag"), [(layout, tag) for layout, tags in _PARCELS.items() for tag in tags]
+)
+def test_one_parcel_between_tier_1_and_a_worker(
+    model: Path,
+    places: Path,
+    expected: dict[int, list[int]],
+    tmp_path: Path,
+    layout: str,
+    tag: str,
+) -> None:
+    judge = _Once("swallow", tag, 2)
+    with _within(_BOUND_S), _workers(model, places, tmp_path, judge, _LAYOUTS[layout]) as run:
+        assert _answer(run) == expected
+        run.stats()
+        assert _answer(run) == expected
+    assert judge.done
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("layout", _LAYOUTS)
+def test_whatever_happens_between_tier_1_and_its_workers(
+    model: Path,
+    places: Path,
+    expected: dict[int, list[int]],
+    tmp_path: Path,
+    layout: str,
+    seed: int,
+) -> None:
+    judge, settings = _NowAndThen(seed, most=12), _LAYOUTS[layout]
+    with (
+        _within(_BOUND_S),
+        _telling(judge),
+        _workers(model, places, tmp_path, judge, settings) as run,
+    ):
+        for _ in range(3):
+            assert _answer(run) == expected
     assert judge.done
