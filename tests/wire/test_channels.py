@@ -163,6 +163,85 @@ def test_what_came_before_the_end_is_still_read(scheme: str, tmp_path: Path) -> 
             await_answer(client)
 
 
+def _until_lost(server: ServerChannel, client: ClientChannel) -> WorkerLost:
+    """Both ends listen until the client knows better; what comes is thrown away."""
+    for _ in range(20_000):
+        if server.socket.poll(1):
+            server.take()
+        try:
+            client.receive()
+        except WorkerLost as lost:
+            return lost
+    pytest.fail("nobody has noticed")
+
+
+def _hasty(server: ServerChannel) -> ClientChannel:
+    """A client that asks often whether anything is lost."""
+    return ClientChannel(Address.parse(server.endpoint), IDENTITY, silence_s=3.0)
+
+
+@over_all
+def test_a_question_that_was_lost_behind_all_others_is_missed(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Release([0]))
+        client._watch.stamp(Release([1]))  # counted, and swallowed
+        lost = _until_lost(server, client)
+        assert f"message 1 to {client.address.endpoint} was lost" in str(lost)
+
+
+@over_all
+def test_an_answer_that_was_lost_behind_all_others_is_missed(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Ask())
+        who, _ = server.receive()
+        server._tally(who).stamp(Stored(1))
+        lost = _until_lost(server, client)
+        assert f"message 0 from {client.address.endpoint} was lost" in str(lost)
+
+
+@over_all
+def test_what_follows_a_lost_question_is_not_delivered(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Release([0]))
+        client._watch.stamp(Release([1]))
+        for number in range(2, 5):
+            client.send(Release([number]))
+        assert decode(server.receive()[1][0], FromTier1) == Release([0])
+        for _ in range(3):
+            assert server.socket.poll(20_000)
+            assert server.take() is None
+        with pytest.raises(WorkerLost, match="message 1 to"):
+            await_answer(client)
+
+
+@over_all
+def test_a_client_that_says_nothing_more_is_settled(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Release([0]))
+        assert not client.is_settled
+        for _ in range(20_000):
+            if server.socket.poll(1):
+                server.take()
+            assert client.receive() is None
+            if client.is_settled:
+                break
+        assert client.idle is not None
+
+
+@over_all
+def test_a_client_that_takes_no_answers_learns_of_the_gap(scheme: str, tmp_path: Path) -> None:
+    """An answer for which there is no room is not forgotten silently."""
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Ask())
+        who, _ = server.receive()
+        put, server._put = server._put, lambda *_: False  # type: ignore[method-assign]
+        assert not server.send(who, Stored(1))
+        server._put = put  # type: ignore[method-assign]
+        server.send(who, Stored(2))
+        with pytest.raises(WorkerLost, match="message 0 from"):
+            await_answer(client)
+
+
 @over_all
 def test_garbage_from_a_worker_is_a_wire_error(scheme: str, tmp_path: Path) -> None:
     with link(scheme, tmp_path) as (server, client):

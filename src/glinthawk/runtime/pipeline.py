@@ -242,7 +242,10 @@ class Pipeline:
         for stage in self._stages:
             for socket in stage.channel.sockets if stage.channel is not None else ():
                 poller.register(socket, zmq.POLLIN)
-        poller.poll(int(1000 * timeout_s))
+        if poller.sockets:
+            poller.poll(int(1000 * timeout_s))
+        else:
+            time.sleep(timeout_s)
         for stage in self._stages:
             self._hear(stage)
         if self._running:
