@@ -24,6 +24,10 @@ from glinthawk.core.errors import WorkerError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.run import Run, open_run
+from glinthawk.wire.address import Address
+from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.control import Failed, Follow, FromNode, Hidden
+from glinthawk.wire.messages import Ask
 from parcels import Deed, Judge, Parcel, relay
 
 _log = logging.getLogger(__name__)
@@ -99,7 +103,9 @@ def _within(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _pipeline(model: Path, places: Path, folder: Path, judge: Judge) -> Iterator[Run]:
+def _pipeline(
+    model: Path, places: Path, folder: Path, judge: Judge, timeout_s: float = _TIMEOUT_S
+) -> Iterator[Run]:
     """Two nodes with a worker each, every link behind a relay. One batch at a time, so that there
     is nothing behind a message that is lost which would show it."""
     with ExitStack() as stack:
@@ -118,7 +124,7 @@ def _pipeline(model: Path, places: Path, folder: Path, judge: Judge) -> Iterator
             cluster=str(cluster),
             batch_size=4,
             batches_in_flight=1,
-            worker_timeout=_TIMEOUT_S,
+            worker_timeout=timeout_s,
         )
         yield stack.enter_context(open_run(config))
 
@@ -163,9 +169,21 @@ _KINDS = {
 }
 
 
-@pytest.mark.parametrize("deed", ["swallow", "double"])
 @pytest.mark.parametrize("kind", _KINDS)
-def test_one_message_of_a_kind(
+def test_a_message_that_is_lost_costs_no_answer(
+    model: Path, places: Path, expected: dict[int, list[int]], tmp_path: Path, kind: str
+) -> None:
+    judge = _Once("swallow", *_KINDS[kind])
+    with _within(_BOUND_S), _pipeline(model, places, tmp_path, judge) as run:
+        assert _answer(run) == expected
+        run.stats()
+        assert _answer(run) == expected
+    assert judge.done
+
+
+@pytest.mark.parametrize("deed", ["double", "copy"])
+@pytest.mark.parametrize("kind", _KINDS)
+def test_what_comes_twice_costs_nothing(
     model: Path,
     places: Path,
     expected: dict[int, list[int]],
@@ -173,12 +191,37 @@ def test_one_message_of_a_kind(
     kind: str,
     deed: Deed,
 ) -> None:
+    """A message, or a whole connection: nothing is even computed again."""
     judge = _Once(deed, *_KINDS[kind])
-    with _within(_BOUND_S), _pipeline(model, places, tmp_path, judge) as run:
+    with (
+        _within(_BOUND_S),
+        _pipeline(model, places, tmp_path, judge, timeout_s=60) as run,
+    ):
         assert _answer(run) == expected
         run.stats()
         assert _answer(run) == expected
+        assert run.engine.scheduler.num_repeated_tokens == 0
     assert judge.done
+
+
+def test_hidden_states_from_elsewhere_are_not_taken(
+    model: Path, places: Path, expected: dict[int, list[int]], tmp_path: Path
+) -> None:
+    """Of this run's steps, but from who is not the node before."""
+    address = Address.parse(f"ipc://{places}/node2")
+    with (
+        _within(_BOUND_S),
+        _pipeline(model, places, tmp_path, lambda _: "pass", timeout_s=60) as run,
+        ClientChannel(address, hears=FromNode) as stranger,
+    ):
+        stranger.send(Follow("another run", 9))
+        for step in range(100):
+            stranger.send(Hidden(step), [bytes(256)])
+        stranger.send(Ask())  # is refused, behind all those
+        while (received := stranger.receive()) is None:
+            stranger.wait(1.0)
+        assert isinstance(received[0], Failed)
+        assert _answer(run) == expected
 
 
 class _NowAndThen:

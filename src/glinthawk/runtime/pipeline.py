@@ -88,8 +88,10 @@ class _Stage:
     homes: dict[int, Joined] = field(default_factory=dict)
     usage: Usage | None = None
     retry_s: float = 0.0
-    #: Since when it serves another run.
+    #: Since when it serves another run, or has no workers.
     refused_s: float | None = None
+    #: Whether it has been loaded in this run.
+    has_served: bool = False
     #: To load its slice.
     num_attempts: int = 0
 
@@ -278,7 +280,7 @@ class Pipeline:
     def _take(self, stage: _Stage, message: Message) -> None:
         match message:
             case Loaded():
-                stage.loaded, stage.refused_s = message, None
+                stage.loaded, stage.refused_s, stage.has_served = message, None, True
                 self._processes.served(stage.address)
             case Joined(home):
                 stage.homes[home] = message
@@ -301,13 +303,17 @@ class Pipeline:
                 self._wait_for_turn(stage, error)
 
     def _wait_for_turn(self, stage: _Stage, error: GlinthawkError) -> None:
-        """Try a node that serves another run again; it may not know yet that that one has died."""
+        """Try a node that serves another run again; it may not know yet that that one has died. And
+        one that does not find its workers again, which it had."""
         now = time.monotonic()
         if stage.refused_s is None:
             _log.warning("%s; waiting for it", error)
             stage.refused_s = now
         is_patient = now - stage.refused_s < stage.load.config.wait_for_workers
-        if not isinstance(error, WorkerBusy) or not is_patient:
+        may_pass = isinstance(error, WorkerBusy) or (
+            isinstance(error, WorkerLost) and stage.has_served
+        )
+        if not may_pass or not is_patient:
             raise error
         self._leave(stage)
 
