@@ -84,6 +84,21 @@ def test_a_worker_that_forgets_an_answer_is_lost(tmp_path: Path, forgotten: int)
             home.close()
 
 
+def test_a_worker_that_forgets_to_open_a_session_is_lost(tmp_path: Path) -> None:
+    loaded = load_model(EngineConfig(model=str(make_model(tmp_path / "model", "llama"))))
+    with _serving(lambda *_: None) as address:
+        channels = [ClientChannel(address, silence_s=_TIMEOUT_S)]
+        home = make_home("sequence", 1, channels, loaded.spec, loaded.model.device)
+        try:
+            home.open("float32")
+            with pytest.raises(WorkerLost, match=f"{address.endpoint} does not answer"):
+                for _ in range(600):
+                    assert not home.has_opened()
+                    channels[0].wait(0.1)
+        finally:
+            home.close()
+
+
 class _NoProcesses(Processes):
     """All nodes were started elsewhere."""
 
@@ -98,16 +113,19 @@ class _NoProcesses(Processes):
 
 
 class _FakeNode:
-    """Takes every step at once, but for the first, which it takes with ``first``."""
+    """Takes every step at once, but for the first, which it takes with ``first``; and loads at
+    once, but for the first ``num_forgotten`` times."""
 
-    def __init__(self, first: Callable[[Callable[[], bool]], None]) -> None:
-        self._first = first
+    def __init__(self, first: Callable[[Callable[[], bool]], None], num_forgotten: int = 0) -> None:
+        self._first, self._num_forgotten = first, num_forgotten
         self.num_loads = self._num_runs = 0
 
     def answer(self, channel: ServerChannel, client: bytes, frames: list[memoryview]) -> None:
         message: Message = decode(frames[0], FromEngine)
         if isinstance(message, Load):
             self.num_loads += 1
+            if self.num_loads <= self._num_forgotten:
+                return
             channel.send(client, Loaded(512, 300, "float32", 4, 0.0, 0.0))
             channel.send(client, Joined(1, 16, 32, 16))
         elif isinstance(message, Run):
@@ -168,3 +186,10 @@ def test_a_node_that_takes_its_time_is_not() -> None:
         pipeline.start(_step(0))
         _until(pipeline, Done)
     assert fake.num_loads == 1
+
+
+def test_a_node_that_forgets_to_load_is_asked_again() -> None:
+    fake = _FakeNode(lambda answer: None, num_forgotten=1)
+    with _serving(fake.answer) as address, _pipeline(address) as pipeline:
+        assert pipeline.homes() == [HomeJoined(1, 16, 32, 16)]
+    assert fake.num_loads == 2

@@ -274,6 +274,8 @@ class Pipeline:
         try:
             while stage.channel is not None and (received := stage.channel.receive()) is not None:
                 self._take(stage, received[0])
+            if stage.loaded is None and stage.channel is not None and stage.channel.is_stalled:
+                raise WorkerLost("it has not loaded its slice, and has nothing to do")
         except WorkerLost as error:
             self._lose_stage(stage, error)
 

@@ -111,6 +111,9 @@ class Link:
             if not isinstance(received[0], Opened):
                 raise WireError(f"unexpected answer {received[0]}", home=self._home)
             self._take_opened(received[0])
+        if not self.num_pages and self.is_stalled:
+            endpoint = self.channel.address.endpoint
+            raise WorkerLost(f"{endpoint} does not answer, and has nothing to do", home=self._home)
         return self.num_pages > 0
 
     def _take_opened(self, message: Opened) -> None:
