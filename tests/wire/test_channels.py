@@ -7,11 +7,13 @@ import threading
 import warnings
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
 from cluster import IDENTITY
 from glinthawk.core.errors import AddressError, WireError, WorkerLost
+from glinthawk.wire import channel
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.messages import (
@@ -240,6 +242,37 @@ def test_a_client_that_takes_no_answers_learns_of_the_gap(scheme: str, tmp_path:
         server.send(who, Stored(2))
         with pytest.raises(WorkerLost, match="message 0 from"):
             await_answer(client)
+
+
+@over_all
+def test_of_many_clients_the_one_that_was_silent_longest_is_forgotten(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told that something is missing, and may come again."""
+    monkeypatch.setattr(channel, "_MOST_CLIENTS", 2)
+    with listen(scheme, tmp_path) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(_hasty(server)) for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.send(Release([number]))
+            assert decode(server.receive()[1][0], FromTier1) == Release([number])
+        clients[2].send(Release([5]))
+        assert decode(server.receive()[1][0], FromTier1) == Release([5])
+        clients[0].send(Release([3]))
+        assert server.socket.poll(20_000)
+        assert server.take() is None
+        with pytest.raises(WorkerLost, match="message 0 to"):
+            await_answer(clients[0])
+
+
+@over_all
+@pytest.mark.parametrize("fields", [[], ["beat"], ["beat", "now"], ["beat", -1, [], 5], ["ask"], 7])
+def test_a_beat_that_is_none_disturbs_nobody(scheme: str, tmp_path: Path, fields: object) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        client.socket.send(msgspec.msgpack.encode([-1, fields]))
+        assert server.socket.poll(20_000)
+        assert server.take() is None
+        client.send(Release([1]))
+        assert decode(server.receive()[1][0], FromTier1) == Release([1])
 
 
 @over_all
