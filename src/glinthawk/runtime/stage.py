@@ -15,6 +15,7 @@ from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy, WorkerL
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.slices import LayerSlice
 from glinthawk.runtime.opening import OpenNode, load_identity, open_node
+from glinthawk.runtime.sources import Sources
 from glinthawk.runtime.tier import Done
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.tier1.loader import LoadedModel
@@ -48,8 +49,6 @@ __all__ = ["serve_node"]
 #: How often, in seconds, a node without work looks at homes that may come back, and at the link to
 #: the node behind.
 _LOOK_S, _LINK_LOOK_S = 0.1, 0.5
-#: Runs whose links from the node before are known.
-_MOST_RUNS = 16
 
 
 class _LinkLost(Exception):
@@ -212,8 +211,7 @@ class _NodeServer:
         self._poller = zmq.Poller()
         #: The last model, for the engine that comes back.
         self._loaded: tuple[object, LoadedModel] | None = None
-        #: For each run, from where its hidden states come.
-        self._links: dict[str, tuple[int, bytes]] = {}
+        self._sources = Sources()
         self._run = ""
         self._num_heard = 0
         channel.progress = self._progress
@@ -257,31 +255,22 @@ class _NodeServer:
         if isinstance(message, Load):
             self._open(client, message)
         elif isinstance(message, Follow):
-            self._link(client, message)
-        elif client != (self._link_of_run() if isinstance(message, Hidden) else self._client):
-            if not isinstance(message, Hidden):
-                self._channel.send(client, Failed("WireError", "this node serves another engine"))
+            if not self._sources.admits(client, message.run, message.attempt):
+                refusal = "hidden states of this run come from another link"
+                self._channel.send(client, Failed("WireError", refusal))
+        elif isinstance(message, Hidden):
+            if self._sources.has(client, self._run):
+                self._pass(message, frames[1:])
+        elif client != self._client:
+            self._channel.send(client, Failed("WireError", "this node serves another engine"))
         elif isinstance(message, Bye):
             self._close()
         else:
-            self._num_heard += 1
-            self._guard(lambda stage: stage.handle(message, frames[1:]))
+            self._pass(message, frames[1:])
 
-    def _link_of_run(self) -> bytes | None:
-        """From where hidden states come; those of other links are of what is over."""
-        _, client = self._links.get(self._run, (0, None))
-        return client
-
-    def _link(self, client: bytes, message: Follow) -> None:
-        """A later attempt takes an earlier one's place; a second link of one attempt is a copy."""
-        attempt, known = self._links.get(message.run, (-1, b""))
-        if message.attempt > attempt:
-            self._links.pop(message.run, None)
-            if len(self._links) >= _MOST_RUNS:
-                del self._links[next(iter(self._links))]
-            self._links[message.run] = (message.attempt, client)
-        elif client != known:
-            self._channel.send(client, Failed("WireError", "hidden states come from another link"))
+    def _pass(self, message: Message, frames: Sequence[memoryview]) -> None:
+        self._num_heard += 1
+        self._guard(lambda stage: stage.handle(message, frames))
 
     def _guard(self, act: Callable[[_Stage], None]) -> None:
         """Tell the engine what went wrong; the slice is closed then."""
