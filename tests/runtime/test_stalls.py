@@ -29,7 +29,7 @@ from glinthawk.tier1.splits import make_home
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
-from glinthawk.wire.control import FromEngine, Joined, Load, Loaded, Run, Sampled
+from glinthawk.wire.control import Failed, FromEngine, Joined, Load, Loaded, Run, Sampled
 from glinthawk.wire.messages import VERSION, Attended, Message, decode
 
 _TIMEOUT_S = 0.6
@@ -119,12 +119,17 @@ class _FakeNode:
     def __init__(self, first: Callable[[Callable[[], bool]], None], num_forgotten: int = 0) -> None:
         self._first, self._num_forgotten = first, num_forgotten
         self.num_loads = self._num_runs = 0
+        #: At which attempts to load it says that its worker is lost.
+        self.fails: list[int] = []
 
     def answer(self, channel: ServerChannel, client: bytes, frames: list[memoryview]) -> None:
         message: Message = decode(frames[0], FromEngine)
         if isinstance(message, Load):
             self.num_loads += 1
             if self.num_loads <= self._num_forgotten:
+                return
+            if self.num_loads in self.fails:
+                channel.send(client, Failed("WorkerLost", "its worker does not answer"))
                 return
             channel.send(client, Loaded(512, 300, "float32", 4, 0.0, 0.0))
             channel.send(client, Joined(1, 16, 32, 16))
@@ -154,7 +159,7 @@ def _step(number: int) -> Batch:
 
 @contextmanager
 def _pipeline(address: Address) -> Iterator[Pipeline]:
-    config = EngineConfig(model="demo", worker_timeout=_TIMEOUT_S)
+    config = EngineConfig(model="demo", worker_timeout=_TIMEOUT_S, wait_for_workers=3)
     load = Load(VERSION, config, LayerSlice(0, 2, 2), None)
     with Pipeline([(address, load)], None, _NoProcesses()) as pipeline:
         pipeline.open()
@@ -193,3 +198,27 @@ def test_a_node_that_forgets_to_load_is_asked_again() -> None:
     with _serving(fake.answer) as address, _pipeline(address) as pipeline:
         assert pipeline.homes() == [HomeJoined(1, 16, 32, 16)]
     assert fake.num_loads == 2
+
+
+def test_a_node_that_loses_its_workers_in_mid_run_is_waited_for() -> None:
+    fake = _FakeNode(lambda answer: None)
+    fake.fails = [2, 3]
+    with _serving(fake.answer) as address, _pipeline(address) as pipeline:
+        pipeline.start(_step(0))
+        assert _until(pipeline, HomeLost) == HomeLost(1)
+        pipeline.abort(0)
+        pipeline.lose(1)
+        assert _until(pipeline, HomeJoined) == HomeJoined(1, 16, 32, 16)
+    assert fake.num_loads == 4
+
+
+def test_one_that_does_not_find_them_ends_the_run() -> None:
+    fake = _FakeNode(lambda answer: None)
+    fake.fails = list(range(1, 100))
+    with (
+        _serving(fake.answer) as address,
+        pytest.raises(WorkerLost, match=f"node 1 .*{address.endpoint}.*: its worker"),
+        _pipeline(address),
+    ):
+        pass
+    assert 1 < fake.num_loads < 100

@@ -88,10 +88,8 @@ class _Stage:
     homes: dict[int, Joined] = field(default_factory=dict)
     usage: Usage | None = None
     retry_s: float = 0.0
-    #: Since when it serves another run, or has no workers.
+    #: Since when it serves another run, or does not find its workers.
     refused_s: float | None = None
-    #: Whether it has been loaded in this run.
-    has_served: bool = False
     #: To load its slice.
     num_attempts: int = 0
 
@@ -271,18 +269,26 @@ class Pipeline:
                 self._processes.revive()
                 self._begin(stage)
             return
+        while (message := self._next(stage)) is not None:
+            self._take(stage, message)
+
+    def _next(self, stage: _Stage) -> Message | None:
+        """What the node has said; None if that is all, or it is lost."""
+        if stage.channel is None:
+            return None
         try:
-            while stage.channel is not None and (received := stage.channel.receive()) is not None:
-                self._take(stage, received[0])
-            if stage.loaded is None and stage.channel is not None and stage.channel.is_stalled:
+            if (received := stage.channel.receive()) is not None:
+                return received[0]
+            if stage.loaded is None and stage.channel.is_stalled:
                 raise WorkerLost("it has not loaded its slice, and has nothing to do")
         except WorkerLost as error:
             self._lose_stage(stage, error)
+        return None
 
     def _take(self, stage: _Stage, message: Message) -> None:
         match message:
             case Loaded():
-                stage.loaded, stage.refused_s, stage.has_served = message, None, True
+                stage.loaded, stage.refused_s = message, None
                 self._processes.served(stage.address)
             case Joined(home):
                 stage.homes[home] = message
@@ -305,17 +311,14 @@ class Pipeline:
                 self._wait_for_turn(stage, error)
 
     def _wait_for_turn(self, stage: _Stage, error: GlinthawkError) -> None:
-        """Try a node that serves another run again; it may not know yet that that one has died. And
-        one that does not find its workers again, which it had."""
+        """Try a node again that serves another run, and may not know yet that that one has died;
+        and one whose workers are away."""
         now = time.monotonic()
         if stage.refused_s is None:
             _log.warning("%s; waiting for it", error)
             stage.refused_s = now
         is_patient = now - stage.refused_s < stage.load.config.wait_for_workers
-        may_pass = isinstance(error, WorkerBusy) or (
-            isinstance(error, WorkerLost) and stage.has_served
-        )
-        if not may_pass or not is_patient:
+        if not isinstance(error, WorkerBusy | WorkerLost) or not is_patient:
             raise error
         self._leave(stage)
 
