@@ -113,7 +113,7 @@ def test_the_job_goes_on_and_its_answers_are_the_same(model: Path, tmp_path: Pat
     with (
         node(tmp_path / "one"),
         node(tmp_path / "two"),
-        _waiting_for(tmp_path / "two"),
+        waiting_for(tmp_path / "two"),
         _relay(tmp_path / "relay", tmp_path / "two") as relay,
         open_run(config) as run,
     ):
@@ -123,7 +123,7 @@ def test_the_job_goes_on_and_its_answers_are_the_same(model: Path, tmp_path: Pat
 
 
 @contextmanager
-def _waiting_for(path: Path) -> Iterator[None]:
+def waiting_for(path: Path) -> Iterator[None]:
     """Until somebody listens there."""
     turn = threading.Event()
     while True:

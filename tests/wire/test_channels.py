@@ -7,11 +7,13 @@ import threading
 import warnings
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
 from cluster import IDENTITY
 from glinthawk.core.errors import AddressError, WireError, WorkerLost
+from glinthawk.wire import channel
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.messages import (
@@ -26,6 +28,7 @@ from glinthawk.wire.messages import (
     decode,
     encode,
 )
+from glinthawk.wire.tally import Tally
 from wire_links import SCHEMES, await_answer, link, listen, listen_address
 
 over_all = pytest.mark.parametrize("scheme", SCHEMES)
@@ -70,10 +73,11 @@ def test_the_bytes_counted_are_those_of_the_frames(scheme: str, tmp_path: Path) 
     with link(scheme, tmp_path) as (server, client):
         words = memoryview(bytearray(4000)).cast("I")  # 1000 items of 4 bytes
         sent = client.send(Attend(7, 1), [b"12345", words])
+        assert sent == len(Tally().stamp(Attend(7, 1))) + 4005
         who, frames = server.receive()
-        assert sent == sum(frame.nbytes for frame in frames) == len(encode(Attend(7, 1))) + 4005
+        assert sum(frame.nbytes for frame in frames) == len(encode(Attend(7, 1))) + 4005
         server.send(who, Attended(7, 1, 5), [bytes(333)])
-        assert await_answer(client)[2] == len(encode(Attended(7, 1, 5))) + 333
+        assert await_answer(client)[2] == len(Tally().stamp(Attended(7, 1, 5))) + 333
 
 
 @over_all
@@ -159,6 +163,116 @@ def test_what_came_before_the_end_is_still_read(scheme: str, tmp_path: Path) -> 
         assert await_answer(client)[0] == Fault("last words")
         with pytest.raises(WorkerLost):
             await_answer(client)
+
+
+def _until_lost(server: ServerChannel, client: ClientChannel) -> WorkerLost:
+    """Both ends listen until the client knows better; what comes is thrown away."""
+    for _ in range(20_000):
+        if server.socket.poll(1):
+            server.take()
+        try:
+            client.receive()
+        except WorkerLost as lost:
+            return lost
+    pytest.fail("nobody has noticed")
+
+
+def _hasty(server: ServerChannel) -> ClientChannel:
+    """A client that asks often whether anything is lost."""
+    return ClientChannel(Address.parse(server.endpoint), IDENTITY, silence_s=3.0)
+
+
+@over_all
+def test_a_question_that_was_lost_behind_all_others_is_missed(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Release([0]))
+        client._watch.stamp(Release([1]))  # counted, and swallowed
+        lost = _until_lost(server, client)
+        assert f"message 1 to {client.address.endpoint} was lost" in str(lost)
+
+
+@over_all
+def test_an_answer_that_was_lost_behind_all_others_is_missed(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Ask())
+        who, _ = server.receive()
+        server._tally(who).stamp(Stored(1))
+        lost = _until_lost(server, client)
+        assert f"message 0 from {client.address.endpoint} was lost" in str(lost)
+
+
+@over_all
+def test_what_follows_a_lost_question_is_not_delivered(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Release([0]))
+        client._watch.stamp(Release([1]))
+        for number in range(2, 5):
+            client.send(Release([number]))
+        assert decode(server.receive()[1][0], FromTier1) == Release([0])
+        for _ in range(3):
+            assert server.socket.poll(20_000)
+            assert server.take() is None
+        with pytest.raises(WorkerLost, match="message 1 to"):
+            await_answer(client)
+
+
+@over_all
+def test_a_client_that_says_nothing_more_is_settled(scheme: str, tmp_path: Path) -> None:
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Release([0]))
+        assert not client.is_settled
+        for _ in range(20_000):
+            if server.socket.poll(1):
+                server.take()
+            assert client.receive() is None
+            if client.is_settled:
+                break
+        assert client.idle is not None
+
+
+@over_all
+def test_a_client_that_takes_no_answers_learns_of_the_gap(scheme: str, tmp_path: Path) -> None:
+    """An answer for which there is no room is not forgotten silently."""
+    with listen(scheme, tmp_path) as server, _hasty(server) as client:
+        client.send(Ask())
+        who, _ = server.receive()
+        put, server._put = server._put, lambda *_: False  # type: ignore[method-assign]
+        assert not server.send(who, Stored(1))
+        server._put = put  # type: ignore[method-assign]
+        server.send(who, Stored(2))
+        with pytest.raises(WorkerLost, match="message 0 from"):
+            await_answer(client)
+
+
+@over_all
+def test_of_many_clients_the_one_that_was_silent_longest_is_forgotten(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told that something is missing, and may come again."""
+    monkeypatch.setattr(channel, "_MOST_CLIENTS", 2)
+    with listen(scheme, tmp_path) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(_hasty(server)) for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.send(Release([number]))
+            assert decode(server.receive()[1][0], FromTier1) == Release([number])
+        clients[2].send(Release([5]))
+        assert decode(server.receive()[1][0], FromTier1) == Release([5])
+        clients[0].send(Release([3]))
+        assert server.socket.poll(20_000)
+        assert server.take() is None
+        with pytest.raises(WorkerLost, match="message 0 to"):
+            await_answer(clients[0])
+
+
+@over_all
+@pytest.mark.parametrize("fields", [[], ["beat"], ["beat", "now"], ["beat", -1, [], 5], ["ask"], 7])
+def test_a_beat_that_is_none_disturbs_nobody(scheme: str, tmp_path: Path, fields: object) -> None:
+    with link(scheme, tmp_path) as (server, client):
+        client.socket.send(msgspec.msgpack.encode([-1, fields]))
+        assert server.socket.poll(20_000)
+        assert server.take() is None
+        client.send(Release([1]))
+        assert decode(server.receive()[1][0], FromTier1) == Release([1])
 
 
 @over_all

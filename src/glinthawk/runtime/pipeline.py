@@ -8,6 +8,7 @@ complete.
 
 import logging
 import math
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zmq
 
 from glinthawk.core import errors
@@ -86,8 +88,10 @@ class _Stage:
     homes: dict[int, Joined] = field(default_factory=dict)
     usage: Usage | None = None
     retry_s: float = 0.0
-    #: Since when it serves another run.
+    #: Since when it serves another run, or does not find its workers.
     refused_s: float | None = None
+    #: To load its slice.
+    num_attempts: int = 0
 
 
 class Pipeline:
@@ -98,6 +102,7 @@ class Pipeline:
     ) -> None:
         self._stages = [_Stage(i, address, load) for i, (address, load) in enumerate(loads)]
         self._identity, self._processes = identity, processes
+        self._name = secrets.token_hex(8)
         self._running: dict[int, Batch] = {}
         #: Tokens of each sequence that the nodes know, and where it lives.
         self._known: dict[int, tuple[int, int]] = {}
@@ -227,8 +232,11 @@ class Pipeline:
             stage.usage = None
         self._tell_all(Ask())
         deadline = time.monotonic() + _ANSWER_S
-        while not all(stage.usage for stage in self._stages) and time.monotonic() < deadline:
+        # One that is lost since took its own count along.
+        while any(stage.loaded and not stage.usage for stage in self._stages):
             self._look(_LOOK_S)
+            if time.monotonic() > deadline:
+                break
         return Usage.total(stage.usage or Usage([0.0]) for stage in self._stages)
 
     # -- what the nodes say ------------------------------------------------------------------------
@@ -239,9 +247,26 @@ class Pipeline:
         for stage in self._stages:
             for socket in stage.channel.sockets if stage.channel is not None else ():
                 poller.register(socket, zmq.POLLIN)
-        poller.poll(int(1000 * timeout_s))
+        if poller.sockets:
+            poller.poll(int(1000 * timeout_s))
+        else:
+            time.sleep(timeout_s)
         for stage in self._stages:
             self._hear(stage)
+        if self._running:
+            self._check_moving()
+
+    def _check_moving(self) -> None:
+        """When for some time no node has had anything to do though steps are under way, something
+        is lost, and nobody knows where: all nodes load their slices again."""
+        idle = [stage.channel.idle for stage in self._stages if stage.channel and stage.loaded]
+        times = [(span.since_ms, span.until_ms) for span in idle if span is not None]
+        if len(times) < len(self._stages):
+            return
+        since_ms, until_ms = max(since for since, _ in times), min(until for _, until in times)
+        if until_ms - since_ms >= 1000 * self._stages[0].load.config.worker_timeout:
+            for stage in self._stages:
+                self._lose_stage(stage, WorkerLost("a step was lost: no node has anything to do"))
 
     def _hear(self, stage: _Stage) -> None:
         if stage.channel is None:
@@ -249,11 +274,21 @@ class Pipeline:
                 self._processes.revive()
                 self._begin(stage)
             return
+        while (message := self._next(stage)) is not None:
+            self._take(stage, message)
+
+    def _next(self, stage: _Stage) -> Message | None:
+        """What the node has said; None if that is all, or it is lost."""
+        if stage.channel is None:
+            return None
         try:
-            while stage.channel is not None and (received := stage.channel.receive()) is not None:
-                self._take(stage, received[0])
+            if (received := stage.channel.receive()) is not None:
+                return received[0]
+            if stage.loaded is None and stage.channel.is_stalled:
+                raise WorkerLost("it has not loaded its slice, and has nothing to do")
         except WorkerLost as error:
             self._lose_stage(stage, error)
+        return None
 
     def _take(self, stage: _Stage, message: Message) -> None:
         match message:
@@ -281,13 +316,14 @@ class Pipeline:
                 self._wait_for_turn(stage, error)
 
     def _wait_for_turn(self, stage: _Stage, error: GlinthawkError) -> None:
-        """Try a node that serves another run again; it may not know yet that that one has died."""
+        """Try a node again that serves another run, and may not know yet that that one has died;
+        and one whose workers are away."""
         now = time.monotonic()
         if stage.refused_s is None:
             _log.warning("%s; waiting for it", error)
             stage.refused_s = now
         is_patient = now - stage.refused_s < stage.load.config.wait_for_workers
-        if not isinstance(error, WorkerBusy) or not is_patient:
+        if not isinstance(error, WorkerBusy | WorkerLost) or not is_patient:
             raise error
         self._leave(stage)
 
@@ -336,7 +372,9 @@ class Pipeline:
         stage.channel = ClientChannel(
             stage.address, self._identity, stage.load.config.worker_timeout, FromNode
         )
-        self._send(stage, stage.load)
+        stage.num_attempts += 1
+        attempt = msgspec.structs.replace(stage.load, run=self._name, attempt=stage.num_attempts)
+        self._send(stage, attempt)
 
     def _tell_all(self, message: Message) -> None:
         for stage in self._stages:

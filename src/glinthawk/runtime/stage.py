@@ -15,6 +15,7 @@ from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy, WorkerL
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.slices import LayerSlice
 from glinthawk.runtime.opening import OpenNode, load_identity, open_node
+from glinthawk.runtime.sources import Sources
 from glinthawk.runtime.tier import Done
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.tier1.loader import LoadedModel
@@ -24,6 +25,7 @@ from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.control import (
     Cancel,
     Failed,
+    Follow,
     Forget,
     FromEngine,
     FromNode,
@@ -44,8 +46,9 @@ from glinthawk.wire.messages import VERSION, Ask, Bye, Message, Ping, decode
 
 __all__ = ["serve_node"]
 
-#: How often, in seconds, a node without work looks at homes that may come back.
-_LOOK_S = 0.1
+#: How often, in seconds, a node without work looks at homes that may come back, and at the link to
+#: the node behind.
+_LOOK_S, _LINK_LOOK_S = 0.1, 0.5
 
 
 class _LinkLost(Exception):
@@ -77,6 +80,17 @@ class _Stage:
     @property
     def is_expecting(self) -> bool:
         return self._node.is_expecting
+
+    @property
+    def has_link(self) -> bool:
+        """Whether there is a node behind."""
+        return self._following is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is to be done here is done, and has reached the node behind."""
+        is_settled = self._following is None or self._following.is_settled
+        return not self._node.num_running and is_settled
 
     def handle(self, message: Message, frames: Sequence[memoryview]) -> None:
         match message:
@@ -113,6 +127,8 @@ class _Stage:
 
     def _run(self, message: Run) -> None:
         self._last_step = message.step
+        for step in [step for step in self._hidden if step < message.step]:
+            del self._hidden[step]  # cancelled before this slice was loaded
         for admitted in message.admitted:
             sequence = TokenSequence(admitted.request, admitted.sequence, list(admitted.output))
             self._sequences[sequence.id] = sequence
@@ -153,11 +169,13 @@ class _Stage:
             self._node.start(batch, hidden)
 
     def _check_link(self) -> None:
-        """The node behind says nothing of its own; what comes is news of the connection."""
+        """The node behind has nothing to say, unless it refuses what it is sent; what else comes is
+        news of the connection."""
         if self._following is not None:
             with _naming_link():
-                while self._following.receive() is not None:
-                    pass
+                while (received := self._following.receive()) is not None:
+                    if isinstance(received[0], Failed):
+                        raise WorkerLost(received[0].text)
 
     def _pass_on(self, batch: Batch, result: Any) -> None:
         if self._following is not None:
@@ -193,6 +211,10 @@ class _NodeServer:
         self._poller = zmq.Poller()
         #: The last model, for the engine that comes back.
         self._loaded: tuple[object, LoadedModel] | None = None
+        self._sources = Sources()
+        self._run = ""
+        self._num_heard = 0
+        channel.progress = self._progress
 
     def serve(self, lifeline: int | None) -> None:
         self._poller.register(self._channel.socket, zmq.POLLIN)
@@ -213,10 +235,18 @@ class _NodeServer:
             return None
         if self._stage.num_running:
             return 0
-        return int(1000 * _LOOK_S) if self._stage.is_expecting else None
+        if self._stage.is_expecting:
+            return int(1000 * _LOOK_S)
+        return int(1000 * _LINK_LOOK_S) if self._stage.has_link else None
+
+    def _progress(self) -> tuple[int, bool]:
+        return self._num_heard, self._stage is None or self._stage.is_idle
 
     def _answer(self) -> None:
-        client, frames = self._channel.receive()
+        received = self._channel.take()
+        if received is None:
+            return
+        client, frames = received
         try:
             message = decode(frames[0] if frames else b"", FromEngine)
         except GlinthawkError as error:  # a configuration in it may be refused, too
@@ -224,13 +254,23 @@ class _NodeServer:
             return
         if isinstance(message, Load):
             self._open(client, message)
-        elif isinstance(message, Hidden) or client == self._client:
-            if isinstance(message, Bye):
-                self._close()
-            else:
-                self._guard(lambda stage: stage.handle(message, frames[1:]))
-        else:
+        elif isinstance(message, Follow):
+            if not self._sources.admits(client, message.run, message.attempt):
+                refusal = "hidden states of this run come from another link"
+                self._channel.send(client, Failed("WireError", refusal))
+        elif isinstance(message, Hidden):
+            if self._sources.has(client, self._run):
+                self._pass(message, frames[1:])
+        elif client != self._client:
             self._channel.send(client, Failed("WireError", "this node serves another engine"))
+        elif isinstance(message, Bye):
+            self._close()
+        else:
+            self._pass(message, frames[1:])
+
+    def _pass(self, message: Message, frames: Sequence[memoryview]) -> None:
+        self._num_heard += 1
+        self._guard(lambda stage: stage.handle(message, frames))
 
     def _guard(self, act: Callable[[_Stage], None]) -> None:
         """Tell the engine what went wrong; the slice is closed then."""
@@ -255,7 +295,8 @@ class _NodeServer:
             self._channel.send(client, Failed(WorkerBusy.__name__, busy))
             return
         self._close()
-        self._client = client
+        self._client, self._run = client, message.run
+        self._num_heard += 1
         try:
             if message.version != VERSION:
                 raise WireError(f"this node speaks version {VERSION}, not {message.version}")
@@ -278,6 +319,7 @@ class _NodeServer:
             following = self._stack.enter_context(
                 ClientChannel(address, identity, config.worker_timeout, FromNode)
             )
+            following.send(Follow(message.run, message.attempt))
         sample = sample_batch if part.is_last else _hidden_bytes
         opened = self._stack.enter_context(
             open_node(

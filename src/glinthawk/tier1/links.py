@@ -113,6 +113,9 @@ class Link:
             if not isinstance(received[0], Opened):
                 raise WireError(f"unexpected answer {received[0]}", home=self._home)
             self._take_opened(received[0])
+        if not self.num_pages and self.is_stalled:
+            endpoint = self.channel.address.endpoint
+            raise WorkerLost(f"{endpoint} does not answer, and has nothing to do", home=self._home)
         return self.num_pages > 0
 
     def _take_opened(self, message: Opened) -> None:
@@ -145,8 +148,13 @@ class Link:
         """Send the parcels whose bytes have arrived; whether others still wait for theirs."""
         return self._outbox.flush()
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether no answer will come any more to what was sent so far."""
+        return not self.flush() and self.channel.is_stalled
+
     def receive(self) -> list[Received]:
-        """Everything that has arrived. Raises WorkerLost when the worker is gone."""
+        """Everything that has arrived. Raises WorkerLost when the worker is gone, or a message."""
         news: list[Received] = []
         while (received := self._next()) is not None:
             message, frames, num_bytes = received

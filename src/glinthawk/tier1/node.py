@@ -16,7 +16,7 @@ import zmq
 from transformers import PreTrainedModel
 
 from glinthawk.core.batch import Batch, Span
-from glinthawk.core.errors import UnsupportedModel
+from glinthawk.core.errors import UnsupportedModel, WorkerLost
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.cut import Arguments, Call, Forward, Pass, Passes
@@ -27,6 +27,8 @@ from glinthawk.tier1.staging import upload
 
 __all__ = ["AttentionSpeed", "Node", "Sampler"]
 
+#: How often, in seconds, links are looked at on which nothing comes.
+_LOOK_S = 0.5
 #: Weight of what was known when another call is measured.
 _MEMORY = 0.99
 
@@ -113,6 +115,7 @@ class Node:
         #: How fast each home attended so far.
         self.attention: dict[int, AttentionSpeed] = {}
         self._watched: set[zmq.Socket[bytes]] = set()
+        self._next_look_s = 0.0
         for home in homes:
             self._listen_to(home)
 
@@ -153,9 +156,9 @@ class Node:
     def poll(self, timeout_s: float | None = None) -> list[tuple[Batch, object]]:
         """Run until a batch is done; every done one comes with what ``sample`` made of it. Comes
         back with nothing when a watched socket has something to say, or when it has waited for
-        ``timeout_s``.
+        ``timeout_s``, or for some time.
 
-        Raises WorkerError (with the home's number) when a worker goes away or fails,
+        Raises WorkerError (with the home's number) when a worker goes away or fails, or a message,
         UnsupportedModel when a pass does not call attention once a layer.
         """
         while self._running:
@@ -302,17 +305,33 @@ class Node:
         if not self._poller.sockets or not (wait or awaits or self._watched):
             return wait
         is_copying = any([home.flush() for home in self._homes.values()])
-        timeout_ms = None if timeout_s is None else int(1000 * timeout_s)
+        timeout_ms = int(1000 * min(_LOOK_S, _LOOK_S if timeout_s is None else timeout_s))
         polled = self._poller.poll(timeout_ms if wait and not is_copying else 0)
         ready, begun = {socket for socket, _ in polled}, time.perf_counter()
+        is_look_due = time.monotonic() >= self._next_look_s
         for home in self._homes.values():
-            if ready.intersection(_sockets(home)):
+            if is_look_due or ready.intersection(_sockets(home)):
                 for reply in home.receive():
                     self._take(self._running[reply.step], home.id, reply)
         if ready:
             self.busy_s += time.perf_counter() - begun
+        if is_look_due:
+            self._check_moving()
         is_late = wait and not is_copying and not ready
         return is_late or not ready.isdisjoint(self._watched)
+
+    def _check_moving(self) -> None:
+        """Raises WorkerLost for a home that owes an answer and says that it has given all."""
+        self._next_look_s = time.monotonic() + _LOOK_S
+        owing: set[int] = set()
+        for running in self._running.values():
+            # The last layer's prompts have left only when the pass is over.
+            owing |= running.awaited if running.result is None else running.unstored
+        for home_id in owing & self._homes.keys():
+            links = self._homes[home_id].links
+            if links and all(link.is_stalled for link in links):
+                places = ", ".join(link.channel.address.endpoint for link in links)
+                raise WorkerLost(f"an answer of {places} was lost on its way", home=home_id)
 
     def _take(self, running: _Running, home_id: int, reply: Reply) -> None:
         if reply.output is None:

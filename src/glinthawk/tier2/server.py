@@ -57,7 +57,10 @@ def serve(
 
 
 def _answer(channel: ServerChannel, worker: Worker) -> None:
-    client, frames = channel.receive()
+    received = channel.take()
+    if received is None:
+        return
+    client, frames = received
     answer = worker.handle(client, frames)
     if answer is not None:
         channel.send(client, *answer)

@@ -3,22 +3,24 @@ tcp+plain, for who asks for it by name, PLAIN: a password and no encryption.
 
 One ``ClientChannel`` (DEALER) speaks to one ``ServerChannel`` (ROUTER). A message is a header frame
 and raw frames; large frames are sent without a copy, so a sender must not write to them again.
+Messages are numbered (``tally.py``): each is delivered once and in order, or the link is lost.
 """
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from glinthawk.core.config import WORKER_TIMEOUT_S
-from glinthawk.core.errors import AddressError, WorkerLost
+from glinthawk.core.errors import AddressError, WireError, WorkerLost
 from glinthawk.wire.address import Address
 from glinthawk.wire.gate import Gate, KnownKeys, Lock, Password
 from glinthawk.wire.keys import Identity, to_z85
-from glinthawk.wire.messages import Ask, FromWorker, Message, decode, encode
+from glinthawk.wire.messages import Ask, FromWorker, Message, decode
+from glinthawk.wire.tally import Beat, Gap, Idle, Missing, Tally, Watch, unpack
 
 __all__ = ["LARGEST_FRAME", "ClientChannel", "Frame", "ServerChannel"]
 
@@ -31,6 +33,8 @@ LARGEST_FRAME = 1 << 34
 _MOST_FRAMES = 6
 #: Answers that may wait for a client that does not take them.
 _MOST_ANSWERS = 4096
+#: Clients whose messages are counted; the one that was silent longest is forgotten for another.
+_MOST_CLIENTS = 4096
 #: Two questions in the time after which silence means that the other side is gone.
 _HEARTBEATS = 3
 _REFUSALS = (
@@ -92,7 +96,8 @@ class _Channel:
 class ServerChannel(_Channel):
     """A worker's end. ``allow`` are the public keys of clients that may connect over tcp;
     ``password`` is what they must know over tcp+plain. Larger frames than ``largest_frame`` bytes
-    break their sender's connection."""
+    break their sender's connection. ``progress`` may be replaced: it says (``moved``, ``idle``) of
+    a Beat; by itself, a server has nothing to do when it has answered."""
 
     def __init__(
         self,
@@ -104,6 +109,8 @@ class ServerChannel(_Channel):
     ) -> None:
         lock = _choose_lock(address, identity, allow, password)
         super().__init__(address, zmq.ROUTER)
+        self.progress: Callable[[], tuple[int, bool]] = lambda: (0, True)
+        self._tallies: dict[bytes, Tally] = {}
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.MAXMSGSIZE, largest_frame)
         self.socket.sndhwm = _MOST_ANSWERS
@@ -128,18 +135,65 @@ class ServerChannel(_Channel):
 
     def receive(self) -> tuple[bytes, list[memoryview]]:
         """(client, frames) of the next message; frames[0] is its header."""
-        client, *frames = _receive_frames(self.socket)
-        return bytes(client), frames
+        while (received := self._admit(_receive_frames(self.socket))) is None:
+            pass
+        return received
+
+    def take(self) -> tuple[bytes, list[memoryview]] | None:
+        """As ``receive``, when the socket is readable; None if what came is for nobody but this
+        channel, or came before. Never waits."""
+        try:
+            return self._admit(_receive_frames(self.socket, zmq.NOBLOCK))
+        except zmq.Again:
+            return None
 
     def send(self, client: bytes, message: Message, frames: Sequence[Frame] = ()) -> bool:
         """Answer ``client``; False if it is no longer there, or takes no answers any more."""
+        return self._put(client, self._tally(client).stamp(message), frames)
+
+    def _put(self, client: bytes, header: bytes, frames: Sequence[Frame] = ()) -> bool:
+        """An answer that is not taken has its number all the same: the client will miss it."""
         try:
-            self.socket.send_multipart([client, encode(message), *frames], zmq.NOBLOCK, copy=False)
+            self.socket.send_multipart([client, header, *frames], zmq.NOBLOCK, copy=False)
         except zmq.ZMQError as error:
-            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+            if error.errno == zmq.EHOSTUNREACH:
+                self._tallies.pop(client, None)
+                return False
+            if error.errno == zmq.EAGAIN:
                 return False
             raise
         return True
+
+    def _tally(self, client: bytes) -> Tally:
+        tally = self._tallies.pop(client, None) or Tally()
+        if len(self._tallies) >= _MOST_CLIENTS:
+            del self._tallies[next(iter(self._tallies))]
+        self._tallies[client] = tally  # the newest is the last
+        return tally
+
+    def _admit(self, received: list[memoryview]) -> tuple[bytes, list[memoryview]] | None:
+        client, frames = bytes(received[0]), received[1:]
+        numbered = unpack(frames[0]) if frames else None
+        if numbered is None:
+            return client, frames
+        number, message = numbered
+        tally = self._tally(client)
+        try:
+            is_next = tally.admits(number)
+        except Missing as missing:
+            self._put(client, tally.mark(Gap(missing.number)))
+            return None
+        if number >= 0:
+            return (client, [message, *frames[1:]]) if is_next else None
+        if is_next:
+            self._answer_beat(client, tally, message)
+        return None
+
+    def _answer_beat(self, client: bytes, tally: Tally, message: memoryview) -> None:
+        with contextlib.suppress(WireError):
+            beat = decode(message, Beat)
+            assert isinstance(beat, Beat)
+            self._put(client, tally.mark(Beat(beat.asked_ms, tally.received, *self.progress())))
 
     def close(self) -> None:
         if self.address.scheme == "inproc" and not self.socket.closed:
@@ -194,6 +248,7 @@ class ClientChannel(_Channel):
             )
         super().__init__(address, zmq.DEALER)
         self._silence_s = silence_s
+        self._watch = Watch(address.endpoint, silence_s)
         self._hears = hears
         self._monitor: zmq.Socket[bytes] | None = None
         self.socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_FRAME)
@@ -226,10 +281,26 @@ class ClientChannel(_Channel):
         """What to poll: readable means a message or news of the connection."""
         return [self.socket] if self._monitor is None else [self.socket, self._monitor]
 
+    @property
+    def idle(self) -> Idle | None:
+        """When the other side certainly had nothing to do, with no message on the way."""
+        return self._watch.idle
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the other side is known to have received all messages."""
+        return self._watch.is_settled
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether an answer that is still awaited will not come: for the time of silence nothing
+        has moved, and the other side says that it has nothing to do."""
+        return self._watch.is_stalled
+
     def send(self, message: Message, frames: Sequence[Frame] = ()) -> int:
         """Send, and say how many bytes that is on the wire. Raises WorkerLost, and never waits:
         queues are unbounded, so what cannot be queued has nowhere to go."""
-        header = encode(message)
+        header = self._watch.stamp(message)
         try:
             self.socket.send_multipart([header, *frames], zmq.NOBLOCK, copy=False)
         except zmq.Again:
@@ -239,13 +310,19 @@ class ClientChannel(_Channel):
     def receive(self) -> tuple[Message, list[memoryview], int] | None:
         """The next message, its frames and its bytes on the wire; None when there is none yet.
 
-        Raises WorkerLost once the connection broke and nothing is left to read.
+        Raises WorkerLost once a message is known to be lost, or the connection broke and nothing is
+        left to read. To know of the first, this end asks the other one now and then, from here.
         """
         with contextlib.suppress(zmq.Again):
-            frames = _receive_frames(self.socket, zmq.NOBLOCK)
-            message = decode(frames[0], self._hears)
-            return message, frames[1:], sum(frame.nbytes for frame in frames)
+            while True:
+                frames = _receive_frames(self.socket, zmq.NOBLOCK)
+                if (header := self._watch.admit(frames[0])) is not None:
+                    message = decode(header, self._hears)
+                    return message, frames[1:], sum(frame.nbytes for frame in frames)
         self._check_connection()
+        if (beat := self._watch.beat()) is not None:
+            with contextlib.suppress(zmq.Again):
+                self.socket.send(beat, zmq.NOBLOCK)
         return None
 
     def reach(self, timeout_s: float) -> None:
@@ -262,11 +339,12 @@ class ClientChannel(_Channel):
         )
 
     def wait(self, timeout_s: float) -> None:
-        """Return when there is something to receive, or after ``timeout_s``."""
+        """Return when there is something to receive, or after ``timeout_s``, or when it is time to
+        ask (in ``receive``) whether anything is lost."""
         poller = zmq.Poller()
         for socket in self.sockets:
             poller.register(socket, zmq.POLLIN)
-        poller.poll(int(timeout_s * 1000))
+        poller.poll(int(1000 * min(timeout_s, self._silence_s / _HEARTBEATS)))
 
     def _check_connection(self) -> None:
         while self._monitor is not None and self._monitor.poll(0):

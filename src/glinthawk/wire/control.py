@@ -3,7 +3,7 @@
 The engine opens each node with its slice (``Load``) and then tells every node the same, in the same
 order: sequences once, then for each step its rows and the tokens that nodes have not seen. A node
 gives its hidden state to the next one (``Hidden``, with a frame of (T, hidden) elements), never to
-the engine; the last one answers with tokens.
+the engine; the last one answers with tokens. The link between two nodes begins with ``Follow``.
 """
 
 import msgspec
@@ -18,6 +18,7 @@ __all__ = [
     "Admitted",
     "Cancel",
     "Failed",
+    "Follow",
     "Forget",
     "FromEngine",
     "FromNode",
@@ -37,12 +38,15 @@ __all__ = [
 
 class Load(Message, frozen=True):
     """Become the node of this slice; its workers are ``config.tier2``. ``next`` is the address of
-    the node behind, None for the last."""
+    the node behind, None for the last. ``run`` is the engine's own name, ``attempt`` how often it
+    has said this to this node."""
 
     version: int
     config: EngineConfig
     part: LayerSlice
     next: str | None
+    run: str = ""
+    attempt: int = 0
 
 
 class Admitted(msgspec.Struct, frozen=True, array_like=True):
@@ -90,6 +94,14 @@ class Lose(Message, frozen=True):
     """A home is lost, here or at another node: forget all that it held, then let it join again."""
 
     home: int
+
+
+class Follow(Message, frozen=True):
+    """From node to node, once: hidden states of this run come from here, no more from earlier
+    attempts, nor from another link of the same one."""
+
+    run: str
+    attempt: int
 
 
 class Hidden(Message, frozen=True):
@@ -153,5 +165,5 @@ class Failed(Message, frozen=True):
     text: str
 
 
-FromEngine = Load | Run | Forget | Cancel | Lose | Ask | Bye | Hidden
+FromEngine = Load | Run | Forget | Cancel | Lose | Ask | Bye | Follow | Hidden
 FromNode = Loaded | Joined | Sampled | Gone | Unlinked | Used | Failed | Ping
