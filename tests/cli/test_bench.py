@@ -20,6 +20,7 @@ ROWS = {
     },
     "job": {"layout", "requests", "tokens_per_s", "ratio", "tier1_busy"},
     "latency": {"batches", "tokens_per_s", "share"},
+    "scheduler": {"living", "submit_us", "admission_us", "stepped_us", "ended_us", "turnover_us"},
     "storage": {"model", "context", "gbps", "roof_gbps", "ratio"},
 }
 
@@ -99,3 +100,11 @@ def test_the_simulators_own_speed_is_measured() -> None:
     (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert row["tokens"] == 3 * 16 * 2 * 32
     assert row["simulated_tokens_per_s"] > 0
+
+
+def test_the_schedulers_events_are_measured() -> None:
+    done = glinthawk("bench", "scheduler", "--quick", "--most", "16")
+    assert done.returncode == 0, done.stderr
+    check_figures("scheduler", done.stdout)
+    (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert row["living"] == 16

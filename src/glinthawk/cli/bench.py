@@ -12,6 +12,7 @@ __all__ = [
     "job",
     "latency",
     "prediction",
+    "scheduler",
     "simulation",
     "storage",
     "tiers",
@@ -95,3 +96,14 @@ def simulation(quick: _Quick = False) -> None:
     from glinthawk.bench.simulation import run
 
     run(typer.echo, quick=quick)
+
+
+@bench.command()
+def scheduler(
+    quick: _Quick = False,
+    most: Annotated[int | None, typer.Option(help="Most sequences that live at once.")] = None,
+) -> None:
+    """What the scheduler takes for each event of a sequence, by how many are living."""
+    from glinthawk.bench.scheduling import run
+
+    run(typer.echo, quick=quick, most=most)

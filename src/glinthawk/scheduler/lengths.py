@@ -12,21 +12,22 @@ class Lengths:
     """A running mean of the share of ``max_tokens`` that answers use."""
 
     def __init__(self) -> None:
-        self._num_ended = 0
+        #: Answers learned from.
+        self.num_ended = 0
         self._share_sum = 0.0
 
     def ended(self, sequence: Sequence) -> None:
         """Learn from an answer."""
-        self._num_ended += 1
+        self.num_ended += 1
         self._share_sum += len(sequence.output) / sequence.request.max_tokens
 
     def expect_remaining(self, sequence: Sequence) -> int:
         """Tokens that ``sequence`` is expected to still produce, from 1 to its maximum."""
         longest = sequence.request.max_tokens
         produced = len(sequence.output)
-        if self._num_ended < _ENOUGH or not sequence.request.stop_ids:
+        if self.num_ended < _ENOUGH or not sequence.request.stop_ids:
             return longest - produced or 1
         # One that outlived the mean is expected to go on for another quarter of its length.
-        mean = longest * self._share_sum / self._num_ended
+        mean = longest * self._share_sum / self.num_ended
         expected = int(max(mean * 1.1, produced * 1.25)) + 1
         return max(1, min(expected, longest) - produced)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from glinthawk.core.pages import Pages
 from glinthawk.core.sequence import Sequence
 from glinthawk.scheduler.lengths import Lengths
+from glinthawk.scheduler.outlook import Outlook
 from glinthawk.scheduler.prefixes import Prefixes
 
 __all__ = ["Room", "Start", "peak_tokens"]
@@ -37,6 +38,11 @@ class Room:
         self.kept: dict[int, Sequence] = {}
         #: (tokens, tokens to come) of a sequence for which there was no room, since when none left.
         self._refused: tuple[int, int] | None = None
+        #: Of those that live here; None when one of them stepped or left. Some may yet be added.
+        self._outlook: Outlook | None = None
+        self._admitted: list[Sequence] = []
+        #: Answers from which had been learned what the two above say.
+        self._num_learned = 0
         self._prefilled = Prefixes(page_tokens)
         self._prefilling = Prefixes(page_tokens)
 
@@ -66,10 +72,12 @@ class Room:
         assert fits
         sequence.shared = start.num_tokens
         self.living[sequence.id] = sequence
+        self._admitted.append(sequence)
         self._prefilling.add(sequence)
 
     def stepped(self, sequence: Sequence) -> None:
         """Its prompt, at the latest, has now been computed: others may share it."""
+        self._outlook = None
         if sequence in self._prefilling:
             self._prefilling.discard(sequence)
             self._prefilled.add(sequence)
@@ -77,7 +85,7 @@ class Room:
     def keep(self, sequence: Sequence) -> None:
         """It has ended; its pages stay for others that begin alike."""
         self.kept[sequence.id] = self.living.pop(sequence.id)
-        self._refused = None
+        self._outlook = self._refused = None
 
     def evict(self, spare: Container[int | None] = ()) -> int | None:
         """Give up the oldest of those kept, but none of ``spare``; returns its number."""
@@ -89,6 +97,7 @@ class Room:
     def forget(self, sequence: Sequence) -> None:
         """Take its pages back, but for those that others share."""
         del self.living[sequence.id]
+        self._outlook = None
         self._release(sequence)
         sequence.shared = 0
 
@@ -101,21 +110,34 @@ class Room:
     def peak_with(self, sequence: Sequence, start: Start, lengths: Lengths) -> int | None:
         """Most tokens here at one time, if ``sequence`` comes too; None if that is more than there
         is room for. A home that is empty takes anything that fits at all."""
-        expect = lengths.expect_remaining
-        new = sequence.length - start.num_tokens, expect(sequence)
+        self._learn(lengths)
+        new = sequence.length - start.num_tokens, lengths.expect_remaining(sequence)
         if self._refused is not None and new[0] >= self._refused[0] and new[1] >= self._refused[1]:
             # Those that live here step, which makes what they have more and what comes less.
             return None
-        outlook = [
-            # As ``s.length``, which is called too often here.
-            (len(s.request.prompt) + len(s.output) - s.shared, expect(s))
-            for s in self.living.values()
-        ]
-        peak = peak_tokens([*outlook, new], self.pages.page_tokens)
+        peak = self._current_outlook(lengths).peak_with(*new)
         if peak <= self.pages.num_tokens or not self.living:
             return peak
         self._refused = new
         return None
+
+    def _learn(self, lengths: Lengths) -> None:
+        """Other expectations, learned wherever a sequence ended, make other answers."""
+        if self._num_learned != lengths.num_ended:
+            self._num_learned = lengths.num_ended
+            self._outlook = self._refused = None
+
+    def _current_outlook(self, lengths: Lengths) -> Outlook:
+        """Made again at most once after each step; those admitted since are added one by one."""
+        expect = lengths.expect_remaining
+        if self._outlook is None:
+            outlook = ((_held(s), expect(s)) for s in self.living.values())
+            self._outlook = Outlook(self.pages.page_tokens, outlook)
+        else:
+            for one in self._admitted:
+                self._outlook.add(_held(one), expect(one))
+        self._admitted.clear()
+        return self._outlook
 
     def validate(self) -> None:
         """The sums hold."""
@@ -123,8 +145,14 @@ class Room:
         assert self.pages.held.keys() == self.living.keys() | self.kept.keys()
 
 
+def _held(sequence: Sequence) -> int:
+    """Tokens of its own; not by ``length``, which is called too often here."""
+    return len(sequence.request.prompt) + len(sequence.output) - sequence.shared
+
+
 def peak_tokens(sequences: Iterable[tuple[int, int]], page_tokens: int) -> int:
-    """Most tokens that ``sequences`` will hold at one time if all step together until they end.
+    """Most tokens that ``sequences`` will hold at one time if all step together until they end:
+    the slow truth of ``Outlook.peak_with``.
 
     ``sequences`` are (tokens now, tokens still to come). When the ones that end first are gone, the
     longer ones have grown by as much: the peak lies right before one of the endings.

@@ -1,0 +1,108 @@
+"""What the scheduler takes for an event of one sequence, by how many sequences are living."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from glinthawk.core.batch import Batch
+from glinthawk.core.config import PAGE_TOKENS
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request, Sequence
+from glinthawk.scheduler.commands import Command, HomeJoined, Step, Stepped, Submitted
+from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+
+__all__ = ["Row", "run"]
+
+_Write = Callable[[str], None]
+#: Most microseconds that an event of a sequence should take.
+_ROOF_US = 20
+_SIZES, _QUICK = (16, 1_000, 16_000, 64_000), (16, 1_000)
+_PROMPT, _LONGEST, _NEW = 8, 512, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Microseconds of an event of one sequence."""
+
+    living: int
+    #: A request comes; it is admitted while the others step; a token comes; it ends.
+    submit_us: float
+    admission_us: float
+    stepped_us: float
+    ended_us: float
+    #: A step of all that live, in which some end and as many are admitted.
+    turnover_us: float
+
+
+def run(write: _Write, *, quick: bool = False, most: int | None = None) -> None:
+    """Measure, and write lines as they come; the last one is a JSON object."""
+    write(f"roof: {_ROOF_US} us for each event of a sequence, however many live")
+    rows = []
+    for living in _QUICK if quick else _SIZES:
+        if most is None or living <= most:
+            rows.append(_measure(living))
+            write("  ".join(f"{name} {value}" for name, value in asdict(rows[-1]).items()))
+    write(json.dumps({"roof_us": _ROOF_US, "rows": [asdict(row) for row in rows]}))
+
+
+def _measure(living: int) -> Row:
+    scheduler = Scheduler(BatchLimits(2 * living + _NEW, 2, 1 << 40))
+    pages = (living + 4 * _NEW) * (2 + _LONGEST // PAGE_TOKENS)
+    scheduler.handle(HomeJoined(1, pages, PAGE_TOKENS))
+    submit_s, _ = _timed(lambda: _submit(scheduler, 0, living))
+    (first,) = _batches(scheduler.schedule())
+    _submit(scheduler, living, _NEW)
+    admission_s, commands = _timed(scheduler.schedule)
+    (second,) = _batches(commands)
+    stepped_s, _ = _timed(lambda: scheduler.handle(_step(first)))
+    ended_s, _ = _timed(lambda: scheduler.handle(_step(second, ends=len(second.spans))))
+    batches = _batches(scheduler.schedule())
+    few = max(1, living // 16)
+    _submit(scheduler, living + _NEW, few)
+    turnover_s, _ = _timed(lambda: _turn(scheduler, batches, few))
+    return Row(
+        living,
+        _us(submit_s, living),
+        _us(admission_s, _NEW),
+        _us(stepped_s, living),
+        _us(ended_s, _NEW),
+        _us(turnover_s, living),
+    )
+
+
+def _turn(scheduler: Scheduler, batches: list[Batch], ends: int) -> list[Command]:
+    for number, batch in enumerate(batches):
+        scheduler.handle(_step(batch, ends=0 if number else min(ends, len(batch.spans))))
+        scheduler.schedule()
+    return []
+
+
+def _submit(scheduler: Scheduler, first: int, count: int) -> list[Command]:
+    for number in range(first, first + count):
+        # Answers of many lengths: what is still to come differs, as in a real job.
+        longest = 2 + number * 7919 % (_LONGEST - 1)
+        prompt = (number, *range(1, _PROMPT))
+        request = Request(number, prompt, SamplingParams(max_tokens=longest), 0, longest)
+        scheduler.handle(Submitted(Sequence(request)))
+    return []
+
+
+def _step(batch: Batch, ends: int = 0) -> Stepped:
+    """One token each; the first ``ends`` of them have met a stop string."""
+    stopped = frozenset(span.sequence.id for span in batch.spans[:ends])
+    return Stepped(batch, (1,) * len(batch.spans), stopped)
+
+
+def _batches(commands: list[Command]) -> list[Batch]:
+    return [command.batch for command in commands if isinstance(command, Step)]
+
+
+def _timed(call: Callable[[], list[Command]]) -> tuple[float, list[Command]]:
+    begun = time.perf_counter()
+    result = call()
+    return time.perf_counter() - begun, result
+
+
+def _us(seconds: float, count: int) -> float:
+    return round(seconds / count * 1e6, 2)

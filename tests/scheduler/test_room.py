@@ -1,0 +1,81 @@
+"""Room at a home: what is kept between questions answers them as counting everything anew does."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request, Sequence
+from glinthawk.scheduler.lengths import Lengths
+from glinthawk.scheduler.outlook import Outlook
+from glinthawk.scheduler.room import Room, peak_tokens
+
+PAIRS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), max_size=20)
+PAGE = 4
+
+
+@given(PAIRS, PAIRS, st.tuples(st.integers(1, 60), st.integers(1, 14)), st.integers(1, 32))
+def test_an_outlook_says_the_peak_of_all(
+    first: list[tuple[int, int]], later: list[tuple[int, int]], new: tuple[int, int], page: int
+) -> None:
+    outlook = Outlook(page, first)
+    for pair in later:
+        outlook.add(*pair)
+    assert outlook.peak_with(*new) == peak_tokens([*first, *later, new], page)
+
+
+def _sequence(number: int, prompt: int, most: int) -> Sequence:
+    tokens = (1000 + number, *range(1, prompt))
+    return Sequence(
+        Request(number, tokens, SamplingParams(max_tokens=most), 0, most, frozenset({7}))
+    )
+
+
+def _truth(room: Room, new: Sequence, lengths: Lengths) -> int | None:
+    pairs = [(s.length - s.shared, lengths.expect_remaining(s)) for s in room.living.values()]
+    peak = peak_tokens([*pairs, (new.length, lengths.expect_remaining(new))], PAGE)
+    return peak if peak <= room.pages.num_tokens or not room.living else None
+
+
+def _was_refused(room: Room, new: Sequence, lengths: Lengths) -> bool:
+    tokens, left = room._refused or (1 << 30, 0)
+    return new.length >= tokens and lengths.expect_remaining(new) >= left
+
+
+MOVES = st.tuples(st.sampled_from(["admit", "step", "forget", "learn"]), st.integers(1, 30))
+
+
+@given(st.lists(MOVES, max_size=60), st.integers(4, 60))
+def test_a_room_answers_as_if_it_counted_anew(moves: list[tuple[str, int]], pages: int) -> None:
+    room, lengths = Room(pages, PAGE), Lengths()
+    for number, (move, size) in enumerate(moves):
+        new = _sequence(number, 1 + size % 7, size)
+        start = room.start(new)
+        peak = room.peak_with(new, start, lengths)
+        truth = _truth(room, new, lengths)
+        # What asks for no less than one that was refused is refused while others only step.
+        assert peak == truth or (peak is None and _was_refused(room, new, lengths))
+        living = list(room.living.values())
+        if move == "admit" and peak is not None and room.fits(new, start):
+            room.admit(new, start)
+        elif move == "step":
+            for one in living:
+                if one.remaining > 1 and room.pages.grow(one.id, one.length + 1):
+                    room.stepped(one)
+                    one.output.append(1)
+        elif move == "forget" and living:
+            room.forget(living[size % len(living)])
+        elif move == "learn":
+            new.output.append(1)
+            lengths.ended(new)
+
+
+def test_a_refusal_ends_when_shorter_answers_are_expected() -> None:
+    room, lengths = Room(10, PAGE), Lengths()
+    first, second = _sequence(0, 4, 30), _sequence(1, 4, 30)
+    room.admit(first, room.start(first))
+    assert room.peak_with(second, room.start(second), lengths) is None
+    for number in range(2, 20):  # elsewhere
+        ended = _sequence(number, 4, 30)
+        ended.output.append(1)
+        lengths.ended(ended)
+    assert room.peak_with(second, room.start(second), lengths) is not None
