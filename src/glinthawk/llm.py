@@ -65,8 +65,8 @@ class LLM:
 
     ``settings`` are those of ``glinthawk run``: tier1_kv, worker_kv, worker_storage, kv_dtype,
     dtype, device, load_format, trust_remote_code, dense, batch_size, batches_in_flight,
-    batch_tokens, max_model_len, seed, cluster, worker_timeout, wait_for_workers. Use it with
-    ``with``, or call ``close``: it may own worker processes.
+    batch_invariant, batch_tokens, max_model_len, seed, cluster, worker_timeout, wait_for_workers.
+    Use it with ``with``, or call ``close``: it may own worker processes.
     """
 
     def __init__(self, model: str, *, tier2: str | Sequence[str] = (), **settings: Any) -> None:
