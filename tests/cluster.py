@@ -27,7 +27,7 @@ from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.keys import Identity
 
-__all__ = ["IDENTITY", "open_cluster", "pages_bytes", "worker_thread"]
+__all__ = ["IDENTITY", "open_cluster", "pages_bytes", "serving", "worker_thread"]
 
 IDENTITY = Identity.create()
 _names = itertools.count()
@@ -72,6 +72,26 @@ def worker_thread(
             with ClientChannel(address, IDENTITY) as bell:  # any message makes it look at ``stop``
                 bell.socket.send(b"")
                 thread.join()
+
+
+@contextmanager
+def serving(answer: Callable[[ServerChannel, bytes, list[memoryview]], None]) -> Iterator[Address]:
+    """A server whose messages go to ``answer``, in a thread, until the block ends."""
+    address, stop = Address.parse(f"inproc://server-{next(_names)}"), threading.Event()
+
+    def serve(channel: ServerChannel) -> None:
+        while not stop.is_set():
+            if channel.socket.poll(20) and (received := channel.take()) is not None:
+                answer(channel, *received)
+
+    with ServerChannel(address) as channel:
+        thread = threading.Thread(target=serve, args=(channel,))
+        thread.start()
+        try:
+            yield address
+        finally:
+            stop.set()
+            thread.join()
 
 
 @contextmanager

@@ -4,12 +4,11 @@ takes its time is not."""
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pytest
 
-from cluster import pages_bytes
+from cluster import pages_bytes, serving
 from families import make_model
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import EngineConfig
@@ -33,27 +32,6 @@ from glinthawk.wire.control import Failed, FromEngine, Joined, Load, Loaded, Run
 from glinthawk.wire.messages import VERSION, Attended, Message, decode
 
 _TIMEOUT_S = 0.6
-_names = count()
-
-
-@contextmanager
-def _serving(answer: Callable[[ServerChannel, bytes, list[memoryview]], None]) -> Iterator[Address]:
-    """A server that answers in a thread."""
-    address, stop = Address.parse(f"inproc://stall-{next(_names)}"), threading.Event()
-
-    def serve(channel: ServerChannel) -> None:
-        while not stop.is_set():
-            if channel.socket.poll(20) and (received := channel.take()) is not None:
-                answer(channel, *received)
-
-    with ServerChannel(address) as channel:
-        thread = threading.Thread(target=serve, args=(channel,))
-        thread.start()
-        try:
-            yield address
-        finally:
-            stop.set()
-            thread.join()
 
 
 @pytest.mark.parametrize("forgotten", [1, 4])
@@ -68,7 +46,7 @@ def test_a_worker_that_forgets_an_answer_is_lost(tmp_path: Path, forgotten: int)
         if said is not None and (left[0] or not isinstance(said[0], Attended)):
             channel.send(client, *said)
 
-    with _serving(answer) as address:
+    with serving(answer) as address:
         channels = [ClientChannel(address, silence_s=_TIMEOUT_S)]
         home = make_home("sequence", 1, channels, loaded.spec, loaded.model.device)
         try:
@@ -86,7 +64,7 @@ def test_a_worker_that_forgets_an_answer_is_lost(tmp_path: Path, forgotten: int)
 
 def test_a_worker_that_forgets_to_open_a_session_is_lost(tmp_path: Path) -> None:
     loaded = load_model(EngineConfig(model=str(make_model(tmp_path / "model", "llama"))))
-    with _serving(lambda *_: None) as address:
+    with serving(lambda *_: None) as address:
         channels = [ClientChannel(address, silence_s=_TIMEOUT_S)]
         home = make_home("sequence", 1, channels, loaded.spec, loaded.model.device)
         try:
@@ -166,14 +144,18 @@ def _pipeline(address: Address) -> Iterator[Pipeline]:
         yield pipeline
 
 
+def _lose_a_step(pipeline: Pipeline) -> None:
+    pipeline.start(_step(0))
+    assert _until(pipeline, HomeLost) == HomeLost(1)
+    pipeline.abort(0)
+    pipeline.lose(1)
+    assert _until(pipeline, HomeJoined) == HomeJoined(1, 16, 32, 16)
+
+
 def test_a_node_that_forgets_a_step_is_lost_and_loads_again() -> None:
     fake = _FakeNode(lambda _: None)
-    with _serving(fake.answer) as address, _pipeline(address) as pipeline:
-        pipeline.start(_step(0))
-        assert _until(pipeline, HomeLost) == HomeLost(1)
-        pipeline.abort(0)
-        pipeline.lose(1)
-        assert _until(pipeline, HomeJoined) == HomeJoined(1, 16, 32, 16)
+    with serving(fake.answer) as address, _pipeline(address) as pipeline:
+        _lose_a_step(pipeline)
         pipeline.start(_step(1))
         _until(pipeline, Done)
     assert fake.num_loads == 2
@@ -187,7 +169,7 @@ def test_a_node_that_takes_its_time_is_not() -> None:
         answer()
 
     fake = _FakeNode(think)
-    with _serving(fake.answer) as address, _pipeline(address) as pipeline:
+    with serving(fake.answer) as address, _pipeline(address) as pipeline:
         pipeline.start(_step(0))
         _until(pipeline, Done)
     assert fake.num_loads == 1
@@ -195,7 +177,7 @@ def test_a_node_that_takes_its_time_is_not() -> None:
 
 def test_a_node_that_forgets_to_load_is_asked_again() -> None:
     fake = _FakeNode(lambda answer: None, num_forgotten=1)
-    with _serving(fake.answer) as address, _pipeline(address) as pipeline:
+    with serving(fake.answer) as address, _pipeline(address) as pipeline:
         assert pipeline.homes() == [HomeJoined(1, 16, 32, 16)]
     assert fake.num_loads == 2
 
@@ -203,12 +185,8 @@ def test_a_node_that_forgets_to_load_is_asked_again() -> None:
 def test_a_node_that_loses_its_workers_in_mid_run_is_waited_for() -> None:
     fake = _FakeNode(lambda answer: None)
     fake.fails = [2, 3]
-    with _serving(fake.answer) as address, _pipeline(address) as pipeline:
-        pipeline.start(_step(0))
-        assert _until(pipeline, HomeLost) == HomeLost(1)
-        pipeline.abort(0)
-        pipeline.lose(1)
-        assert _until(pipeline, HomeJoined) == HomeJoined(1, 16, 32, 16)
+    with serving(fake.answer) as address, _pipeline(address) as pipeline:
+        _lose_a_step(pipeline)
     assert fake.num_loads == 4
 
 
@@ -216,7 +194,7 @@ def test_one_that_does_not_find_them_ends_the_run() -> None:
     fake = _FakeNode(lambda answer: None)
     fake.fails = list(range(1, 100))
     with (
-        _serving(fake.answer) as address,
+        serving(fake.answer) as address,
         pytest.raises(WorkerLost, match=f"node 1 .*{address.endpoint}.*: its worker"),
         _pipeline(address),
     ):

@@ -1,9 +1,7 @@
 """Whatever a worker answers: Tier 1 goes on, or ends with an error that names the worker."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 from typing import get_args
 
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from cluster import pages_bytes
+from cluster import pages_bytes, serving
 from families import make_model
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement
 from glinthawk.core.errors import UsageError, WireError, WorkerError
@@ -44,7 +42,6 @@ QUIET = settings(
 )
 _NEW = 4
 _ROWS, _HEADS, _HEAD_BYTES = 3, 4, 64
-_names = count()
 #: Steps and layers that there are, and some that never are.
 _NUMBERS = st.sampled_from([*range(7), 32, -1, 2**31, 2**63 - 1, 2**64 - 1, -(2**63)])
 _FLOATS = st.sampled_from([0.0, -1.0, 1e300, float("nan"), float("inf")])
@@ -69,28 +66,17 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def liar(loaded: LoadedModel, storm: list[list[list[bytes]]]) -> Iterator[Address]:
     """A worker that answers as it should, and says something else before each answer."""
     worker, bursts = Worker(pages_bytes(loaded, 16), lambda _: False), iter(storm)
-    address, stop = Address.parse(f"inproc://liar-{next(_names)}"), threading.Event()
 
-    def serve(channel: ServerChannel) -> None:
-        while not stop.is_set():
-            client, frames = channel.receive()
-            answer = worker.handle(client, frames)
-            if answer is not None:
-                with suppress(zmq.ZMQError):  # the client may have had enough
-                    for lie in next(bursts, []):
-                        channel.socket.send_multipart([client, *lie])
-                channel.send(client, *answer)
+    def answer(channel: ServerChannel, client: bytes, frames: list[memoryview]) -> None:
+        said = worker.handle(client, frames)
+        if said is not None:
+            with suppress(zmq.ZMQError):  # the client may have had enough
+                for lie in next(bursts, []):
+                    channel.socket.send_multipart([client, *lie])
+            channel.send(client, *said)
 
-    with ServerChannel(address) as channel:
-        thread = threading.Thread(target=serve, args=(channel,))
-        thread.start()
-        try:
-            yield address
-        finally:
-            stop.set()
-            with ClientChannel(address) as bell:
-                bell.socket.send(b"")
-                thread.join()
+    with serving(answer) as address:
+        yield address
 
 
 def generate(

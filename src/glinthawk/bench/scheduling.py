@@ -1,10 +1,10 @@
 """What the scheduler takes for an event of one sequence, by how many sequences are living."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from glinthawk.bench.timing import seconds
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sampling import SamplingParams
@@ -50,17 +50,18 @@ def _measure(living: int) -> Row:
     scheduler = Scheduler(BatchLimits(2 * living + _NEW, 2, 1 << 40))
     pages = (living + 4 * _NEW) * (2 + _LONGEST // PAGE_TOKENS)
     scheduler.handle(HomeJoined(1, pages, PAGE_TOKENS))
-    submit_s, _ = _timed(lambda: _submit(scheduler, 0, living))
+    submit_s = seconds(lambda: _submit(scheduler, 0, living))
     (first,) = _batches(scheduler.schedule())
     _submit(scheduler, living, _NEW)
-    admission_s, commands = _timed(scheduler.schedule)
+    commands: list[Command] = []
+    admission_s = seconds(lambda: commands.extend(scheduler.schedule()))
     (second,) = _batches(commands)
-    stepped_s, _ = _timed(lambda: scheduler.handle(_step(first)))
-    ended_s, _ = _timed(lambda: scheduler.handle(_step(second, ends=len(second.spans))))
+    stepped_s = seconds(lambda: scheduler.handle(_step(first)))
+    ended_s = seconds(lambda: scheduler.handle(_step(second, ends=len(second.spans))))
     batches = _batches(scheduler.schedule())
     few = max(1, living // 16)
     _submit(scheduler, living + _NEW, few)
-    turnover_s, _ = _timed(lambda: _turn(scheduler, batches, few))
+    turnover_s = seconds(lambda: _turn(scheduler, batches, few))
     return Row(
         living,
         _us(submit_s, living),
@@ -71,21 +72,19 @@ def _measure(living: int) -> Row:
     )
 
 
-def _turn(scheduler: Scheduler, batches: list[Batch], ends: int) -> list[Command]:
+def _turn(scheduler: Scheduler, batches: list[Batch], ends: int) -> None:
     for number, batch in enumerate(batches):
         scheduler.handle(_step(batch, ends=0 if number else min(ends, len(batch.spans))))
         scheduler.schedule()
-    return []
 
 
-def _submit(scheduler: Scheduler, first: int, count: int) -> list[Command]:
+def _submit(scheduler: Scheduler, first: int, count: int) -> None:
     for number in range(first, first + count):
         # Answers of many lengths: what is still to come differs, as in a real job.
         longest = 2 + number * 7919 % (_LONGEST - 1)
         prompt = (number, *range(1, _PROMPT))
         request = Request(number, prompt, SamplingParams(max_tokens=longest), 0, longest)
         scheduler.handle(Submitted(Sequence(request)))
-    return []
 
 
 def _step(batch: Batch, ends: int = 0) -> Stepped:
@@ -98,11 +97,5 @@ def _batches(commands: list[Command]) -> list[Batch]:
     return [command.batch for command in commands if isinstance(command, Step)]
 
 
-def _timed(call: Callable[[], list[Command]]) -> tuple[float, list[Command]]:
-    begun = time.perf_counter()
-    result = call()
-    return time.perf_counter() - begun, result
-
-
-def _us(seconds: float, count: int) -> float:
-    return round(seconds / count * 1e6, 2)
+def _us(total_s: float, count: int) -> float:
+    return round(total_s / count * 1e6, 2)

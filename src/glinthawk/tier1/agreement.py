@@ -53,8 +53,7 @@ def agree(loaded: LoadedModel, passes: Passes | None = None) -> Agreement:
     alone = probe.run(torch.arange(2 * right), (right,))
     probe.check_company(alone)
     sizes = tuple(_agreeing(probe, alone))
-    made = probe.make((*sizes,))
-    return Agreement(made, sizes, _describe(loaded, probe, alone))
+    return Agreement(probe.make(sizes), sizes, _describe(loaded, probe, alone))
 
 
 class _Probe:

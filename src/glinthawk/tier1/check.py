@@ -1,5 +1,6 @@
 """The self-check at load: the cut model answers as the model's own forward does, or is refused."""
 
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,14 @@ from glinthawk.tier1.homes import Home
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
 
-__all__ = ["Truth", "check_cut", "own_answers"]
+__all__ = [
+    "Truth",
+    "check_cut",
+    "last_rows",
+    "make_sequence",
+    "own_answers",
+    "received_rows",
+]
 
 #: Ragged, and longer than tiny windows.
 _LENGTHS = (5, 12, 23)
@@ -132,15 +140,16 @@ def _cut_logits(
     collected: list[torch.Tensor] = []
 
     def collect(batch: Batch, logits: torch.Tensor) -> None:
-        last = torch.tensor([span.length for span in batch.spans]).cumsum(0) - 1
-        is_last = len(logits) == len(last)
-        collected.append(logits.clone() if is_last else logits[last.to(logits.device)])
+        collected.append(last_rows(batch, logits))
 
     node = Node(model, spec.layers, [home], collect, attend_prompts=attention, passes=passes)
-    sequences = [_sequence(number, tokens) for number, tokens in enumerate(truth.rows)]
+    sequences = [
+        make_sequence(number, tokens[:-_NUM_DECODES], _NUM_DECODES + 1)
+        for number, tokens in enumerate(truth.rows)
+    ]
     for step in range(_NUM_DECODES + 1):
         batch = _batch(step, sequences, home.id)
-        node.start(batch, _received(batch, truth))
+        node.start(batch, received_rows(batch, truth.received))
         node.poll()
         for sequence, tokens in zip(sequences, truth.rows, strict=True):
             if step < _NUM_DECODES:
@@ -149,10 +158,16 @@ def _cut_logits(
     return list(torch.stack(collected, dim=1))
 
 
-def _sequence(number: int, tokens: list[int]) -> Sequence:
-    prompt = tuple(tokens[:-_NUM_DECODES])
+def make_sequence(number: int, tokens: list[int], max_tokens: int) -> Sequence:
+    """A greedy one that begins with ``tokens``."""
     params = SamplingParams(temperature=0)
-    return Sequence(Request(number, prompt, params, seed=0, max_tokens=_NUM_DECODES + 1))
+    return Sequence(Request(number, tuple(tokens), params, seed=0, max_tokens=max_tokens))
+
+
+def last_rows(batch: Batch, result: torch.Tensor) -> torch.Tensor:
+    """A copy of the last row of every span, of what a pass ended with: those, or all rows."""
+    last = torch.tensor([span.length for span in batch.spans]).cumsum(0) - 1
+    return result.clone() if len(result) == len(last) else result[last.to(result.device)]
 
 
 def _batch(step: int, sequences: list[Sequence], home: int) -> Batch:
@@ -161,12 +176,12 @@ def _batch(step: int, sequences: list[Sequence], home: int) -> Batch:
     return Batch(step, tuple(Span(s, home, s.length - 1, 1) for s in sequences), ())
 
 
-def _received(batch: Batch, truth: Truth) -> torch.Tensor | None:
-    """The hidden state of the batch's rows."""
+def received_rows(batch: Batch, received: SequenceOf[torch.Tensor | None]) -> torch.Tensor | None:
+    """The hidden state of the batch's rows: ``received`` has that of sequence i at place i."""
     parts = [
-        received[span.start : span.start + span.length]
-        for span, received in zip(batch.spans, truth.received, strict=True)
-        if received is not None
+        hidden[span.start : span.start + span.length]
+        for span in batch.spans
+        if (hidden := received[span.sequence.id]) is not None
     ]
     return torch.cat(parts) if parts else None
 

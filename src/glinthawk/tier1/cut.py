@@ -50,6 +50,11 @@ class Call(NamedTuple):
     #: What the module was given, where ``note_arguments`` looks; else None.
     arguments: Arguments | None = None
 
+    def head(self, num_rows: int) -> "Call":
+        """The same of the first ``num_rows`` rows."""
+        q, k, v = (rows[:, :, :num_rows] for rows in (self.queries, self.keys, self.values))
+        return self._replace(queries=q, keys=k, values=v)
+
 
 class Departure(BaseException):
     """Leaves a forward pass after the last layer of a slice, with its hidden state (T, hidden)."""

@@ -12,7 +12,7 @@ from torch.nn.functional import linear, pad
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-__all__ = ["FixedProducts", "spread_experts"]
+__all__ = ["FixedProducts", "fill_up", "spread_experts"]
 
 #: Rows of a block. Experts get few: more would be zeros that are multiplied.
 _ROWS = 16
@@ -34,12 +34,14 @@ class FixedProducts(TorchFunctionMode):
 
 
 def _in_blocks(product: Any, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
-    blocks = [product(_fill(block), *weights)[: len(block)] for block in x.split(_ROWS)]
-    return torch.cat(blocks)
+    blocks = x.split(_ROWS)
+    return torch.cat([product(fill_up(rows, _ROWS), *weights)[: len(rows)] for rows in blocks])
 
 
-def _fill(rows: torch.Tensor) -> torch.Tensor:
-    return pad(rows, (0, 0, 0, _ROWS - len(rows)))
+def fill_up(rows: torch.Tensor, size: int) -> torch.Tensor:
+    """(T, ...) -> (size, ...), zeros behind."""
+    missing = size - len(rows)
+    return rows if not missing else pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing))
 
 
 def spread_experts(model: PreTrainedModel) -> bool:

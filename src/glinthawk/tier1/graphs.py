@@ -111,11 +111,7 @@ class ReplayedPass:
         self.depth += 1
         result = self._recording.replay(self.depth, output)
         if isinstance(result, Call):
-            return result._replace(
-                queries=result.queries[:, :, : self._num_rows],
-                keys=result.keys[:, :, : self._num_rows],
-                values=result.values[:, :, : self._num_rows],
-            )
+            return result.head(self._num_rows)
         return result[: self._num_rows] if self._keep is None else result[self._keep]
 
     def close(self) -> None:

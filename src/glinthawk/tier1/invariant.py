@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch.nn.functional import pad
 
 from glinthawk.tier1.cut import Call, Forward, Passes
-from glinthawk.tier1.experts import FixedProducts
+from glinthawk.tier1.experts import FixedProducts, fill_up
 
 __all__ = ["InvariantPasses", "cover"]
 
@@ -69,7 +68,7 @@ class InvariantPasses:
     def _part(
         self, given: list[torch.Tensor], first: int, num_rows: int, size: int, num_kept: int
     ) -> "_Part":
-        ids, positions, *hidden = (_fill(rows[first : first + num_rows], size) for rows in given)
+        ids, positions, *hidden = (fill_up(rows[first : first + num_rows], size) for rows in given)
         kept = max(0, min(num_rows, num_kept - first))
         # All or one: the product that makes logits has a fixed number of rows, too.
         keep = torch.arange(size if kept else 1, device=ids.device)
@@ -85,14 +84,10 @@ class _Part:
 
     def resume(self, output: torch.Tensor | None) -> Call | torch.Tensor:
         """As a Forward, without the rows that fill it up."""
-        result = self.forward.resume(None if output is None else _fill(output, self._size))
-        if not isinstance(result, Call):
-            return result[: self._num_kept]
-        return result._replace(
-            queries=result.queries[:, :, : self.num_rows],
-            keys=result.keys[:, :, : self.num_rows],
-            values=result.values[:, :, : self.num_rows],
-        )
+        result = self.forward.resume(None if output is None else fill_up(output, self._size))
+        if isinstance(result, Call):
+            return result.head(self.num_rows)
+        return result[: self._num_kept]
 
 
 class _InvariantPass:
@@ -154,18 +149,13 @@ def cover(num_rows: int, sizes: Sequence[int]) -> Iterator[int]:
 
 
 def _kept_first(num_rows: int, keep: torch.Tensor) -> torch.Tensor | None:
-    """The numbers of all rows, those in ``keep`` first; None if they are in that order already."""
+    """The numbers of all rows, those in ``keep``, which ascend, first; None if they are in that
+    order already. Never waits for the device."""
     if len(keep) == num_rows:
         return None
-    others = torch.ones(num_rows, dtype=torch.bool)
-    others[keep.cpu()] = False
-    return torch.cat([keep, others.nonzero().flatten().to(keep.device)])
-
-
-def _fill(rows: torch.Tensor, size: int) -> torch.Tensor:
-    """(T, ...) -> (size, ...), zeros behind."""
-    missing = size - len(rows)
-    return rows if not missing else pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing))
+    is_other = torch.ones(num_rows, dtype=torch.uint8, device=keep.device)
+    is_other[keep] = 0
+    return is_other.argsort(stable=True)
 
 
 def _join(parts: list[torch.Tensor], dim: int) -> torch.Tensor:

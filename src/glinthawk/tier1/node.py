@@ -305,7 +305,7 @@ class Node:
         if not self._poller.sockets or not (wait or awaits or self._watched):
             return wait
         is_copying = any([home.flush() for home in self._homes.values()])
-        timeout_ms = int(1000 * min(_LOOK_S, _LOOK_S if timeout_s is None else timeout_s))
+        timeout_ms = int(1000 * (_LOOK_S if timeout_s is None else min(timeout_s, _LOOK_S)))
         polled = self._poller.poll(timeout_ms if wait and not is_copying else 0)
         ready, begun = {socket for socket, _ in polled}, time.perf_counter()
         is_look_due = time.monotonic() >= self._next_look_s

@@ -8,9 +8,7 @@ import torch
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UnsupportedModel
-from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.sequence import Request
-from glinthawk.core.sequence import Sequence as TokenSequence
+from glinthawk.tier1.check import last_rows, make_sequence, received_rows
 from glinthawk.tier1.cut import Passes, make_hidden
 from glinthawk.tier1.homes import Home
 from glinthawk.tier1.loader import LoadedModel
@@ -55,7 +53,9 @@ class _Runner:
         generator = torch.Generator().manual_seed(0)
         spec = loaded.spec
         self._sequences = [
-            _sequence(number, torch.randint(spec.vocab_size, (n,), generator=generator).tolist())
+            make_sequence(
+                number, torch.randint(spec.vocab_size, (n,), generator=generator).tolist(), 1
+            )
             for number, n in enumerate(lengths)
         ]
         self._received = [
@@ -80,27 +80,17 @@ class _Runner:
         last: dict[int, torch.Tensor] = {}
 
         def collect(batch: Batch, result: torch.Tensor) -> None:
-            ends = torch.tensor([span.length for span in batch.spans]).cumsum(0) - 1
-            rows = result if len(result) == len(ends) else result[ends.to(result.device)]
-            for span, row in zip(batch.spans, rows, strict=True):
-                last[span.sequence.id] = row.clone()
+            for span, row in zip(batch.spans, last_rows(batch, result), strict=True):
+                last[span.sequence.id] = row
 
         layers = self._loaded.spec.layers
         node = Node(self._loaded.model, layers, [self._home], collect, passes=self._passes)
         for number, spans in enumerate(filter(None, steps)):
             batch = Batch(number, tuple(spans), ())
-            node.start(batch, self._hidden(spans))
+            node.start(batch, received_rows(batch, self._received))
             node.poll()
         self._home.release([s.id for s in self._sequences])
         return [last[s.id] for s in self._sequences]
-
-    def _hidden(self, spans: list[Span]) -> torch.Tensor | None:
-        parts = [
-            received[span.start : span.start + span.length]
-            for span in spans
-            if (received := self._received[span.sequence.id]) is not None
-        ]
-        return torch.cat(parts) if parts else None
 
 
 def _fitting(homes: Sequence[Home], longest: int) -> list[int]:
@@ -113,11 +103,6 @@ def _fitting(homes: Sequence[Home], longest: int) -> list[int]:
         if room:
             lengths.append(min(length, longest, room * PAGE_TOKENS))
     return lengths
-
-
-def _sequence(number: int, tokens: list[int]) -> TokenSequence:
-    params = SamplingParams(temperature=0)
-    return TokenSequence(Request(number, tuple(tokens), params, seed=0, max_tokens=1))
 
 
 def _are_equal(ours: list[torch.Tensor], others: list[torch.Tensor]) -> bool:

@@ -20,7 +20,7 @@ from glinthawk.wire.address import Address
 from glinthawk.wire.gate import Gate, KnownKeys, Lock, Password
 from glinthawk.wire.keys import Identity, to_z85
 from glinthawk.wire.messages import Ask, FromWorker, Message, decode
-from glinthawk.wire.tally import Beat, Gap, Idle, Missing, Tally, Watch, unpack
+from glinthawk.wire.tally import BEATS, Beat, Gap, Idle, Missing, Tally, Watch, unpack
 
 __all__ = ["LARGEST_FRAME", "ClientChannel", "Frame", "ServerChannel"]
 
@@ -35,8 +35,6 @@ _MOST_FRAMES = 6
 _MOST_ANSWERS = 4096
 #: Clients whose messages are counted; the one that was silent longest is forgotten for another.
 _MOST_CLIENTS = 4096
-#: Two questions in the time after which silence means that the other side is gone.
-_HEARTBEATS = 3
 _REFUSALS = (
     zmq.EVENT_HANDSHAKE_FAILED_AUTH,
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
@@ -272,8 +270,8 @@ class ClientChannel(_Channel):
         """Heartbeats go out from here alone; each says how long the other side shall wait for the
         next, so that one setting holds for both ends."""
         silence_ms = round(1000 * self._silence_s)
-        self.socket.setsockopt(zmq.HEARTBEAT_IVL, silence_ms // _HEARTBEATS)
-        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, silence_ms - silence_ms // _HEARTBEATS)
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, silence_ms // BEATS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, silence_ms - silence_ms // BEATS)
         self.socket.setsockopt(zmq.HEARTBEAT_TTL, silence_ms)
 
     @property
@@ -344,7 +342,7 @@ class ClientChannel(_Channel):
         poller = zmq.Poller()
         for socket in self.sockets:
             poller.register(socket, zmq.POLLIN)
-        poller.poll(int(1000 * min(timeout_s, self._silence_s / _HEARTBEATS)))
+        poller.poll(int(1000 * min(timeout_s, self._silence_s / BEATS)))
 
     def _check_connection(self) -> None:
         while self._monitor is not None and self._monitor.poll(0):

@@ -14,10 +14,10 @@ import msgspec
 from glinthawk.core.errors import WorkerLost
 from glinthawk.wire.messages import Message, decode
 
-__all__ = ["Beat", "Gap", "Idle", "Missing", "Tally", "Watch", "unpack"]
+__all__ = ["BEATS", "Beat", "Gap", "Idle", "Missing", "Tally", "Watch", "unpack"]
 
-#: Beats in the time after which silence means that the other side is gone.
-_BEATS = 3
+#: Questions in the time after which silence means that the other side is gone.
+BEATS = 3
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
@@ -104,7 +104,7 @@ class Watch:
         self._silence_ms = round(1000 * silence_s)
         self._tally = Tally()
         self._confirmed = 0
-        self._next_ms = _now_ms() + self._silence_ms // _BEATS
+        self._next_ms = _now_ms() + self._silence_ms // BEATS
         #: None: it has something to do, or that is not known.
         self.idle: Idle | None = None
 
@@ -131,7 +131,7 @@ class Watch:
         now = _now_ms()
         if now < self._next_ms:
             return None
-        self._next_ms = now + self._silence_ms // _BEATS
+        self._next_ms = now + self._silence_ms // BEATS
         return self._tally.mark(Beat(now))
 
     def admit(self, header: memoryview) -> memoryview | None:
