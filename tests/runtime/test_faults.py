@@ -52,6 +52,15 @@ def _children() -> list[int]:
     return [int(pid) for pid in listed.split()]
 
 
+def die_and_come_back(run: Run, undisturbed: dict[int, list[int]]) -> None:
+    """The youngest worker is killed in mid-run. All is answered, until another process serves in
+    its place: where nobody needed it, its death may be noticed late."""
+    num_homes, before = len(run.engine.scheduler.homes), set(_children())
+    assert answer(run, kill_after=3) == undisturbed
+    while len(run.engine.scheduler.homes) < num_homes or before.issuperset(_children()):
+        assert answer(run) == undisturbed
+
+
 def config(
     model: Path, places: str, tier1_kv: str = "0", split: SplitAttention = "sequence"
 ) -> EngineConfig:
@@ -69,9 +78,7 @@ def test_a_killed_worker_costs_no_answer_and_comes_back(
     model: Path, undisturbed: dict[int, list[int]]
 ) -> None:
     with open_run(config(model, "local:2")) as run:
-        assert answer(run, kill_after=3) == undisturbed
-        while len(run.engine.scheduler.homes) < 2:
-            assert answer(run) == undisturbed
+        die_and_come_back(run, undisturbed)
     assert sorted(undisturbed) == list(range(24))
 
 
@@ -79,9 +86,7 @@ def test_a_worker_that_is_killed_while_its_kv_is_fetched_neither(
     model: Path, undisturbed: dict[int, list[int]]
 ) -> None:
     with open_run(replace(config(model, "local:2"), kv_placement="fetch")) as run:
-        assert answer(run, kill_after=3) == undisturbed
-        while len(run.engine.scheduler.homes) < 2:
-            assert answer(run) == undisturbed
+        die_and_come_back(run, undisturbed)
 
 
 def test_beside_kv_on_tier_1_neither(model: Path, undisturbed: dict[int, list[int]]) -> None:
@@ -170,10 +175,7 @@ def test_a_worker_takes_along_what_tier_1_keeps_of_its_sequences(
         undisturbed = answer(run)
     settings = replace(config(model, "local:2", tier1_kv), xcache=0.5)
     with open_run(settings) as run:
-        homes = run.engine.scheduler.homes
-        assert answer(run, kill_after=3) == undisturbed
-        while len(run.engine.scheduler.homes) < len(homes):
-            assert answer(run) == undisturbed
+        die_and_come_back(run, undisturbed)
         assert answer(run) == undisturbed
         assert run.stats().xcache_bytes_peak > 0
 
@@ -187,7 +189,5 @@ def test_a_worker_that_shares_sequences_takes_all_of_them_along(
     with open_run(config(model, "local:2", tier1_kv, split)) as run:
         homes = run.engine.scheduler.homes
         assert homes == ([1] if tier1_kv == "0" else [0, 1])
-        assert answer(run, kill_after=3) == undisturbed
-        while len(run.engine.scheduler.homes) < len(homes):
-            assert answer(run) == undisturbed
+        die_and_come_back(run, undisturbed)
         assert len(run.stats().tier2_busy) == 2

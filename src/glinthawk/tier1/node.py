@@ -302,13 +302,13 @@ class Node:
         were still being copied can leave. Whether something else wants to be looked at: a watched
         socket, or the clock."""
         awaits = any(running.awaited or running.unstored for running in self._running.values())
-        if not self._poller.sockets or not (wait or awaits or self._watched):
+        is_look_due = time.monotonic() >= self._next_look_s
+        if not self._poller.sockets or not (wait or awaits or self._watched or is_look_due):
             return wait
         is_copying = any([home.flush() for home in self._homes.values()])
         timeout_ms = int(1000 * (_LOOK_S if timeout_s is None else min(timeout_s, _LOOK_S)))
         polled = self._poller.poll(timeout_ms if wait and not is_copying else 0)
         ready, begun = {socket for socket, _ in polled}, time.perf_counter()
-        is_look_due = time.monotonic() >= self._next_look_s
         for home in self._homes.values():
             if is_look_due or ready.intersection(_sockets(home)):
                 for reply in home.receive():
