@@ -1,11 +1,13 @@
 """What one request must fit in, decided before it runs."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
@@ -45,14 +47,17 @@ def test_a_prompt_as_long_as_the_model_leaves_no_room() -> None:
     limits = Limits(max_model_len=30, kv_tokens=64, vocab_size=50)
     error = _error(limits, _prompt(30))
     assert (error.code, error.param) == ("context_length_exceeded", "prompt")
-    assert "--max-model-len" in str(error)
+    assert "the model takes no more" in str(error)
+    shorter = Limits(max_model_len=30, kv_tokens=64, vocab_size=50, longest_len=32)
+    assert "raise --max-model-len to at most 32" in str(_error(shorter, _prompt(30)))
     assert limits.max_tokens(_prompt(29), None) == 1
 
 
 def test_a_prompt_that_no_memory_holds_is_told_which_memory_to_raise() -> None:
-    error = _error(LIMITS, _prompt(65))
+    config = EngineConfig(model="demo", tier2=("local:1",))
+    error = _error(replace(LIMITS, more_kv=config.more_kv), _prompt(65))
     assert (error.code, error.param) == ("kv_memory_exceeded", "prompt")
-    assert "--worker-kv" in str(error)
+    assert str(error).endswith("; raise --worker-kv")
     assert LIMITS.max_tokens(_prompt(63), None) == 2
 
 

@@ -62,16 +62,18 @@ def run_job(
     on_finish: Callable[[], None] = lambda: None,
     in_flight: int = 7,
     text: Text | None = None,
+    limits: Limits = LIMITS,
     **journal_options: Any,
 ) -> Job:
     """Answer all that is left, several at a time and in a jumbled order."""
     shuffle = random.Random(0)
     options = {"now": lambda: 1000.0, **journal_options}
     with Journal.open(source, output, FINGERPRINT, **options) as journal:
+        journal.settle({"max_model_len": limits.max_model_len})
         job = Job(
             journal,
             text or Text(None),
-            LIMITS,
+            limits,
             frozenset({299}),
             seed=0,
             model_name="tiny",

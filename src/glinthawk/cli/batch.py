@@ -37,6 +37,7 @@ def answer_file(
     trace_file: Path | None,
     restart: bool,
     quiet: bool,
+    retry_errors: bool = False,
     plan: Plan | None = None,
 ) -> int:
     """Answer ``source`` in ``output``; returns the exit status. ``plan`` is stored with the job, if
@@ -46,12 +47,17 @@ def answer_file(
         _hush_libraries()
     fingerprint = {"model": identify_model(config.model)}
     fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
-    with Journal.open(source, output, fingerprint, plan=plan, restart=restart) as journal:
-        if journal.num_done == journal.survey.num_requests > 0:
-            console.print(f"every line has its result already: {output}")
+    with Journal.open(
+        source, output, fingerprint, plan=plan, restart=restart, retry_errors=retry_errors
+    ) as journal:
+        left = journal.survey.num_requests - journal.num_done + journal.num_to_retry
+        if journal.num_done and not left:
+            console.print(f"every line has its result already{_errors(journal)}: {output}")
             return 1 if journal.num_failed else 0
         if journal.num_resumed:
-            console.print(f"resuming: {journal.num_resumed} lines are answered already")
+            console.print(
+                f"resuming: {journal.num_resumed} lines have their results{_retried(journal)}"
+            )
         try:
             with _open_trace(trace_file) as trace, open_run(config, trace) as run:
                 journal.settle(run.resolved)
@@ -66,8 +72,20 @@ def answer_file(
             console.print(f"stopped; {done} of {total} lines are answered in {output}")
             console.print("run the same command again to resume")
             return 130
-        console.print(f"{done} results, {journal.num_failed} of them errors: {output}")
+        console.print(f"{done} results{_errors(journal)}: {output}")
         return 1 if journal.num_failed else 0
+
+
+def _errors(journal: Journal) -> str:
+    if not journal.num_failed:
+        return ", none of them errors"
+    return f", {journal.num_failed} of them errors (--retry-errors runs those again)"
+
+
+def _retried(journal: Journal) -> str:
+    return f", {journal.num_to_retry} of them errors that are run again" * bool(
+        journal.num_to_retry
+    )
 
 
 def _open_trace(path: Path | None) -> AbstractContextManager[Trace | None]:
@@ -93,7 +111,7 @@ def _answer(
     """Run the job; whether it was stopped by a signal."""
     failed_before = journal.num_failed
     source = resolve_model(config.model)
-    text = Text.load(source, config.trust_remote_code)
+    text = Text.load(source, config.trust_remote_code, journal.created)
     job = Job(
         journal,
         text,

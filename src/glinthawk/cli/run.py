@@ -16,6 +16,7 @@ from glinthawk.core.config import (
     LoadFormat,
     SplitAttention,
 )
+from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 
 __all__ = ["run"]
@@ -189,6 +190,14 @@ def run(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; the old output is moved aside.")
     ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option(
+            "--retry-errors",
+            help="Run lines again whose result is an error; with more KV memory, or a longer "
+            "--max-model-len, which also runs again what the shorter one cut off.",
+        ),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
     """Answer every line of a batch file. Run the same command again to resume.
@@ -225,6 +234,8 @@ def run(
         wait_for_workers=wait_for_workers,
         worker_timeout=worker_timeout,
     )
+    if restart and retry_errors:
+        raise UsageError("--restart runs every line again; give that or --retry-errors")
     laid = Plan.load(plan) if plan is not None else None
     if laid is not None:
         from glinthawk.cli.planned import follow
@@ -240,6 +251,7 @@ def run(
             stats_json=stats_json,
             trace_file=trace,
             restart=restart,
+            retry_errors=retry_errors,
             quiet=quiet,
             plan=laid,
         )

@@ -203,6 +203,20 @@ class EngineConfig:
         return parse_size(self.tier1_kv)
 
     @property
+    def more_kv(self) -> str:
+        """What gives one sequence more room, for people: it has to fit in one place."""
+        if self.cluster not in (None, RAY):
+            return f"raise worker_kv or tier1_kv in {self.cluster}, or --kv of workers it joins"
+        is_local = [place.startswith("local:") for place in self.tier2]
+        starts = any(is_local) or (self.cluster == RAY and self.workers_per_slice != 0)
+        ways = {
+            "raise --tier1-kv": parse_size(self.tier1_kv or 0) > 0 or not (self.tier2 or starts),
+            "raise --worker-kv": starts,
+            "start workers with a larger --kv": not all(is_local),
+        }
+        return " or ".join(way for way, leads_there in ways.items() if leads_there)
+
+    @property
     def worker_kv_bytes(self) -> int:
         """Bytes of KV cache on each worker started here."""
         return parse_size(self.worker_kv)

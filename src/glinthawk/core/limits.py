@@ -17,6 +17,17 @@ class Limits:
     #: Tokens of KV cache that the largest single home holds.
     kv_tokens: int
     vocab_size: int
+    #: What ``max_model_len`` may be raised to.
+    longest_len: int = 0
+    #: What gives one sequence more room on this run's machines (``EngineConfig.more_kv``).
+    more_kv: str = "give it more KV memory"
+
+    @property
+    def shorter(self) -> str:
+        """What helps a text that is too long."""
+        if self.longest_len <= self.max_model_len:
+            return "the model takes no more, so shorten it"
+        return f"shorten it, or raise --max-model-len to at most {self.longest_len}"
 
     def check_prompt(self, prompt: tuple[int, ...]) -> None:
         """Raise RequestError for a prompt that no amount of waiting can answer."""
@@ -31,15 +42,14 @@ class Limits:
         if len(prompt) >= self.max_model_len:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, which leaves no room for an answer in the "
-                f"maximum length of {self.max_model_len}; shorten it or raise --max-model-len",
+                f"maximum length of {self.max_model_len}; {self.shorter}",
                 param="prompt",
                 code="context_length_exceeded",
             )
         if len(prompt) > self.kv_tokens:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens but no KV memory holds more than "
-                f"{self.kv_tokens}; raise --worker-kv or --tier1-kv, or let workers share "
-                "sequences (--split-attention tokens)",
+                f"{self.kv_tokens}; {self.more_kv}",
                 param="prompt",
                 code="kv_memory_exceeded",
             )
@@ -62,8 +72,7 @@ class Limits:
             return kv_room
         raise RequestError(
             f"prompt and max_tokens need {len(prompt) + wanted - 1} tokens of KV memory but no "
-            f"place holds more than {self.kv_tokens}; raise --worker-kv or --tier1-kv, or lower "
-            "max_tokens",
+            f"place holds more than {self.kv_tokens}; {self.more_kv}, or lower max_tokens",
             param="max_tokens",
             code="kv_memory_exceeded",
         )
@@ -76,7 +85,7 @@ class Limits:
         if sequence.finish_reason is FinishReason.LENGTH and is_open and request.max_tokens < room:
             raise RequestError(
                 f"the answer outgrew the {self.kv_tokens} tokens of KV memory that the largest "
-                "place holds; give max_tokens, or raise --worker-kv or --tier1-kv",
+                f"place holds; {self.more_kv}, or give max_tokens",
                 param="max_tokens",
                 code="kv_memory_exceeded",
             )

@@ -59,6 +59,8 @@ class ModelSpec:
     vocab_size: int
     max_model_len: int
     layers: tuple[AttentionLayer, ...]
+    #: What ``max_model_len`` could be; 0 if that is not known.
+    longest_len: int = 0
 
     def kv_bytes_per_token(self, kv_dtype: str) -> int:
         """KV cache bytes of one token over all layers."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from glinthawk.core.errors import JournalError
 
-__all__ = ["Finished", "read_finished"]
+__all__ = ["Finished", "is_success", "read_finished"]
 
 #: How every result line begins and how one without an error ends; see results.py.
 _HEAD = re.compile(rb'\{"id":"batch_req_([0-9]{9,18})",')
@@ -64,7 +64,12 @@ def _count(
         raise _corrupt(*where, f"answers line {line + 1} of an input of {num_lines} lines")
     if line in finished:
         raise _corrupt(*where, f"answers line {line + 1} of the input a second time")
-    finished.add(line, failed=not result.endswith(_SUCCESS_END))
+    finished.add(line, failed=not is_success(result))
+
+
+def is_success(result: bytes) -> bool:
+    """Whether a whole result line is an answer, not an error."""
+    return result.endswith(_SUCCESS_END)
 
 
 def _corrupt(output: Path, row: int, size: int, problem: str) -> JournalError:

@@ -20,6 +20,7 @@ from glinthawk.core.plan import Plan
 from glinthawk.jobs.finished import Finished, read_finished
 from glinthawk.jobs.output import OutputFile
 from glinthawk.jobs.record import Record, load_record, plain, record_path, save_record
+from glinthawk.jobs.retry import is_retried
 from glinthawk.jobs.stream import OutputStream, is_stream
 from glinthawk.jobs.survey import Survey, open_input, survey_input
 
@@ -41,6 +42,7 @@ class Journal:
         survey: Survey,
         finished: Finished,
         clock: Callable[[], float],
+        retry_errors: bool,
     ) -> None:
         self.source = source
         self.survey = survey
@@ -50,6 +52,7 @@ class Journal:
         self._output = output
         self._finished = finished
         self._clock = clock
+        self._retry_errors = retry_errors
         self._group: list[bytes] = []
         self._group_began = 0.0
 
@@ -62,11 +65,13 @@ class Journal:
         *,
         plan: Plan | None = None,
         restart: bool = False,
+        retry_errors: bool = False,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> "Journal":
         """Begin or resume the job that answers ``source`` in ``output``, by ``plan`` if it follows
-        one. Use it with ``with``. An output that is no regular file gets no record.
+        one. Use it with ``with``. An output that is no regular file gets no record. With
+        ``retry_errors``, lines whose result is an error lose it when ``settle`` is called.
 
         Raises JournalError if the output belongs to another model, input or process.
         """
@@ -99,7 +104,7 @@ class Journal:
         except BaseException:
             file.close()
             raise
-        return cls(source, file, record, survey, finished, clock)
+        return cls(source, file, record, survey, finished, clock, retry_errors)
 
     @property
     def num_done(self) -> int:
@@ -111,13 +116,28 @@ class Journal:
         """Lines whose result is an error, those of earlier runs included."""
         return self._finished.num_failed
 
+    @property
+    def num_to_retry(self) -> int:
+        """Errors that are run again."""
+        return self.num_failed if self._retry_errors else 0
+
     def settle(self, resolved: Mapping[str, Any]) -> None:
         """Record what the settings came to on this machine. Raises JournalError if that was
-        something else when the job began."""
-        self._record.check_resolved(resolved, self._output.path)
+        something else when the job began; where errors are run again, the longest length may have
+        grown, and what it may have cut off is run again too."""
+        self._record.check_resolved(resolved, self._output.path, may_grow=self._retry_errors)
+        if self._retry_errors:
+            self._drop(self._record.grown_from(resolved))
         self._record = replace(self._record, resolved=plain(resolved))
         if self._output.is_kept:
             save_record(self._output.path, self._record)
+
+    def _drop(self, outgrown: int | None) -> None:
+        if not isinstance(self._output, OutputFile) or not (self.num_failed or outgrown):
+            return
+        self._output.rewrite(lambda result: not is_retried(result, outgrown))
+        self._finished, _ = read_finished(self._output.path, self.survey.num_lines)
+        self.num_resumed = self.num_done
 
     def is_finished(self, line: int) -> bool:
         return line in self._finished

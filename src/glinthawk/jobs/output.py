@@ -3,6 +3,7 @@
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from glinthawk.core.errors import JournalError, UsageError
@@ -53,9 +54,38 @@ class OutputFile:
         os.close(old)
         sync_folder(self.path.parent)
 
+    def rewrite(self, keeps: Callable[[bytes], bool]) -> None:
+        """Drop the lines that ``keeps`` refuses, in one go: a kill leaves the old file or the new
+        one."""
+        path = self.path.resolve()
+        draft = path.with_name(path.name + ".new")
+        fd = _open_locked(draft)
+        try:
+            _copy_lines(self._fd, fd, keeps)
+            draft.replace(path)
+        except OSError as error:
+            os.close(fd)
+            draft.unlink(missing_ok=True)
+            raise JournalError(
+                f"cannot write {draft}: {error.strerror}; make room and run the same command again"
+            ) from error
+        # As in move_to: another run never finds the file free.
+        old, self._fd = self._fd, fd
+        os.close(old)
+        sync_folder(path.parent)
+
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._fd)
+
+
+def _copy_lines(source: int, target: int, keeps: Callable[[bytes], bool]) -> None:
+    os.lseek(source, 0, os.SEEK_SET)
+    os.ftruncate(target, 0)
+    os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode))
+    with open(source, "rb", closefd=False) as old, open(target, "wb", closefd=False) as new:
+        new.writelines(line for line in old if keeps(line))
+    os.fsync(target)
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,6 +14,8 @@ from glinthawk.jobs.survey import Survey
 __all__ = ["Record", "load_record", "plain", "record_path", "save_record"]
 
 _FORMAT = 2
+#: Of what settings came to: the only one that may change while a job runs.
+_LENGTH = "max_model_len"
 _WAYS_OUT = "begin anew with --restart (the old output is moved aside) or give another -o"
 
 
@@ -35,10 +37,24 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Raise JournalError that names every setting that differs."""
         _check_same(self.fingerprint, plain(fingerprint), output)
 
-    def check_resolved(self, resolved: Mapping[str, Any], output: Path) -> None:
-        """The same of what settings came to, if that is known."""
-        if self.resolved is not None:
-            _check_same(self.resolved, plain(resolved), output)
+    def check_resolved(
+        self, resolved: Mapping[str, Any], output: Path, *, may_grow: bool = False
+    ) -> None:
+        """The same of what settings came to, if that is known; the longest length ``may_grow``."""
+        if self.resolved is None:
+            return
+        now = plain(resolved)
+        grown = self.grown_from(now) is not None
+        if grown and may_grow:
+            _check_same(self.resolved, now | {_LENGTH: self.resolved[_LENGTH]}, output)
+        else:
+            way = "with --retry-errors, which takes a longer one, " if grown else ""
+            _check_same(self.resolved, now, output, way)
+
+    def grown_from(self, resolved: Mapping[str, Any]) -> int | None:
+        """The longest length so far, if that of ``resolved`` is longer."""
+        before = (self.resolved or {}).get(_LENGTH)
+        return before if before is not None and resolved[_LENGTH] > before else None
 
     def check_input(self, survey: Survey, source: Path, output: Path) -> None:
         """Raise JournalError unless the input is the recorded one, perhaps with lines added."""
@@ -54,7 +70,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
 
 
-def _check_same(then: dict[str, Any], now: dict[str, Any], output: Path) -> None:
+def _check_same(then: dict[str, Any], now: dict[str, Any], output: Path, way: str = "") -> None:
     differing = [
         f"{key} was {_show(then, key)} and is {_show(now, key)}"
         for key in sorted(then.keys() | now.keys())
@@ -63,7 +79,7 @@ def _check_same(then: dict[str, Any], now: dict[str, Any], output: Path) -> None
     if differing:
         raise JournalError(
             f"{output} was begun with other settings: {', '.join(differing)}; "
-            f"run with the same ones, {_WAYS_OUT}"
+            f"run with the same ones, {way}{_WAYS_OUT}"
         )
 
 

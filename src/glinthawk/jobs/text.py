@@ -1,6 +1,8 @@
 """Between text and token ids: tokenizer, chat template and the strings that end an answer."""
 
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 from glinthawk.core.errors import ModelError, RequestError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.source import refuse_code
+from glinthawk.jobs.dates import fix_date
 from glinthawk.jobs.detokenize import Detokenizer
 from glinthawk.jobs.ending import Ending
 from glinthawk.jobs.forms import ContentForms
@@ -24,23 +27,25 @@ _TOKENIZER_FILES = ("tokenizer*", "vocab.*", "*.tiktoken", "*.model", "tekken.js
 class Text:
     """A model's tokenizer, or its absence: then only token ids go in and come out."""
 
-    def __init__(self, tokenizer: Any | None) -> None:
+    def __init__(self, tokenizer: Any | None, now: float | None = None) -> None:
         self._tokenizer = tokenizer
+        self._now = datetime.fromtimestamp(time.time() if now is None else now, UTC)
         self._detokenizer = Detokenizer(tokenizer)
         self._spelling = Spelling(tokenizer, self._detokenizer)
         self._ending = Ending(self._detokenizer, self._spelling)
 
     @classmethod
-    def load(cls, model: str | Path, trust: bool = False) -> "Text":
+    def load(cls, model: str | Path, trust: bool = False, now: float | None = None) -> "Text":
         """The tokenizer of a model folder or hub name. Code that comes with it runs only with
-        ``trust``."""
+        ``trust``. Chat templates that say the date say that of ``now``, in seconds since 1970, in
+        UTC; None is the time of this call."""
         folder = Path(model)
         if folder.is_dir() and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
-            return cls(None)
+            return cls(None, now)
         from transformers import AutoTokenizer
 
         try:
-            return cls(AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust))
+            return cls(AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust), now)
         except (OSError, ValueError, KeyError, ImportError) as error:
             refuse_code(str(model), error)
             reason = " ".join(str(error).split())[:300]
@@ -100,10 +105,16 @@ class Text:
     def _forms(self) -> ContentForms:
         return ContentForms(lambda messages: str(self._apply_template(messages, tokenize=False)))
 
+    @cached_property
+    def _template(self) -> str:
+        assert self._tokenizer is not None
+        return fix_date(self._tokenizer.get_chat_template(), self._now)
+
     def _apply_template(self, conversation: list[dict[str, Any]], *, tokenize: bool) -> Any:
         assert self._tokenizer is not None
         return self._tokenizer.apply_chat_template(
             conversation,
+            chat_template=self._template,
             add_generation_prompt=True,
             tokenize=tokenize,
             return_dict=False,

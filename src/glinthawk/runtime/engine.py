@@ -36,11 +36,19 @@ def _never(_sequence: Sequence, _token: int) -> bool:
 
 
 class Engine:
-    """Answers requests. If all homes are lost and some may come back, waits ``wait_s`` for one."""
+    """Answers requests. If all homes are lost and some may come back, waits ``wait_s`` for one.
+    ``more_kv`` is said to those who give it too little memory."""
 
-    def __init__(self, tier1: Tier1, limits: BatchLimits, wait_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        tier1: Tier1,
+        limits: BatchLimits,
+        wait_s: float = 60.0,
+        more_kv: str = "give more KV memory",
+    ) -> None:
         self._tier1 = tier1
         self._wait_s = wait_s
+        self._more_kv = more_kv
         self.scheduler = Scheduler(limits)
         self._ahead = max(_MIN_AHEAD, 2 * limits.batch_size * limits.batches_in_flight)
         self._draining = False
@@ -140,8 +148,8 @@ class Engine:
             return
         if not self._tier1.is_expecting:
             raise UsageError(
-                "no place that is left can hold the waiting requests' KV; give more memory "
-                "(--worker-kv, --tier1-kv) and run the same command again"
+                "no place that is left can hold the waiting requests' KV; "
+                f"{self._more_kv} and run the same command again to resume"
             )
         now = time.monotonic()
         self._idle_since = self._idle_since or now

@@ -34,7 +34,7 @@ from glinthawk.core.slices import LayerSlice, split_layers
 from glinthawk.core.source import resolve_model
 from glinthawk.runtime.places import Processes, open_places
 from glinthawk.runtime.processes import parse_tier2
-from glinthawk.runtime.tier import Done, TierEvent
+from glinthawk.runtime.tier import Done, ModelFacts, TierEvent
 from glinthawk.runtime.tuning import LINK_SLACK, MOST_IN_FLIGHT
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.pace import Pace
@@ -146,23 +146,16 @@ class Pipeline:
         """Nodes open lost homes again, and lost nodes are tried again, for ever."""
         return True
 
-    @property
-    def max_model_len(self) -> int:
-        return min(stage.max_model_len for stage in self._loaded())
-
-    @property
-    def vocab_size(self) -> int:
-        return self._loaded()[0].vocab_size
-
-    @property
-    def dtype(self) -> str:
-        """Of the weights."""
-        return self._loaded()[0].dtype
-
-    @property
-    def arithmetic(self) -> str:
-        """What the bits of answers depend on, of a batch-invariant run."""
-        return " and ".join(sorted({stage.arithmetic for stage in self._loaded()}))
+    def facts(self) -> ModelFacts:
+        """Of the whole model."""
+        loaded = self._loaded()
+        return ModelFacts(
+            dtype=loaded[0].dtype,
+            vocab_size=loaded[0].vocab_size,
+            max_model_len=min(stage.max_model_len for stage in loaded),
+            longest_len=min(stage.longest_len for stage in loaded),
+            arithmetic=" and ".join(sorted({stage.arithmetic for stage in loaded})),
+        )
 
     def batch_limits(self) -> BatchLimits:
         """What the user said, and for what is ``auto`` what the nodes measured: the batch of the

@@ -11,7 +11,7 @@ from glinthawk.core.limits import Limits
 from glinthawk.runtime.engine import Engine
 from glinthawk.runtime.opening import OpenNode, open_node
 from glinthawk.runtime.pipeline import open_pipeline
-from glinthawk.runtime.tier import Tier1
+from glinthawk.runtime.tier import ModelFacts, Tier1
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.telemetry.trace import Trace
@@ -26,7 +26,7 @@ class Run:
     engine: Engine
     tier1: Tier1
     limits: Limits
-    #: What settings came to that answers depend on and that may be left to the model.
+    #: What settings came to that answers depend on and that may be left to the facts.
     resolved: dict[str, str | int]
     began: float
 
@@ -62,52 +62,34 @@ def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
             yield run_on(config, opened)
     else:
         with open_pipeline(config) as pipeline:
-            limits = pipeline.batch_limits()
-            yield _start(
-                config,
-                pipeline,
-                limits,
-                pipeline.max_model_len,
-                pipeline.vocab_size,
-                pipeline.dtype,
-                pipeline.arithmetic,
-            )
+            yield _start(config, pipeline, pipeline.batch_limits(), pipeline.facts())
 
 
 def run_on(config: EngineConfig, opened: OpenNode) -> Run:
     """A run on one node in this process."""
     spec = opened.loaded.spec
-    limits = opened.tuning.limits
-    return _start(
-        config,
-        opened.node,
-        limits,
-        spec.max_model_len,
-        spec.vocab_size,
-        spec.dtype,
-        opened.arithmetic,
+    facts = ModelFacts(
+        spec.dtype, spec.vocab_size, spec.max_model_len, spec.longest_len, opened.arithmetic
     )
+    return _start(config, opened.node, opened.tuning.limits, facts)
 
 
-def _start(
-    config: EngineConfig,
-    tier1: Tier1,
-    batches: BatchLimits,
-    max_model_len: int,
-    vocab_size: int,
-    dtype: str,
-    arithmetic: str,
-) -> Run:
+def _start(config: EngineConfig, tier1: Tier1, batches: BatchLimits, facts: ModelFacts) -> Run:
     kv_tokens = max(home.num_pages * home.page_tokens for home in tier1.homes())
-    limits = Limits(max_model_len, kv_tokens, vocab_size)
+    limits = Limits(
+        facts.max_model_len, kv_tokens, facts.vocab_size, facts.longest_len, config.more_kv
+    )
     batches = replace(batches, prompts_at_home=config.batch_invariant)
-    engine = Engine(tier1, batches, config.wait_for_workers)
-    kv_dtype = dtype if config.kv_dtype == "auto" else config.kv_dtype
+    engine = Engine(tier1, batches, config.wait_for_workers, config.more_kv)
+    return Run(engine, tier1, limits, _resolve(config, facts), time.perf_counter())
+
+
+def _resolve(config: EngineConfig, facts: ModelFacts) -> dict[str, str | int]:
     resolved: dict[str, str | int] = {
-        "dtype": dtype,
-        "kv_dtype": kv_dtype,
-        "max_model_len": max_model_len,
+        "dtype": facts.dtype,
+        "kv_dtype": facts.dtype if config.kv_dtype == "auto" else config.kv_dtype,
+        "max_model_len": facts.max_model_len,
     }
     if config.batch_invariant:
-        resolved["batch_invariant"] = arithmetic
-    return Run(engine, tier1, limits, resolved, time.perf_counter())
+        resolved["batch_invariant"] = facts.arithmetic
+    return resolved

@@ -375,6 +375,7 @@ def _describe(opened: OpenNode) -> Loaded:
         dense_s=pace.dense_s(tuning.limits.batch_size) if pace else 0.0,
         link_s=max(pace.link_s.values(), default=0.0) if pace else 0.0,
         arithmetic=opened.arithmetic,
+        longest_len=spec.longest_len,
     )
 
 

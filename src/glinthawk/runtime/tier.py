@@ -9,7 +9,21 @@ from glinthawk.scheduler.pace import Pace
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled
 
-__all__ = ["Done", "Tier1", "TierEvent"]
+__all__ = ["Done", "ModelFacts", "Tier1", "TierEvent"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What answers depend on, of a model that is loaded, here or over nodes."""
+
+    #: Of the weights.
+    dtype: str
+    vocab_size: int
+    #: Longest prompt plus answer, and what that may be raised to.
+    max_model_len: int
+    longest_len: int
+    #: What the bits of answers depend on, of a batch-invariant run.
+    arithmetic: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ def _describe(config: EngineConfig, model: PreTrainedModel, found: Discovery) ->
         vocab_size=text.vocab_size,
         max_model_len=config.max_model_len or longest,
         layers=tuple(found.layers),
+        longest_len=longest,
     )
 
 

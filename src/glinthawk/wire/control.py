@@ -130,6 +130,7 @@ class Loaded(Message, frozen=True):
     link_s: float
     #: What the bits of a batch-invariant run's answers depend on.
     arithmetic: str = ""
+    longest_len: int = 0
 
 
 class Sampled(Message, frozen=True):

@@ -1,0 +1,42 @@
+"""Results that a run with ``--retry-errors`` makes again."""
+
+from typing import Any
+
+import msgspec
+
+from glinthawk.jobs.finished import is_success
+
+__all__ = ["is_retried"]
+
+_CUT = b'"finish_reason":"length"'
+
+
+class _Usage(msgspec.Struct):
+    total_tokens: int
+
+
+class _Body(msgspec.Struct):
+    usage: _Usage
+
+
+class _Response(msgspec.Struct):
+    body: _Body
+
+
+class _Result(msgspec.Struct):
+    response: _Response
+
+
+_results: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Result)
+
+
+def is_retried(result: bytes, outgrown: int | None) -> bool:
+    """Whether ``result`` is an error, or an answer that the length ``outgrown``, which was the
+    longest, may have cut off. Of several choices that is not known, and none of them changes by
+    being made again."""
+    if not is_success(result):
+        return True
+    if outgrown is None or _CUT not in result:
+        return False
+    total: int = _results.decode(result).response.body.usage.total_tokens
+    return total >= outgrown
