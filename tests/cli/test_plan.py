@@ -10,25 +10,11 @@ from glinthawk.cli.planned import follow
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.planner.profile import Profile
+from plans import make_plan
 
 GIB = 1 << 30
 MACHINES = ["--tier1", "A10", "--tier1-count", "2", "--tier2", "r7a-4xlarge", "--tier2-count", "4"]
 PLAN = ["plan", "-m", "Llama-3.1-8B", "--workload", "128:32", "--kv-dtype", "auto", "--top", "2"]
-
-
-def make_plan(path: Path, **settings: object) -> Path:
-    fields = {
-        "model": "demo",
-        "kv_dtype": "float32",
-        "workers_per_slice": 2,
-        "batch_size": 16,
-        "batches_in_flight": 2,
-        "batch_tokens": 256,
-        "tier1_kv": 0,
-        "worker_kv": 32 << 20,
-    }
-    Plan(**(fields | settings)).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")

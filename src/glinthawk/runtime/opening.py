@@ -13,6 +13,7 @@ from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice
+from glinthawk.core.units import format_size
 from glinthawk.runtime.local_node import LocalNode
 from glinthawk.runtime.processes import local_workers, parse_tier2
 from glinthawk.runtime.seats import Seats
@@ -217,12 +218,18 @@ def _local_homes(config: EngineConfig, loaded: LoadedModel) -> list[Home]:
     """Home 0 is Tier 1 itself, if it keeps any KV; workers count from 1."""
     if not config.tier1_kv_bytes:
         return []
-    cache = KVCache(
-        loaded.spec.layers,
-        config.tier1_kv_bytes,
-        _kv_dtype(config, loaded),
-        loaded.model.device,
-        threads=torch.get_num_threads(),
-        on_torch_threads=True,
-    )
+    try:
+        cache = KVCache(
+            loaded.spec.layers,
+            config.tier1_kv_bytes,
+            _kv_dtype(config, loaded),
+            loaded.model.device,
+            threads=torch.get_num_threads(),
+            on_torch_threads=True,
+        )
+    except (RuntimeError, MemoryError) as error:
+        raise UsageError(
+            f"Tier 1 cannot give {format_size(config.tier1_kv_bytes)} of memory for KV ({error}); "
+            "give a smaller --tier1-kv"
+        ) from error
     return [LocalHome(0, cache)]

@@ -129,7 +129,7 @@ def _describe(config: EngineConfig, model: PreTrainedModel, found: Discovery) ->
     if config.max_model_len is not None and config.max_model_len > longest:
         raise ModelError(
             f"--max-model-len {config.max_model_len} is too long for {config.model}: {reason} "
-            f"{longest} tokens"
+            f"{longest} tokens; give at most that"
         )
     return ModelSpec(
         name=config.model,

@@ -92,7 +92,7 @@ class BackendChoice:
         if self.kind != "native":
             raise WorkerRefused(
                 f"KV on drives needs the native backend, and this model gets the {self.kind} one; "
-                "start the worker without --storage"
+                "start the worker without --storage, or the run without --worker-storage"
             )
         return StorageBackend(
             self.layers, PAGE_TOKENS, self.kv_dtype, memory_bytes, files, self.threads

@@ -74,7 +74,7 @@ class NativeBackend(Backend):
                 isa,
                 *(find_team() if on_torch_threads else (0, 0)),
             )
-        except (ValueError, TypeError, MemoryError) as error:
+        except (ValueError, TypeError) as error:
             raise WorkerRefused(f"this KV cache cannot be made: {error}") from error
         # A table serves every layer of a step, so its plan is kept as long as the table is.
         self._plans: WeakKeyDictionary[SpanTable, _native.Plan] = WeakKeyDictionary()

@@ -46,7 +46,7 @@ class StorageBackend(NativeBackend):
                 [(file.descriptor, file.num_bytes, str(file.folder)) for file in files],
                 only_threads,
             )
-        except (ValueError, TypeError, MemoryError) as error:
+        except (ValueError, TypeError) as error:
             raise WorkerRefused(f"this KV cache cannot be made: {error}") from error
         super().__init__(layers, engine.num_pages, page_tokens, kv_dtype, engine=engine)
         self._drives = engine

@@ -134,7 +134,7 @@ class Worker:
         except (RuntimeError, MemoryError) as error:
             raise WorkerRefused(
                 f"this machine cannot give {format_size(self._kv_bytes)} of memory ({error}); "
-                "start the worker with a smaller --kv"
+                "start the worker with a smaller --kv, or the run with a smaller --worker-kv"
             ) from error
         self._owner = client
         self._busy_s = 0.0
