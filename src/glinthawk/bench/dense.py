@@ -8,6 +8,8 @@ import torch
 
 from glinthawk.bench.models import load_shape
 from glinthawk.bench.timing import medians
+from glinthawk.tier1.agreement import agree
+from glinthawk.tier1.cut import Passes
 from glinthawk.tier1.dense import DensePass
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier1.packing import PackedLinear
@@ -22,7 +24,7 @@ class Plan:
     """What is measured; medians of ``rounds`` that alternate."""
 
     models: tuple[str, ...] = ("M", "L")
-    tokens: tuple[int, ...] = (64, 256, 512)
+    tokens: tuple[int, ...] = (64, 100, 256, 512)
     threads: tuple[int, ...] = (1, 2)
     rounds: int = 5
 
@@ -45,6 +47,9 @@ class Row:
     tflops: float
     #: The same step with the model as transformers made it.
     plain_ms: float
+    #: The same step in passes of fixed sizes (--batch-invariant), and its share more than ``ms``.
+    invariant_ms: float
+    invariant_cost: float
 
 
 @torch.inference_mode()
@@ -54,7 +59,7 @@ def run(write: _Write, *, quick: bool = False) -> None:
     before = torch.get_num_threads()
     try:
         roofs = {str(threads): _roof(plan, threads, write) for threads in plan.threads}
-        write("model tokens threads   step ms  linears ms  ratio  plain ms  TFLOP/s")
+        write("model tokens threads   step ms  linears ms  ratio  plain ms  TFLOP/s  invariant ms")
         rows = [row for name in plan.models for row in _measure(plan, name, write)]
     finally:
         torch.set_num_threads(before)
@@ -79,8 +84,12 @@ def _measure(plan: Plan, name: str, write: _Write) -> list[Row]:
         for threads in plan.threads:
             torch.set_num_threads(threads)
             linears = _Linears(packed, tokens)
-            step, alone, unpacked = medians(
-                plan.rounds, _step(packed, tokens), linears, _step(plain, tokens)
+            step, alone, unpacked, invariant = medians(
+                plan.rounds,
+                _step(packed, tokens),
+                linears,
+                _step(plain, tokens),
+                _step(packed, tokens, agree(packed).passes),
             )
             row = Row(
                 name,
@@ -91,17 +100,20 @@ def _measure(plan: Plan, name: str, write: _Write) -> list[Row]:
                 ratio=round(step / alone, 3),
                 tflops=round(linears.flops / step / 1e12, 3),
                 plain_ms=round(1e3 * unpacked, 2),
+                invariant_ms=round(1e3 * invariant, 2),
+                invariant_cost=round(invariant / step - 1, 3),
             )
             rows.append(row)
             write(
                 f"{name:5} {tokens:6} {threads:7} {row.ms:9.2f} {row.linears_ms:11.2f} "
-                f"{row.ratio:6.2f} {row.plain_ms:9.2f} {row.tflops:8.3f}"
+                f"{row.ratio:6.2f} {row.plain_ms:9.2f} {row.tflops:8.3f} {row.invariant_ms:13.2f} "
+                f"({row.invariant_cost:+.1%})"
             )
     return rows
 
 
-def _step(loaded: LoadedModel, tokens: int) -> DensePass:
-    return DensePass(loaded.model, loaded.spec.layers, tokens)
+def _step(loaded: LoadedModel, tokens: int, passes: Passes | None = None) -> DensePass:
+    return DensePass(loaded.model, loaded.spec.layers, tokens, passes)
 
 
 class _Linears:
