@@ -31,6 +31,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "hybrid": {"tier2": ("local:1",), "tier1_kv": "48KiB", "worker_kv": "1MiB"},
     "heads": {"tier2": ("local:2",), "split_attention": "heads"},
     "tokens": {"tier2": ("local:2",), "split_attention": "tokens"},
+    "x-cache": {"tier2": ("local:2",), "worker_kv": "1MiB", "xcache": 0.5},
+    "fetch": {"tier2": ("local:2",), "worker_kv": "1MiB", "kv_placement": "fetch"},
 }
 
 
