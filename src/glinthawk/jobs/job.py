@@ -157,6 +157,7 @@ class Job:
             seed=choice_seed(self._seed, task.params, task.custom_id, index, task.prompt),
             max_tokens=task.max_tokens,
             eos_token_ids=frozenset() if task.params.ignore_eos else self._eos_token_ids,
+            name=task.custom_id,
         )
         self._open[request.id] = (open_line, index)
         self._num_requests += 1

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.limits import Limits
 from glinthawk.runtime.engine import Engine
+from glinthawk.runtime.event_log import EventLog
 from glinthawk.runtime.opening import OpenNode, open_node
 from glinthawk.runtime.pipeline import open_pipeline
 from glinthawk.runtime.tier import Tier1
@@ -52,14 +53,17 @@ class Run:
 
 
 @contextmanager
-def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
-    """Everything a run needs, on this machine or on those of ``config.cluster``.
+def open_run(
+    config: EngineConfig, trace: Trace | None = None, events: EventLog | None = None
+) -> Iterator[Run]:
+    """Everything a run needs, on this machine or on those of ``config.cluster``. ``events`` is told
+    what the scheduler decides.
 
     Raises UsageError or WorkerError; then nothing is left behind.
     """
     if config.cluster is None:
         with open_node(config, trace) as opened:
-            yield run_on(config, opened)
+            yield run_on(config, opened, events)
     else:
         with open_pipeline(config) as pipeline:
             limits = pipeline.batch_limits()
@@ -71,10 +75,11 @@ def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
                 pipeline.vocab_size,
                 pipeline.dtype,
                 pipeline.arithmetic,
+                events,
             )
 
 
-def run_on(config: EngineConfig, opened: OpenNode) -> Run:
+def run_on(config: EngineConfig, opened: OpenNode, events: EventLog | None = None) -> Run:
     """A run on one node in this process."""
     spec = opened.loaded.spec
     limits = opened.tuning.limits
@@ -86,6 +91,7 @@ def run_on(config: EngineConfig, opened: OpenNode) -> Run:
         spec.vocab_size,
         spec.dtype,
         opened.arithmetic,
+        events,
     )
 
 
@@ -97,11 +103,12 @@ def _start(
     vocab_size: int,
     dtype: str,
     arithmetic: str,
+    events: EventLog | None,
 ) -> Run:
     kv_tokens = max(home.num_pages * home.page_tokens for home in tier1.homes())
     limits = Limits(max_model_len, kv_tokens, vocab_size)
     batches = replace(batches, prompts_at_home=config.batch_invariant)
-    engine = Engine(tier1, batches, config.wait_for_workers)
+    engine = Engine(tier1, batches, config.wait_for_workers, events)
     kv_dtype = dtype if config.kv_dtype == "auto" else config.kv_dtype
     resolved: dict[str, str | int] = {
         "dtype": dtype,
