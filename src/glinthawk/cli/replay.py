@@ -59,25 +59,28 @@ def _run_again(log: "EventReader", file: Path, console: Console) -> int:
         )
     again = Replay(log.header.limits, log.header.page_tokens)
     kinds: Counter[str] = Counter()
-    for number, record in log:
-        if difference := again.take(record):
-            console.print(f"event {number} ({_kind(record)}): {difference}")
-            _say_version(log, console)
-            return 1
-        kinds[_kind(record)] += 1
-    _summarise(kinds, again.scheduler, console)
+    try:
+        for number, record in log:
+            if difference := again.take(record):
+                console.print(f"event {number} ({_kind(record)}): {difference}")
+                _say_version(log, console)
+                return 1
+            kinds[_kind(record)] += 1
+    finally:  # of a log that is cut, as far as it goes
+        _summarise(kinds, again.scheduler, console)
     _say_end(log, console)
     return 0
 
 
 def _summarise(kinds: Counter[str], scheduler: "Scheduler", console: Console) -> None:
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    console.print(f"{kinds.total()} events ({listed})")
+    console.print(
+        f"{kinds.total()} events are as they were, and the sums hold after each: {listed}"
+    )
     console.print(
         f"{scheduler.num_batches} batches, {scheduler.num_preemptions} pre-emptions, "
         f"{scheduler.num_shared_tokens} tokens shared, {scheduler.num_repeated_tokens} repeated"
     )
-    console.print("the scheduler decides as it did, and its sums hold after every event")
 
 
 def _tell(log: "EventReader", file: Path, who: str, console: Console) -> None:

@@ -64,7 +64,8 @@ class _Teller:
                     yield sequence, f"home {home} is lost with its KV: it waits to begin again"
             case records.Dropped(sequences):
                 for sequence in self._told_of(sequences):
-                    yield sequence, "given up before it began"
+                    self._ended.add(sequence)
+                    yield sequence, "given up while it waited"
             case records.Renewed():
                 for sequence in self._homes.keys() - self._ended:
                     yield sequence, "given up: all that was under way was left"
