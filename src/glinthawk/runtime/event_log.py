@@ -125,10 +125,10 @@ class EventFile:
 
     def save(self, error: str | None = None) -> Path | None:
         """End the file."""
-        if self._is_begun:
-            self._write(_encode(End(self._num_events, self._crc32, error)) + b"\n")
+        end = _encode(End(self._num_events, self._crc32, error)) + b"\n"
         try:
-            self._file.close()
+            with self._file as file:
+                file.write(end if self._is_begun else b"")
         except OSError as problem:
             raise self._cannot_write(problem) from problem
         return self._path if self._is_begun else None
