@@ -258,6 +258,12 @@ ELSEWHERE = {
     "the password that of its --password-file": (
         "cli/test_run.py::test_a_worker_on_a_trusted_network_serves_who_knows_its_password"
     ),
+    "see --story, or record the whole run with": (
+        "cli/test_replayed_runs.py::test_a_run_is_recorded_and_run_again"
+    ),
+    "give one that `glinthawk run --event-log` wrote": (
+        "cli/test_replayed_runs.py::test_a_run_is_recorded_and_run_again"
+    ),
     "(--wait-for-workers waits longer)": (
         "cli/test_advice.py::test_a_run_whose_worker_is_gone_goes_on_with_another"
     ),
@@ -286,7 +292,13 @@ NOT_HERE = {
 
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
-    *("--trace: cannot write", "--stats-json: cannot write", "--bandwidth must be", "--slow {}"),
+    *(
+        "--event-log: cannot write",
+        "--trace: cannot write",
+        "--stats-json: cannot write",
+        "--bandwidth must be",
+        "--slow {}",
+    ),
     *("--kv-dtype must be one of", "the best plan: ", "{}: plan with `glinthawk plan"),
     *("--xcache is off: ", "--xcache {}: Tier 1 makes", "the bytes of K and V; --xcache 0"),
     *("more sequences wait than fit", "too few sequences to hide it"),
@@ -309,7 +321,7 @@ def _sentences() -> Iterator[str]:
 
 
 def _help(node: ast.AST) -> Iterator[ast.AST]:
-    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "Option":
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("Option", "Argument"):
         yield from ast.walk(node)
     if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
         yield from (

@@ -20,7 +20,15 @@ ROWS = {
     },
     "job": {"layout", "requests", "tokens_per_s", "ratio", "tier1_busy"},
     "latency": {"batches", "tokens_per_s", "share"},
-    "scheduler": {"living", "submit_us", "admission_us", "stepped_us", "ended_us", "turnover_us"},
+    "scheduler": {
+        "living",
+        "submit_us",
+        "admission_us",
+        "stepped_us",
+        "ended_us",
+        "turnover_us",
+        "record_us",
+    },
     "storage": {"model", "context", "gbps", "roof_gbps", "ratio"},
 }
 
@@ -108,3 +116,15 @@ def test_the_schedulers_events_are_measured() -> None:
     check_figures("scheduler", done.stdout)
     (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert row["living"] == 16
+
+
+def test_the_memory_of_a_line_is_measured(tmp_path: Path) -> None:
+    done = glinthawk("bench", "lines", "--lines", "3000", "--dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("roof: 16 bytes")
+    begun, resumed = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert (begun["lines"], resumed["lines"]) == (1500, 1500)
+    for row in (begun, resumed):
+        assert row["peak"] >= row["before"] > 0
+        assert row["lines_per_s"] > 0
+    assert list(tmp_path.iterdir()) == []

@@ -35,9 +35,9 @@ OUTPUTS = list(_outputs())
 
 def test_they_are_all_found() -> None:
     assert {option for _, option in OUTPUTS} == {
-        *("--output", "--stats-json", "--trace", "--out", "--report")
+        *("--output", "--stats-json", "--trace", "--event-log", "--out", "--report")
     }
-    assert len(OUTPUTS) == 7
+    assert len(OUTPUTS) == 8
 
 
 @pytest.mark.parametrize(("command", "option"), OUTPUTS)

@@ -42,15 +42,17 @@ class Storm(RuleBasedStateMachine):
         self, batch_size: int, in_flight: int, tokens: int, homes: list[int], optimistic: bool
     ) -> None:
         self.limits = BatchLimits(batch_size, in_flight, tokens)
-        lengths = _short_answers() if optimistic else None
-        self.scheduler = Scheduler(self.limits, lengths, page_tokens=4)
+        self.scheduler = self.make_scheduler(short_answers() if optimistic else None)
         self.batches: list[Batch] = []
         self.kv: dict[int, dict[int, list[int]]] = {}  # home -> sequence -> tokens stored
         self.asked: dict[int, Sequence] = {}
         self.finished: list[int] = []
-        self.num_homes = 0
+        self.num_homes = self.num_asked = 0
         for pages in homes:
             self.add_home(pages)
+
+    def make_scheduler(self, lengths: Lengths | None) -> Scheduler:
+        return Scheduler(self.limits, lengths, page_tokens=4)
 
     @property
     def longest(self) -> int:
@@ -79,7 +81,8 @@ class Storm(RuleBasedStateMachine):
             self.ask(self.prompt_of(length, kind), wanted, ends)
 
     def ask(self, prompt: tuple[int, ...], wanted: int, ends: bool) -> None:
-        number = len(self.asked)
+        number = self.num_asked
+        self.num_asked += 1
         max_tokens = min(wanted, self.longest - len(prompt) + 1)
         params = SamplingParams(max_tokens=max_tokens)
         eos = frozenset({EOS}) if ends else frozenset()
@@ -186,7 +189,7 @@ def _is_new(span: Span) -> bool:
     return not span.is_decode or span.source is not None
 
 
-def _short_answers() -> Lengths:
+def short_answers() -> Lengths:
     """Experience that makes the scheduler take in too much: it must pre-empt."""
     lengths = Lengths()
     for number in range(50):
@@ -266,7 +269,7 @@ def test_a_stop_string_ends_an_answer() -> None:
 
 
 def test_what_waits_for_a_page_can_be_preempted_meanwhile() -> None:
-    scheduler = Scheduler(BatchLimits(8, 3, 100), _short_answers())
+    scheduler = Scheduler(BatchLimits(8, 3, 100), short_answers())
     scheduler.handle(HomeJoined(0, 3, page_tokens=4))
     for number in range(3):
         scheduler.handle(Submitted(_sequence(number, 1, 9)))

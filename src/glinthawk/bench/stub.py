@@ -14,12 +14,12 @@ from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled
 
-__all__ = ["engine_seconds"]
+__all__ = ["Instant", "engine_seconds"]
 
 _PROMPT, _NEW, _ROUNDS = 32, 64, 3
 
 
-class _Instant:
+class Instant:
     """Tier 1 without a model."""
 
     is_expecting = False
@@ -61,7 +61,7 @@ class _Instant:
 def engine_seconds(rows: int) -> float:
     """Of one step of ``rows`` sequences, prompts and ends of sequences included."""
     count = _ROUNDS * rows
-    tier1 = _Instant(count * (_PROMPT + _NEW) // PAGE_TOKENS)
+    tier1 = Instant(count * (_PROMPT + _NEW) // PAGE_TOKENS)
     engine = Engine(tier1, BatchLimits(rows, 1, 1 << 20))
     params = SamplingParams(max_tokens=_NEW, temperature=0)
     requests = (Request(n, (n,) * _PROMPT, params, 0, _NEW) for n in range(count))

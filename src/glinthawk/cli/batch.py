@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from glinthawk.cli.events import keep_events
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError
 from glinthawk.core.plan import Plan
@@ -35,6 +36,7 @@ def answer_file(
     *,
     stats_json: Path | None,
     trace_file: Path | None,
+    event_file: Path | None,
     restart: bool,
     quiet: bool,
     retry_errors: bool = False,
@@ -59,7 +61,11 @@ def answer_file(
                 f"resuming: {journal.num_resumed} lines have their results{_retried(journal)}"
             )
         try:
-            with _open_trace(trace_file) as trace, open_run(config, trace) as run:
+            with (
+                _open_trace(trace_file) as trace,
+                keep_events(event_file, output) as events,
+                open_run(config, trace, events) as run,
+            ):
                 journal.settle(run.resolved)
                 stopped = _answer(config, journal, run, stats_json, console)
         except GlinthawkError:

@@ -11,6 +11,7 @@ __all__ = [
     "dense",
     "job",
     "latency",
+    "lines",
     "prediction",
     "scheduler",
     "simulation",
@@ -107,3 +108,19 @@ def scheduler(
     from glinthawk.bench.scheduling import run
 
     run(typer.echo, quick=quick, most=most)
+
+
+@bench.command()
+def lines(
+    quick: _Quick = False,
+    lines: Annotated[
+        int | None, typer.Option(help="Lines of the job. Default: 10,000,000.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="A folder with some 500 bytes free for each line.")
+    ] = Path(),
+) -> None:
+    """The most memory that a job takes for each line of its input, and time, without a model."""
+    from glinthawk.bench.lines import run
+
+    run(typer.echo, folder.resolve(), quick=quick, lines=lines)

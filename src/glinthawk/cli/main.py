@@ -9,6 +9,7 @@ from glinthawk.cli.keygen import keygen
 from glinthawk.cli.node import node
 from glinthawk.cli.plan import plan
 from glinthawk.cli.profile import profile
+from glinthawk.cli.replay import replay
 from glinthawk.cli.run import run
 from glinthawk.cli.simulate import simulate
 from glinthawk.cli.worker import worker
@@ -30,6 +31,7 @@ app.command()(keygen)
 app.command()(plan)
 app.command()(simulate)
 app.command()(profile)
+app.command()(replay)
 app.add_typer(bench, name="bench")
 
 

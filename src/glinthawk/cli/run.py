@@ -187,6 +187,14 @@ def run(
             callback=check_output,
         ),
     ] = None,
+    event_log: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every event of the scheduler here, for `glinthawk replay`; token ids of "
+            "prompts and answers are in it.",
+            callback=check_output,
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; the old output is moved aside.")
     ] = False,
@@ -250,6 +258,7 @@ def run(
             output,
             stats_json=stats_json,
             trace_file=trace,
+            event_file=event_log,
             restart=restart,
             retry_errors=retry_errors,
             quiet=quiet,

@@ -12,9 +12,10 @@ __all__ = ["FinishReason", "Phase", "Request", "Sequence", "TokenLogprobs"]
 class Request:
     """What one answer is asked for: token ids in, rules for the tokens out.
 
-    ``id`` is the asker's own number, and comes back with the answer. ``seed`` keys the random
-    numbers together with the position. ``max_tokens`` is already cut to the room that the model and
-    the KV memory leave. ``eos_token_ids`` is empty when the request ignores them.
+    ``id`` is the asker's own number, and comes back with the answer; ``name`` is what the asker's
+    user calls it, if anything (a line's custom_id), for people to find it by. ``seed`` keys the
+    random numbers together with the position. ``max_tokens`` is already cut to the room that the
+    model and the KV memory leave. ``eos_token_ids`` is empty when the request ignores them.
     """
 
     id: int
@@ -23,6 +24,7 @@ class Request:
     seed: int
     max_tokens: int
     eos_token_ids: frozenset[int] = frozenset()
+    name: str = ""
     #: Token ids that end the answer: end-of-sequence and stop tokens.
     stop_ids: frozenset[int] = field(init=False)
 

@@ -1,22 +1,20 @@
 """A job: an input file, its journal, and the answers on their way between them."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from glinthawk.core.errors import JournalError, RequestError
+from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.jobs.input import InputLines
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.lines import LineReader, Refusal, Task, read_custom_id
 from glinthawk.jobs.results import answer_line, refusal_line
-from glinthawk.jobs.survey import open_input
+from glinthawk.jobs.seen import SeenIds
 from glinthawk.jobs.text import Text
 
 __all__ = ["Job", "Progress"]
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,8 @@ class _OpenLine:
 
 
 class Job:
-    """Requests out, finished sequences in. Memory grows with what is in flight, not with the input.
+    """Requests out, finished sequences in. Memory grows with what is in flight, and by 12 bytes for
+    each line of the input (``SeenIds``).
 
     >>> # with Journal.open(...) as journal:
     >>> #     job = Job(journal, text, limits, eos_token_ids, seed=0, model_name="demo")
@@ -132,39 +131,22 @@ class Job:
         self._journal.tick()
 
     def _tasks(self) -> Iterator[Task]:
-        seen: set[bytes] = set()
-        for line, raw in self._lines():
-            custom_id = read_custom_id(raw)
-            repeated = custom_id is not None and not _is_new(custom_id, seen)
-            if self._journal.is_finished(line):
-                continue
-            if repeated:
-                self._write(Refusal(line, custom_id, _repeated()))
-                continue
-            match self._reader.read(line, raw):
-                case Task() as task:
-                    yield task
-                case Refusal() as refusal:
-                    self._write(refusal)
-
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Numbered lines that are not blank, of as much input as the journal has recorded."""
-        left = self._journal.survey.num_bytes
-        with open_input(self._journal.source) as lines:
-            for line, raw in enumerate(lines):
-                whole = raw[:left]
-                left -= len(whole)
-                if line == 0:
-                    whole = whole.removeprefix(_BYTE_ORDER_MARK)
-                if whole.strip():
-                    yield line, whole
-                if not left:
-                    return
-        if left:
-            raise JournalError(
-                f"{self._journal.source} became shorter while the job ran; put the old input back "
-                "and run the same command again"
-            )
+        survey = self._journal.survey
+        with InputLines(self._journal.source, survey.num_bytes) as lines:
+            seen = SeenIds(survey.num_requests, survey.num_bytes, lines.custom_id_at)
+            for line, offset, raw in lines:
+                custom_id = read_custom_id(raw)
+                repeated = custom_id is not None and not seen.add(custom_id, offset)
+                if self._journal.is_finished(line):
+                    continue
+                if repeated:
+                    self._write(Refusal(line, custom_id, _repeated()))
+                    continue
+                match self._reader.read(line, raw):
+                    case Task() as task:
+                        yield task
+                    case Refusal() as refusal:
+                        self._write(refusal)
 
     def _request(self, open_line: _OpenLine, index: int) -> Request:
         task = open_line.task
@@ -175,6 +157,7 @@ class Job:
             seed=choice_seed(self._seed, task.params, task.custom_id, index, task.prompt),
             max_tokens=task.max_tokens,
             eos_token_ids=frozenset() if task.params.ignore_eos else self._eos_token_ids,
+            name=task.custom_id,
         )
         self._open[request.id] = (open_line, index)
         self._num_requests += 1
@@ -182,15 +165,6 @@ class Job:
 
     def _write(self, refusal: Refusal) -> None:
         self._journal.append(refusal.line, refusal_line(refusal), failed=True)
-
-
-def _is_new(custom_id: str, seen: set[bytes]) -> bool:
-    """Whether ``custom_id`` is seen for the first time. Digests, as ids may be long."""
-    digest = hashlib.blake2b(custom_id.encode(), digest_size=16).digest()
-    if digest in seen:
-        return False
-    seen.add(digest)
-    return True
 
 
 def _repeated() -> RequestError:

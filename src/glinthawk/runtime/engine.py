@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 
 from glinthawk.core.batch import Batch
+from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError, WorkerLost
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.runtime.event_log import EventLog
 from glinthawk.runtime.tier import Done, Tier1
 from glinthawk.scheduler.commands import (
     Abort,
@@ -19,6 +21,7 @@ from glinthawk.scheduler.commands import (
     Stepped,
     Submitted,
 )
+from glinthawk.scheduler.recorded import RecordedScheduler
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
 from glinthawk.tier1.sampler import Sampled
 
@@ -35,9 +38,19 @@ def _never(_sequence: Sequence, _token: int) -> bool:
     return False
 
 
+def _scheduler(limits: BatchLimits, events: EventLog | None) -> Scheduler:
+    if events is None:
+        return Scheduler(limits)
+    events.begin(limits, PAGE_TOKENS)
+    return RecordedScheduler(limits, events.add)
+
+
 class Engine:
     """Answers requests. If all homes are lost and some may come back, waits ``wait_s`` for one.
-    ``more_kv`` is said to those who give it too little memory."""
+
+    ``more_kv`` is said to those who give it too little memory, ``events`` is told every call of the
+    scheduler.
+    """
 
     def __init__(
         self,
@@ -45,11 +58,12 @@ class Engine:
         limits: BatchLimits,
         wait_s: float = 60.0,
         more_kv: str = "give more KV memory",
+        events: EventLog | None = None,
     ) -> None:
         self._tier1 = tier1
         self._wait_s = wait_s
         self._more_kv = more_kv
-        self.scheduler = Scheduler(limits)
+        self.scheduler = _scheduler(limits, events)
         self._ahead = max(_MIN_AHEAD, 2 * limits.batch_size * limits.batches_in_flight)
         self._draining = False
         #: Since when nothing has run though something waits.

@@ -386,7 +386,9 @@ class Pipeline:
         sequence = span.sequence
         known, _ = self._known.get(sequence.id, (0, 0))
         if not known:
-            admitted.append(Admitted(sequence.id, sequence.request, list(sequence.output)))
+            # Its name is of any length, and means nothing to nodes.
+            request = replace(sequence.request, name="")
+            admitted.append(Admitted(sequence.id, request, list(sequence.output)))
             known = sequence.length
         tokens = sequence.tokens(known, sequence.length - known)
         self._known[sequence.id] = (sequence.length, span.home)

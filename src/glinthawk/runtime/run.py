@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.limits import Limits
 from glinthawk.runtime.engine import Engine
+from glinthawk.runtime.event_log import EventLog
 from glinthawk.runtime.opening import OpenNode, open_node
 from glinthawk.runtime.pipeline import open_pipeline
 from glinthawk.runtime.tier import ModelFacts, Tier1
@@ -52,35 +53,44 @@ class Run:
 
 
 @contextmanager
-def open_run(config: EngineConfig, trace: Trace | None = None) -> Iterator[Run]:
-    """Everything a run needs, on this machine or on those of ``config.cluster``.
+def open_run(
+    config: EngineConfig, trace: Trace | None = None, events: EventLog | None = None
+) -> Iterator[Run]:
+    """Everything a run needs, on this machine or on those of ``config.cluster``. ``events`` is told
+    what the scheduler decides.
 
     Raises UsageError or WorkerError; then nothing is left behind.
     """
     if config.cluster is None:
         with open_node(config, trace) as opened:
-            yield run_on(config, opened)
+            yield run_on(config, opened, events)
     else:
         with open_pipeline(config) as pipeline:
-            yield _start(config, pipeline, pipeline.batch_limits(), pipeline.facts())
+            yield _start(config, pipeline, pipeline.batch_limits(), pipeline.facts(), events)
 
 
-def run_on(config: EngineConfig, opened: OpenNode) -> Run:
+def run_on(config: EngineConfig, opened: OpenNode, events: EventLog | None = None) -> Run:
     """A run on one node in this process."""
     spec = opened.loaded.spec
     facts = ModelFacts(
         spec.dtype, spec.vocab_size, spec.max_model_len, spec.longest_len, opened.arithmetic
     )
-    return _start(config, opened.node, opened.tuning.limits, facts)
+    return _start(config, opened.node, opened.tuning.limits, facts, events)
 
 
-def _start(config: EngineConfig, tier1: Tier1, batches: BatchLimits, facts: ModelFacts) -> Run:
+def _start(
+    config: EngineConfig,
+    tier1: Tier1,
+    batches: BatchLimits,
+    facts: ModelFacts,
+    events: EventLog | None,
+) -> Run:
     kv_tokens = max(home.num_pages * home.page_tokens for home in tier1.homes())
     limits = Limits(
         facts.max_model_len, kv_tokens, facts.vocab_size, facts.longest_len, config.more_kv
     )
     batches = replace(batches, prompts_at_home=config.batch_invariant)
-    engine = Engine(tier1, batches, config.wait_for_workers, config.more_kv)
+    engine = Engine(tier1, batches, config.wait_for_workers, config.more_kv, events)
     return Run(engine, tier1, limits, _resolve(config, facts), time.perf_counter())
 
 

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import filterfalse
+from typing import Self
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
@@ -147,13 +148,16 @@ class Scheduler:
         self.waiting.clear()
         return dropped
 
-    def renewed(self) -> "Scheduler":
+    def renewed(self) -> Self:
         """One without sequences, batches and homes, which goes on counting and knows what this one
         has learned."""
-        new = Scheduler(self.limits, self._lengths, self.waiting.page_tokens)
+        new = self._another()
         for count in _COUNTS:
             setattr(new, count, getattr(self, count))
         return new
+
+    def _another(self) -> Self:
+        return type(self)(self.limits, self._lengths, self.waiting.page_tokens)
 
     # -- forming a batch ---------------------------------------------------------------------------
 

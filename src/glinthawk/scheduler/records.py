@@ -1,0 +1,203 @@
+"""What a scheduler was told and what it answered, as values that a file can hold.
+
+A record is one call of the scheduler: the event, in the numbers of homes, sequences and batches,
+and the commands that came back (``out``). Where the call raised an error, ``out`` is None.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from glinthawk.core.batch import Batch
+from glinthawk.scheduler import commands
+
+__all__ = [
+    "Aborted",
+    "Answer",
+    "Batched",
+    "Dropped",
+    "Finished",
+    "Joined",
+    "Lost",
+    "New",
+    "Out",
+    "Paced",
+    "Record",
+    "Released",
+    "Renewed",
+    "Scheduled",
+    "Stepped",
+    "Submitted",
+    "answers_of",
+    "record_of",
+]
+
+#: Characters of a custom_id that are kept.
+_NAME = 256
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True, tag=str.lower):
+    """Written as a JSON array that begins with the name of its kind."""
+
+
+class New(msgspec.Struct, frozen=True, array_like=True):
+    """A row that is no decode row: a prompt, or what is left of one behind a common prefix."""
+
+    sequence: int
+    home: int
+    start: int
+    length: int
+    source: int | None
+
+
+class Batched(_Record, frozen=True):
+    """A batch is to run; ``rows`` are its sequences in order, ``new`` those that begin."""
+
+    batch: int
+    rows: tuple[int, ...]
+    new: tuple[New, ...]
+
+
+class Released(_Record, frozen=True):
+    """KV of sequences is to be freed."""
+
+    home: int
+    sequences: tuple[int, ...]
+
+
+class Finished(_Record, frozen=True):
+    """An answer is complete."""
+
+    sequence: int
+    reason: str
+
+
+class Aborted(_Record, frozen=True):
+    """A batch is to be stopped."""
+
+    batch: int
+
+
+Answer = Batched | Released | Finished | Aborted
+Out = tuple[Answer, ...] | None
+
+
+class Joined(_Record, frozen=True):
+    """As ``commands.HomeJoined``."""
+
+    home: int
+    num_pages: int
+    page_tokens: int
+    most_sequences: int | None
+    out: Out
+
+
+class Lost(_Record, frozen=True):
+    """As ``commands.HomeLost``."""
+
+    home: int
+    out: Out
+
+
+class Submitted(_Record, frozen=True):
+    """What the scheduler reads of a request. ``name`` is the beginning of its custom_id."""
+
+    sequence: int
+    request: int
+    name: str
+    prompt: tuple[int, ...]
+    max_tokens: int
+    min_tokens: int
+    stop_ids: tuple[int, ...]
+    out: Out
+
+
+class Stepped(_Record, frozen=True):
+    """A batch took its step; ``tokens`` are in the order of its rows."""
+
+    batch: int
+    tokens: tuple[int, ...]
+    stopped: tuple[int, ...]
+    out: Out
+
+
+class Paced(_Record, frozen=True):
+    """As ``pace.Pace``, in seconds."""
+
+    dense: tuple[tuple[int, float], ...]
+    attend_s: dict[int, float]
+    link_s: dict[int, float]
+    out: Out
+
+
+class Scheduled(_Record, frozen=True):
+    """Free batch slots were to be filled."""
+
+    out: Out
+
+
+class Dropped(_Record, frozen=True):
+    """What waited was given up."""
+
+    sequences: tuple[int, ...]
+
+
+class Renewed(_Record, frozen=True):
+    """A new scheduler went on in this one's place, without sequences, batches and homes."""
+
+
+Record = Joined | Lost | Submitted | Stepped | Paced | Scheduled | Dropped | Renewed
+
+
+def record_of(event: commands.Event, out: Out) -> Record:
+    """``event``, and what came of it."""
+    match event:
+        case commands.Stepped(batch, tokens, stopped):
+            return Stepped(batch.id, tokens, tuple(sorted(stopped)), out)
+        case commands.Submitted(sequence):
+            asked = sequence.request
+            return Submitted(
+                sequence.id,
+                asked.id,
+                asked.name[:_NAME],
+                asked.prompt,
+                asked.max_tokens,
+                asked.params.min_tokens,
+                tuple(sorted(asked.stop_ids)),
+                out,
+            )
+        case commands.Paced(pace):
+            return Paced(pace.dense, dict(pace.attend_s), dict(pace.link_s), out)
+        case commands.HomeJoined(home, num_pages, page_tokens, most):
+            return Joined(home, num_pages, page_tokens, most, out)
+        case commands.HomeLost(home):
+            return Lost(home, out)
+
+
+def answers_of(issued: Iterable[commands.Command]) -> tuple[Answer, ...]:
+    """The commands as records, in order."""
+    return tuple(_answer(command) for command in issued)
+
+
+def _answer(command: commands.Command) -> Answer:
+    match command:
+        case commands.Step(batch):
+            return _batched(batch)
+        case commands.Release(home, sequences):
+            return Released(home, sequences)
+        case commands.Finish(sequence):
+            assert sequence.finish_reason is not None
+            return Finished(sequence.id, sequence.finish_reason.value)
+        case commands.Abort(batch):
+            return Aborted(batch.id)
+
+
+def _batched(batch: Batch) -> Batched:
+    spans = batch.spans
+    # Most rows of most batches are decode rows: where they live and what they hold is known.
+    new = [
+        New(span.sequence.id, span.home, span.start, span.length, span.source)
+        for span in spans
+        if span.length != 1 or not span.start or span.source is not None
+    ]
+    return Batched(batch.id, tuple([span.sequence.id for span in spans]), tuple(new))

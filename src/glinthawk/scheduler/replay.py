@@ -1,0 +1,105 @@
+"""Recorded events go through a scheduler once more: does it say the same, and do its sums hold?"""
+
+from glinthawk.core.batch import Batch
+from glinthawk.core.config import PAGE_TOKENS
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request, Sequence
+from glinthawk.scheduler import commands, records
+from glinthawk.scheduler.pace import Pace
+from glinthawk.scheduler.recorded import RecordedScheduler
+from glinthawk.scheduler.records import Record
+from glinthawk.scheduler.scheduler import BatchLimits
+
+__all__ = ["Replay"]
+
+
+class Replay:
+    """Takes the records of a run in their order, from its first one."""
+
+    def __init__(self, limits: BatchLimits, page_tokens: int = PAGE_TOKENS) -> None:
+        self.scheduler = RecordedScheduler(limits, self._note, page_tokens=page_tokens)
+        self._batches: dict[int, Batch] = {}
+        self._said: Record | None = None
+
+    def take(self, record: Record) -> str | None:
+        """Run what ``record`` says; what was different this time, or None. Nothing can be said of
+        what comes after a difference."""
+        self._said = None
+        if isinstance(record, records.Stepped) and record.batch not in self._batches:
+            return f"batch {record.batch} is not under way"
+        failed = getattr(record, "out", ()) is None
+        try:
+            self._drive(record)
+        except Exception as error:  # whatever a broken log, or an error of ours, leads to
+            where = "as in the run" if failed else "but not in the run"
+            return f"the scheduler fails, {where}: {type(error).__name__}: {error}"
+        if failed:
+            return "the scheduler failed in the run, or was interrupted, and does not fail now"
+        return self._difference(record) or self._wrong_sums()
+
+    def _note(self, record: Record) -> None:
+        self._said = record
+
+    def _drive(self, record: Record) -> None:
+        match record:
+            case records.Scheduled():
+                self._carry_out(self.scheduler.schedule())
+            case records.Dropped():
+                self.scheduler.drop_waiting()
+            case records.Renewed():
+                self.scheduler = self.scheduler.renewed()
+                self._batches.clear()
+            case _:
+                self._carry_out(self.scheduler.handle(self._event(record)))
+
+    def _event(self, record: Record) -> commands.Event:
+        match record:
+            case records.Stepped(batch, tokens, stopped):
+                return commands.Stepped(self._batches.pop(batch), tokens, frozenset(stopped))
+            case records.Submitted():
+                return commands.Submitted(_sequence(record))
+            case records.Joined(home, num_pages, page_tokens, most):
+                return commands.HomeJoined(home, num_pages, page_tokens, most)
+            case records.Lost(home):
+                return commands.HomeLost(home)
+            case records.Paced(dense, attend_s, link_s):
+                return commands.Paced(Pace(dense, attend_s, link_s))
+        raise TypeError(f"{record} is no event")
+
+    def _carry_out(self, issued: list[commands.Command]) -> None:
+        for command in issued:
+            if isinstance(command, commands.Step):
+                self._batches[command.batch.id] = command.batch
+            elif isinstance(command, commands.Abort):
+                del self._batches[command.batch.id]
+
+    def _difference(self, record: Record) -> str | None:
+        if self._said == record:
+            return None
+        then = getattr(record, "out", None) or (record,)
+        now = getattr(self._said, "out", None) or (self._said,)
+        pairs = [*zip(then, now, strict=False)]
+        place = next((n for n, (one, other) in enumerate(pairs) if one != other), len(pairs))
+        return f"it was {_at(then, place)} and is {_at(now, place)}"
+
+    def _wrong_sums(self) -> str | None:
+        try:
+            self.scheduler.validate()
+        except AssertionError as error:
+            return f"the scheduler's sums do not hold: {error}"
+        return None
+
+
+def _at(answers: tuple[object, ...], place: int) -> str:
+    return repr(answers[place]) if place < len(answers) else "nothing"
+
+
+def _sequence(record: records.Submitted) -> Sequence:
+    """One that the scheduler cannot tell from the run's."""
+    # Whether an answer had stop strings is told with its steps.
+    params = SamplingParams(max_tokens=None, min_tokens=record.min_tokens)
+    stop_ids = frozenset(record.stop_ids)
+    request = Request(
+        record.request, record.prompt, params, 0, record.max_tokens, stop_ids, record.name
+    )
+    return Sequence(request, record.sequence)
