@@ -14,6 +14,7 @@
 #include <stdexcept>
 
 #include "attention.hpp"
+#include "product.hpp"
 #include "roof.hpp"
 #include "storage/checksum.hpp"
 #include "storage/engine.hpp"
@@ -271,6 +272,25 @@ void rotate(std::uintptr_t out, std::uintptr_t heads, std::size_t token_bytes, s
     });
 }
 
+bool has_amx() {
+    const auto isas = supported_isas();
+    return std::find(isas.begin(), isas.end(), "amx") != isas.end();
+}
+
+// Rows times a packed weight; see product.hpp.
+void multiply_rows(std::uintptr_t out, std::uintptr_t rows, std::uintptr_t weight, std::uintptr_t bias,
+                   std::size_t num_rows, int num_inputs, int num_outputs, bool emulated, int threads,
+                   std::uintptr_t parallel, std::uintptr_t thread) {
+    static const ProductKernel* hardware = has_amx() ? amx_product() : nullptr;
+    const ProductKernel* kernel = emulated ? amx_emulated_product() : hardware;
+    if (!kernel) throw std::invalid_argument("this CPU has no AMX");
+    if (num_inputs < kPanel || num_inputs % kPanel)
+        throw std::invalid_argument("a packed weight has a multiple of 32 inputs");
+    multiply({pointer<std::byte>(rows), pointer<std::byte>(weight), pointer<float>(bias),
+              pointer<std::byte>(out), num_rows, num_inputs, num_outputs},
+             *kernel, threads, make_team(parallel, thread));
+}
+
 // Owns its pool: members in order of need.
 struct OwnedRoof {
     Pool pool;
@@ -291,6 +311,7 @@ NB_MODULE(_native, m) {
     m.def("supported_isas", &supported_isas);
     m.def("rms_norm", &rms_norm, release());
     m.def("rotate", &rotate, release());
+    m.def("multiply_rows", &multiply_rows, release());
     nb::class_<LayerArgument>(m, "Layer");
     m.def("make_layer", &make_layer, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "value_dim"_a,
           "scaling"_a, "window"_a, "softcap"_a, "sinks"_a);

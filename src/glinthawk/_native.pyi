@@ -54,6 +54,20 @@ def rotate(
     team_thread: int,
     /,
 ) -> None: ...
+def multiply_rows(
+    out: int,
+    rows: int,
+    weight: int,
+    bias: int,
+    num_rows: int,
+    num_inputs: int,
+    num_outputs: int,
+    emulated: bool,
+    threads: int,
+    team_parallel: int,
+    team_thread: int,
+    /,
+) -> None: ...
 
 class Engine:
     def __init__(

@@ -4,9 +4,11 @@
 #include "tiles_hardware.hpp"
 // (then the tiles)
 #include "amx_kernels.hpp"
+#include "tile_product.hpp"
 
 namespace glinthawk {
 
 const Kernels* amx_kernels(DType kv) { return tile_kernels<HardwareTiles>(kv); }
+const ProductKernel* amx_product() { return tile_product<HardwareTiles>(); }
 
 }  // namespace glinthawk

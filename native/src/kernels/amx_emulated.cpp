@@ -4,9 +4,11 @@
 #include "tiles_emulated.hpp"
 // (then the tiles)
 #include "amx_kernels.hpp"
+#include "tile_product.hpp"
 
 namespace glinthawk {
 
 const Kernels* amx_emulated_kernels(DType kv) { return tile_kernels<EmulatedTiles>(kv); }
+const ProductKernel* amx_emulated_product() { return tile_product<EmulatedTiles>(); }
 
 }  // namespace glinthawk

@@ -87,8 +87,11 @@ def write_shape(folder: Path, name: str) -> Path:
     return folder
 
 
-def load_shape(name: str, dense: Dense = "auto") -> LoadedModel:
+def load_shape(name: str, dense: Dense = "auto", batch_invariant: bool = False) -> LoadedModel:
     """A shape with random weights; the same at every call."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_shape(Path(folder), name)
-        return load_model(EngineConfig(model=str(path), load_format="dummy", dense=dense))
+        config = EngineConfig(
+            model=str(path), load_format="dummy", dense=dense, batch_invariant=batch_invariant
+        )
+        return load_model(config)

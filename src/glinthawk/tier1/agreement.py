@@ -24,7 +24,10 @@ __all__ = ["Agreement", "agree"]
 #: would make small batches slow.
 _RIGHT_ROWS = {"cpu": 64, "cuda": 256}
 #: Other sizes, which are used where they agree.
-_SIZES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048)
+_SIZES = (
+    *(16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512),
+    *(640, 768, 896, 1024, 1536, 2048),
+)
 #: Comparing stops after so long; larger sizes are not used then.
 _BUDGET_S = 4.0
 _MOST_POSITIONS = 4096

@@ -79,7 +79,7 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
     spreads_experts = config.batch_invariant and spread_experts(model)
     loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts)
     if config.dense == "auto":
-        pack_model(model)
+        pack_model(model, fixed=config.batch_invariant)
     return loaded
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from glinthawk.tier1.norms import match_norm
 from glinthawk.tier1.rotary import fuse_rotary
+from glinthawk.tier1.tile_linear import TileLinear, has_tiles
 
 __all__ = ["GatedMLP", "PackedLinear", "pack_model"]
 
@@ -69,27 +70,42 @@ class GatedMLP(nn.Module):
         return output
 
 
-def pack_model(model: nn.Module) -> int:
-    """Replace what can be packed, in place; returns the number of linear layers packed.
+def pack_model(model: nn.Module, fixed: bool = False) -> int:
+    """Replace what can be packed, in place; returns the number of linear layers packed. ``fixed``
+    are those whose rows come to the same bits whatever runs beside them, where there are any.
 
     A packed layer's old weight is freed, so the model grows by tied embeddings at most.
     """
     if not _can_pack(model):
         return 0
     count = 0
-    for parent, name, mlp in list(_children(model)):
-        if (epilogue := _match_gated(mlp)) is not None:
-            setattr(parent, name, GatedMLP(mlp, epilogue))
-            count += len(_GATED)
+    packed: type[PackedLinear] | type[TileLinear] = PackedLinear
+    if fixed and has_tiles() and _dtype(model) == torch.bfloat16:
+        packed = TileLinear
+    else:
+        count = _pack_gated(model)
     for parent, name, child in list(_children(model)):
         if type(child) is nn.Linear:
-            setattr(parent, name, PackedLinear(child))
+            setattr(parent, name, packed(child))
             count += 1
         elif (norm := match_norm(child)) is not None:
             setattr(parent, name, norm)
         else:
             fuse_rotary(child)
     return count
+
+
+def _pack_gated(model: nn.Module) -> int:
+    count = 0
+    for parent, name, mlp in list(_children(model)):
+        if (epilogue := _match_gated(mlp)) is not None:
+            setattr(parent, name, GatedMLP(mlp, epilogue))
+            count += len(_GATED)
+    return count
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
 
 
 def _can_pack(model: nn.Module) -> bool:
