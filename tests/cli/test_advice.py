@@ -259,10 +259,10 @@ ELSEWHERE = {
         "cli/test_run.py::test_a_worker_on_a_trusted_network_serves_who_knows_its_password"
     ),
     "see --story, or record the whole run with": (
-        "cli/test_replayed_runs.py::test_a_run_is_recorded_and_run_again"
+        "cli/test_recorded_runs.py::test_a_run_is_recorded_and_run_again"
     ),
     "give one that `glinthawk run --event-log` wrote": (
-        "cli/test_replayed_runs.py::test_a_run_is_recorded_and_run_again"
+        "cli/test_recorded_runs.py::test_a_run_is_recorded_and_run_again"
     ),
     "(--wait-for-workers waits longer)": (
         "cli/test_advice.py::test_a_run_whose_worker_is_gone_goes_on_with_another"

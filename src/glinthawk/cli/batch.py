@@ -63,7 +63,7 @@ def answer_file(
         try:
             with (
                 _open_trace(trace_file) as trace,
-                keep_events(event_file, output) as events,
+                keep_events(event_file, source, output) as events,
                 open_run(config, trace, events) as run,
             ):
                 journal.settle(run.resolved)
