@@ -32,9 +32,9 @@ function(add_native_sources target)
   endif()
   if(GLINTHAWK_SANITIZE)
     # What is found ends the process, so that nobody can overlook it.
-    target_compile_options(${target} PRIVATE -g -fno-omit-frame-pointer
+    target_compile_options(${target} PUBLIC -g -fno-omit-frame-pointer
                            -fsanitize=${GLINTHAWK_SANITIZE} -fno-sanitize-recover=all)
-    target_link_options(${target} PRIVATE -fsanitize=${GLINTHAWK_SANITIZE})
+    target_link_options(${target} PUBLIC -fsanitize=${GLINTHAWK_SANITIZE})
   endif()
   if(URING_INCLUDE AND URING_LIBRARY)
     target_compile_definitions(${target} PRIVATE GLINTHAWK_URING)
