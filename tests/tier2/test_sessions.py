@@ -354,8 +354,8 @@ class Sessions(RuleBasedStateMachine):
             case "layers":
                 message = Open(VERSION, [], "float32", "float32")
             case "head size":
-                odd = AttentionLayer(4, 2, 300, 300, 0.2)
-                message = Open(VERSION, [odd], "float32", "float32")
+                odd = AttentionLayer(4, 2, 260, 260, 0.2)
+                message = Open(VERSION, [odd] * 3, "float32", "float32")
                 refused = bool(self.place.drive_bytes) or self.place.backend == "triton"
         answer = self.talk.say(message, client=client)
         assert answer is not None
@@ -366,7 +366,8 @@ class Sessions(RuleBasedStateMachine):
         assert isinstance(answer[0], Opened), answer[0]
         self.talk.layers = tuple(message.layers)
         self.most_sequences = answer[0].most_sequences
-        self.model = Model(tuple(message.layers), list(views), fetches)
+        can_fetch = self.place.can_fetch and kind not in ("head size", "parts")
+        self.model = Model(tuple(message.layers), list(views), can_fetch)
 
     @rule(data=st.data())
     def begin(self, data: st.DataObject) -> None:
@@ -547,7 +548,7 @@ class Sessions(RuleBasedStateMachine):
         assert self.model is not None
         if isinstance(message, Store):
             return self.model.has_prompts(step) and message.layer == step.next_stored
-        if isinstance(message, Fetch) and (self.model.views or not self.place.can_fetch):
+        if isinstance(message, Fetch) and not self.model.can_fetch:
             return False
         return message.layer == self.model.next_attended(step)
 
