@@ -4,9 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 ROUNDS := 5
 BIN := $(VENV)/bin
+# What `test-sanitize` builds, beside what is installed.
+SANITIZED := build/sanitize
+ASAN := $(SANITIZED)/address
+TSAN := $(SANITIZED)/thread
+# Whatever calls C++ with sizes and orders of others. Leaks are the checks' business: Python has its own.
+SANITIZED_TESTS := tests/native tests/tier1/test_hostile_worker.py tests/tier1/test_rotary.py \
+    $(addprefix tests/tier2/test_,$(addsuffix .py,fetching orders pages_on_drives prompt_kernel \
+    sessions sharing views wire_fuzz worker_messages))
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all test-chaos check format clean
+.PHONY: install demo test test-all test-chaos test-sanitize check format clean
 
 install: $(INSTALLED)
 
@@ -27,6 +35,23 @@ test-all: install ## and every family in every combination of workers, batches a
 
 test-chaos: install ## a job in which all the time something dies (ROUNDS=5)
 	$(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS)
+
+test-sanitize: install ## the C++ under ASan, UBSan and TSan: needs g++ and cmake, builds for minutes
+	test -d $(SANITIZED)/tools/nanobind || \
+	    $(BIN)/pip install --quiet --disable-pip-version-check --target $(SANITIZED)/tools 'nanobind>=2.7'
+	PYTHONPATH=$(CURDIR)/$(SANITIZED)/tools cmake -S native -B $(ASAN) -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	    -DGLINTHAWK_SANITIZE=address,undefined,float-cast-overflow -DCMAKE_CXX_COMPILER=g++ \
+	    -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python"
+	cmake --build $(ASAN) --parallel $$(nproc)
+	cmake -S native/check -B $(TSAN) -DGLINTHAWK_SANITIZE=thread -DCMAKE_CXX_COMPILER=g++
+	cmake --build $(TSAN) --parallel $$(nproc)
+	ctest --test-dir $(ASAN) --output-on-failure
+	ctest --test-dir $(TSAN) --output-on-failure
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	PYTHONMALLOC=malloc GLINTHAWK_NATIVE="$$(ls $(CURDIR)/$(ASAN)/_native*.so)" \
+	    $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --capture=sys \
+	    -k "not take_no_memory" $(SANITIZED_TESTS)
 
 check: install ## what a reviewer should not have to look for
 	$(BIN)/ruff format --check

@@ -1,6 +1,8 @@
 """What all tests share: quiet libraries, and a check that a test leaves nothing behind."""
 
+import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,19 @@ settings.load_profile("patient")
 # interpreter.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def _load_native(path: str) -> None:
+    """Another build of the extension in place of the installed one (`make test-sanitize`)."""
+    spec = importlib.util.spec_from_file_location("glinthawk._native", path)
+    assert spec is not None and spec.loader is not None, path
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+
+
+if "GLINTHAWK_NATIVE" in os.environ:
+    _load_native(os.environ["GLINTHAWK_NATIVE"])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

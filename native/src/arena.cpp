@@ -7,14 +7,22 @@
 
 #include "cpu.hpp"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(memory, bytes) ((void)(memory), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(memory, bytes) ((void)(memory), (void)(bytes))
+#endif
+
 namespace glinthawk {
 
 namespace {
 constexpr std::size_t kHugePage = std::size_t(2) << 20;
 }
 
-Arena::Arena(std::size_t bytes) : size_((bytes + kHugePage - 1) / kHugePage * kHugePage) {
-    mapping_bytes_ = size_ + kHugePage;  // room to align
+Arena::Arena(std::size_t bytes) : size_(bytes) {
+    const std::size_t whole = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    mapping_bytes_ = whole + kHugePage;  // room to align
     int flags = MAP_PRIVATE | MAP_ANONYMOUS;
 #ifdef MAP_NORESERVE
     flags |= MAP_NORESERVE;
@@ -25,11 +33,18 @@ Arena::Arena(std::size_t bytes) : size_((bytes + kHugePage - 1) / kHugePage * kH
     const auto address = reinterpret_cast<std::uintptr_t>(mapping_);
     data_ = mapping_ + (kHugePage - address % kHugePage) % kHugePage;
 #ifdef MADV_HUGEPAGE
-    madvise(data_, size_, MADV_HUGEPAGE);  // a wish: without it everything still works
+    madvise(data_, whole, MADV_HUGEPAGE);  // a wish: without it everything still works
 #endif
-    interleave_over_nodes(data_, size_);
+    interleave_over_nodes(data_, whole);
+    // Before and behind what was asked for lies nobody's memory.
+    ASAN_POISON_MEMORY_REGION(mapping_, std::size_t(data_ - mapping_));
+    ASAN_POISON_MEMORY_REGION(data_ + size_,
+                              std::size_t(mapping_ + mapping_bytes_ - data_) - size_);
 }
 
-Arena::~Arena() { munmap(mapping_, mapping_bytes_); }
+Arena::~Arena() {
+    ASAN_UNPOISON_MEMORY_REGION(mapping_, mapping_bytes_);
+    munmap(mapping_, mapping_bytes_);
+}
 
 }  // namespace glinthawk

@@ -362,6 +362,7 @@ NB_MODULE(_native, m) {
         .def("slow_down", [](DriveEngine& self, double speed) { self.engine().slow_down(speed); })
         .def("validate", [](DriveEngine& self) { self.engine().validate(); })
         .def("stats", [](DriveEngine& self) { return self.engine().stats(); })
+        .def_prop_ro("failure", [](DriveEngine& self) { return self.engine().failure(); })
         .def_prop_ro("num_pages", [](DriveEngine& self) { return self.engine().num_pages(); })
         .def_prop_ro("page_bytes", [](DriveEngine& self) { return self.engine().page_bytes(); })
         .def_prop_ro("isa", [](DriveEngine& self) { return self.engine().isa().name; })

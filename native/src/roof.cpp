@@ -7,8 +7,12 @@
 
 namespace glinthawk {
 
+namespace {
+constexpr std::size_t kPart = std::size_t(1) << 20;
+}
+
 Roof::Roof(std::size_t bytes, const Kernels& kernels, Pool& pool)
-    : arena_(bytes), kernels_(kernels), pool_(pool) {
+    : arena_((bytes + kPart - 1) / kPart * kPart), kernels_(kernels), pool_(pool) {
     std::memset(arena_.data(), 1, arena_.size());
 }
 
@@ -17,7 +21,6 @@ double Roof::measure() {
 }
 
 double Roof::read(std::size_t ahead) {
-    constexpr std::size_t kPart = std::size_t(1) << 20;
     std::atomic<std::size_t> next{0};
     std::atomic<float> sink{0};
     const auto begun = std::chrono::steady_clock::now();

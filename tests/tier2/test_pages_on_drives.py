@@ -1,8 +1,9 @@
 """Pages on drives: the same bits as in memory, whatever goes out and comes back."""
 
 import os
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 from glinthawk import _native
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.drives import Drive
-from glinthawk.core.errors import DriveFailed, UsageError, WorkerRefused
+from glinthawk.core.errors import DriveFailed, UsageError, WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.native import NativeBackend
 from glinthawk.tier2.page_files import PageFiles
+from glinthawk.tier2.pages import PageTable
 from glinthawk.tier2.storage import StorageBackend
+from glinthawk.wire.messages import VERSION, Begin, Fault, Open, Spans, Store
+from worker_talk import NONE, Talk
 
 LAYERS = (
     AttentionLayer(4, 2, 32, 32, scaling=0.2),
@@ -219,6 +223,137 @@ def test_a_drive_that_lies_is_never_believed(tmp_path: Path, damage: str) -> Non
             twins.decode()
         with pytest.raises(DriveFailed, match=str(tmp_path)):
             twins.far.begin([], ([9], [0], [1]))
+
+
+#: How writes fail, by what is done to the page file.
+_FAILING = ("a full drive", "a file that may only be read", "a limit on files")
+
+
+@contextmanager
+def failing_writes(how: str, descriptor: int) -> Iterator[None]:
+    """Whatever is written to the file from now on does not arrive."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    is_full = how == "a full drive"
+    other = os.open("/dev/full" if is_full else "/dev/null", os.O_RDWR if is_full else os.O_RDONLY)
+    try:
+        if how == "a limit on files":  # Python ignores its signal
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        else:
+            os.dup2(other, descriptor)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        os.close(other)
+
+
+@pytest.mark.parametrize("only_threads", [False, True])
+@pytest.mark.parametrize("how", _FAILING)
+def test_a_drive_whose_writes_fail_says_so_and_holds_nobody_up(
+    tmp_path: Path, how: str, only_threads: bool
+) -> None:
+    """No call waits for ever, all frames come back, and all that is asked from then on is refused:
+    long prompts, whose pages go to the drive at once, and pages that go out behind their back."""
+    with open_files(tmp_path) as files:
+        backend = StorageBackend(
+            LAYERS, PAGE_TOKENS, "bfloat16", MEMORY["bfloat16"], files, 2, only_threads=only_threads
+        )
+        with ExitStack() as failing:
+            for file in files:
+                failing.enter_context(failing_writes(how, file.descriptor))
+            with pytest.raises(DriveFailed, match=f"writing to {tmp_path} failed"):
+                _fill(backend)
+            with pytest.raises(DriveFailed, match=f"writing to {tmp_path} failed"):
+                _fill(backend)
+            backend.release(range(backend.num_pages))
+            backend.validate()
+            assert backend.stats.num_available == backend.stats.num_frames
+            del backend
+
+
+def _fill(backend: StorageBackend) -> None:
+    """Prompts, one after the other, over all pages."""
+    pages = PageTable(backend.num_pages, PAGE_TOKENS)
+    count = backend.num_pages // 3
+    for sequence in range(3):
+        table = pages.table([sequence], [0], [count * PAGE_TOKENS - 5])
+        backend.begin(table)
+        for index, layer in enumerate(LAYERS):
+            k, v = (
+                torch.ones(table.num_rows, layer.num_kv_heads, size)
+                for size in (layer.head_dim, layer.value_dim)
+            )
+            backend.append(index, table, k, v)
+        backend.end(table)
+
+
+def test_a_worker_whose_drive_fails_refuses_and_goes_on(tmp_path: Path) -> None:
+    """Nobody is served wrong bytes, nobody waits, and the worker lives."""
+    with open_files(tmp_path) as files, ExitStack() as failing:
+        talk = Talk(LAYERS, files=files)
+        talk.worker._kv_bytes = MEMORY["float32"]
+        talk.open()
+        for file in files:
+            failing.enter_context(failing_writes("a full drive", file.descriptor))
+        faults = []
+        for step in range(8):
+            said = [(Begin(step, NONE, Spans([step], [0], [500])), [])]
+            said += [(Store(step, i), talk.frames(i, 1, 500)[1:]) for i in range(len(LAYERS))]
+            faults += [talk.say(message, *frames) for message, frames in said]
+        refused = [answer[0] for answer in faults if answer and isinstance(answer[0], Fault)]
+        assert any("writing to" in fault.text and fault.refused for fault in refused)
+        again = Open(VERSION, list(LAYERS), "float32", "float32")
+        assert "writing to" in talk.fault(again).text
+
+
+def test_too_little_memory_for_an_answer_is_no_failure_of_a_drive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_files(tmp_path) as files:
+        twins = Twins(files, "bfloat16")
+        twins.prompt(0, 500)
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
+            patch.setattr(twins.backend, "_query_output", _no_memory)
+            twins.far.query(0, twins.far.look_at([0], [0], [500]), torch.zeros(1, 4, 32))
+        twins.decode()
+
+
+def _no_memory(*_: object) -> None:
+    raise RuntimeError("there is no memory for this")
+
+
+def test_a_step_for_which_memory_is_short_changes_nothing(tmp_path: Path) -> None:
+    """As many sequences as memory has frames for their last pages, and one more."""
+    with open_files(tmp_path) as files:
+        twins = Twins(files, "bfloat16")
+        pages = twins.far.pages
+        for number in range(3):
+            twins.prompt(number, 70)
+        twins.prompt(3, 320)
+        held = {number: held.copy() for number, held in pages._pages.held.items()}
+        tokens = pages._tokens.copy()
+        frames = twins.backend.stats.num_frames
+        many = list(range(10, 10 + frames))
+        # Pages of old ones are written again as a whole, others are shared, and there are new ones.
+        extends = ([0, 3, 9], [0, 31, 40], [64, 200, 30])
+        prompts = (many, [0] * frames, [1] * frames)
+        with pytest.raises(WireError, match="fewer sequences"):
+            twins.far.begin([(1, 9, 40)], extends, prompts)
+        assert pages._pages.held == held
+        assert pages._tokens == tokens
+        pages._pages.validate()
+        twins.backend.validate()
+        for _ in range(3):
+            twins.decode()
+        twins.step([(1, 9, 40)], [(0, 0, 64), (3, 31, 200), (9, 40, 30)])
+
+
+def test_a_shared_page_that_is_written_again_as_a_whole(tmp_path: Path) -> None:
+    with open_files(tmp_path) as files:
+        twins = Twins(files, "bfloat16")
+        twins.prompt(0, 1000)
+        for number in (1, 2):
+            twins.step([(0, number, 600)], [(number, 64, 500)])
+        twins.decode()
 
 
 def test_too_little_memory_is_said(tmp_path: Path) -> None:

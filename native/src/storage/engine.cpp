@@ -106,6 +106,11 @@ StorageStats StorageEngine::stats() {
             residence_.available()};
 }
 
+std::string StorageEngine::failure() {
+    const std::lock_guard state(state_);
+    return failure_;
+}
+
 void StorageEngine::validate() {
     const std::lock_guard lock(mutex_);
     const std::lock_guard state(state_);
@@ -145,35 +150,57 @@ void StorageEngine::begin(const Plan& plan) {
     check(0, plan);
     const std::lock_guard lock(mutex_);
     std::unique_lock state(state_);
-    for (const Touched& one : touched(plan)) begin_page(one, state);
+    const std::vector<Touched> all = touched(plan);
+    std::vector<Before> before;
+    try {
+        for (const Touched& one : all) before.push_back(claim(one, state));
+    } catch (...) {
+        for (std::size_t i = before.size(); i-- > 0;) disclaim(all[i].page, before[i]);
+        throw;
+    }
+    // Only now is anything lost that was there.
+    for (std::size_t i = 0; i < all.size(); ++i) prepare_to_write(all[i], before[i], state);
 }
 
-void StorageEngine::begin_page(const Touched& one, std::unique_lock<std::mutex>& state) {
+// A frame for a page, unless it has one or goes to a drive at once.
+StorageEngine::Before StorageEngine::claim(const Touched& one,
+                                           std::unique_lock<std::mutex>& state) {
     await_idle(one.page, state);
     Page& page = residence_[one.page];
+    const Before before{page.slot, page.frame >= 0, page.is_full, page.is_dirty};
+    if (before.has_frame) {
+        residence_.became_dirty(one.page);
+    } else if (!one.is_covered || residence_.available() > half()) {
+        await_frame(one.page, state);
+        page.slot = -1;
+        page.is_dirty = true;
+        page.is_full = false;
+    }
     ++page.steps;
     page.before = one.before;
-    if (page.frame >= 0) {
-        const int slot = residence_.became_dirty(one.page);
-        if (slot >= 0) vault_.drives().give_back(slot);
-        return;
+    return before;
+}
+
+void StorageEngine::disclaim(int number, const Before& before) {
+    Page& page = residence_[number];
+    --page.steps;
+    if (!before.has_frame && page.frame >= 0) residence_.move_out(number);
+    page.slot = before.slot;
+    page.is_full = before.is_full;
+    if (before.has_frame && before.slot >= 0 && !before.is_dirty)
+        residence_.became_clean(number);
+}
+
+void StorageEngine::prepare_to_write(const Touched& one, const Before& before,
+                                     std::unique_lock<std::mutex>& state) {
+    Page& page = residence_[one.page];
+    if (before.slot >= 0) {
+        if (!before.has_frame && !one.is_covered) bring_in(before.slot, page.frame, state);
+        vault_.drives().give_back(before.slot);
     }
-    const int slot = page.slot;
-    page.slot = -1;
-    if (slot >= 0 && one.is_covered) vault_.drives().give_back(slot);
-    const bool has_content = slot >= 0 && !one.is_covered;
-    if (one.is_covered && residence_.available() <= half()) {
-        const int before = page.before < 0 ? -1 : residence_[page.before].slot;
-        page.slot = vault_.drives().take(before);
-        page.layers = 0;
-        return;
-    }
-    await_frame(one.page, state);
-    page.is_dirty = true;
-    page.is_full = false;
-    if (!has_content) return;
-    bring_in(slot, page.frame, state);
-    vault_.drives().give_back(slot);
+    if (page.frame >= 0) return;
+    page.slot = vault_.drives().take(page.before < 0 ? -1 : residence_[page.before].slot);
+    page.layers = 0;
 }
 
 void StorageEngine::await_idle(int page, std::unique_lock<std::mutex>& state) {
@@ -250,9 +277,10 @@ void StorageEngine::copy_page(int from, int to) {
     const std::lock_guard lock(mutex_);
     std::unique_lock state(state_);
     await_idle(from, state);
-    const Page source = residence_[from];
-    const int frame = residence_[to].frame;
-    if (frame < 0) throw std::invalid_argument("a page is copied to one that a step writes to");
+    const Page source = residence_[from], target = residence_[to];
+    const int frame = target.frame;
+    if (!target.steps) throw std::invalid_argument("a page is copied to one that a step writes to");
+    if (frame < 0) return;  // all of it will be written, and goes to a drive at once
     if (source.frame < 0 && source.slot >= 0) bring_in(source.slot, frame, state);
     if (source.frame >= 0) frames_.copy_page(source.frame, frame);
 }

@@ -50,10 +50,12 @@ public:
     std::size_t unit_bytes(int layer) const { return frames_.layer(layer).unit_bytes(); }
     const char* queue() const { return vault_.queue(); }
     StorageStats stats();
+    // Of a drive, in words; empty: none.
+    std::string failure();
     void slow_down(double bytes_per_s) { vault_.slow_down(bytes_per_s); }
 
-    // The spans of `plan` will be written to. Throws std::invalid_argument when memory has no frame for
-    // the last page of each.
+    // The spans of `plan` will be written to. Throws std::invalid_argument, and changes nothing, when
+    // memory has no frame for the last page of each.
     void begin(const Plan& plan);
     // They have been, or will not be.
     void end(const Plan& plan);
@@ -76,11 +78,19 @@ private:
         std::size_t row;
         bool is_covered;
     };
+    // What a page was before a step began that writes to it.
+    struct Before {
+        int slot;
+        bool has_frame, is_full, is_dirty;
+    };
     class Group;  // of transfers that are waited for
 
     std::vector<Touched> touched(const Plan& plan) const;
     void check(int layer, const Plan& plan);
-    void begin_page(const Touched& touched, std::unique_lock<std::mutex>& state);
+    Before claim(const Touched& touched, std::unique_lock<std::mutex>& state);
+    void disclaim(int page, const Before& before);
+    void prepare_to_write(const Touched& touched, const Before& before,
+                          std::unique_lock<std::mutex>& state);
     int half() const { return shares_.num_frames / 2; }
     void await_idle(int page, std::unique_lock<std::mutex>& state);
     void await_frame(int page, std::unique_lock<std::mutex>& state);

@@ -51,7 +51,10 @@ private:
             io_uring_prep_read(entry, transfer->file, transfer->memory, length(*transfer),
                                transfer->offset);
         io_uring_sqe_set_data(entry, transfer);
-        while (io_uring_submit(&ring_) == -EINTR) {
+        // Short of memory the kernel takes it later; the reaper makes room meanwhile.
+        while (io_uring_sq_ready(&ring_)) {
+            const int result = io_uring_submit(&ring_);
+            if (result == -EAGAIN || result == -EBUSY) std::this_thread::yield();
         }
     }
 

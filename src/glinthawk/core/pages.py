@@ -71,6 +71,19 @@ class Pages:
                 pages[index] = copies[-1][1]
         return copies
 
+    def take_back(self, sequence: int, num_pages: int, copies: list[tuple[int, int]]) -> None:
+        """As if ``sequence`` had grown no further than ``num_pages``, and ``unshare`` had not made
+        ``copies`` last."""
+        pages = self.held[sequence]
+        while len(pages) > num_pages:
+            self._give_back(pages.pop())
+        for page, own in reversed(copies):
+            pages[pages.index(own)] = page
+            self._holders[page] = self._holders.get(page, 1) + 1
+            self._give_back(own)
+        if not pages:
+            del self.held[sequence]
+
     def release(self, sequence: int) -> list[int]:
         """Take all pages of ``sequence`` back; an unknown one holds none. Returns those that nobody
         else holds."""

@@ -29,7 +29,8 @@ class Backend(Protocol):
         ...
 
     def begin(self, table: SpanTable) -> None:
-        """A step will write the spans of ``table``, layer after layer."""
+        """A step will write the spans of ``table``, layer after layer. They may be ended in several
+        tables. Raises WireError, and changes nothing, where there is no room for them."""
         return
 
     def end(self, table: SpanTable) -> None:

@@ -97,8 +97,16 @@ class KVCache:
             self.release(begun)
             raise
         tables = [self.pages.look_up(*columns) if columns[0] else None for columns in groups]
-        for table in filter(None, tables):
-            self._backend.begin(table)
+        written = [table for table in tables if table is not None]
+        if len(written) > 1:  # all or none
+            written = [self.pages.look_up(sequences, starts, lengths)]
+        try:
+            for table in written:
+                self._backend.begin(table)
+        except WireError:
+            self.pages.undo()
+            self.release(begun)
+            raise
         for source, target in copies:
             self._backend.copy_page(source, target)
         return tables

@@ -42,6 +42,8 @@ class PageTable:
         self._pages = Pages(num_pages, page_tokens)
         #: Tokens that each sequence has had room for so far; the next span begins there or before.
         self._tokens: dict[int, int] = {}
+        #: What the last ``reserve`` found: (sequence, its pages, its tokens or None, copies).
+        self._before: list[tuple[int, int, int | None, list[tuple[int, int]]]] = []
 
     @property
     def num_used(self) -> int:
@@ -108,13 +110,27 @@ class PageTable:
                 "the scheduler must pre-empt first"
             )
         copies = []
+        self._before = []
         for sequence, start, length in spans:
             end = start + length
+            num_pages = len(self._pages.held.get(sequence, ()))
             self._pages.grow(sequence, end)
-            copies += self._pages.unshare(sequence, start, end)
+            own = self._pages.unshare(sequence, start, end)
+            self._before.append((sequence, num_pages, self._tokens.get(sequence), own))
+            copies += own
             self._tokens[sequence] = max(self._tokens.get(sequence, 0), end)
         self.peak_used = max(self.peak_used, self.num_used)
         return copies
+
+    def undo(self) -> None:
+        """As if the last ``reserve``, after which nothing happened, had not been."""
+        for sequence, num_pages, tokens, copies in reversed(self._before):
+            self._pages.take_back(sequence, num_pages, copies)
+            if tokens is None:
+                del self._tokens[sequence]
+            else:
+                self._tokens[sequence] = tokens
+        self._before = []
 
     def _missing(self, sequence: int, start: int, length: int) -> int:
         """Free pages that this span takes: new ones, and own ones for those that are shared."""

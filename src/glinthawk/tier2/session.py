@@ -48,14 +48,19 @@ class _Step:
     written: list[SpanTable]
     #: What those that extend see through each window, if it is to be sent.
     sights: dict[int | None, Sight] = field(default_factory=dict)
-    #: The next layer of its prompts, and of its rows; these may have nothing to do in some.
+    #: The next layer of its prompts.
     next_stored: int = 0
+    #: Rows have attended in all layers before this one.
     next_attended: int = 0
 
-    @property
-    def last_layer(self) -> int:
-        """The last one in which rows attend, -1 for none."""
-        return max((index for index, rows in enumerate(self.rows) if rows is not None), default=-1)
+    def start_of(self, sequence: int) -> float:
+        """Where what it writes of a sequence begins; infinity if that is only looked at."""
+        return dict(zip(*self.before, strict=True)).get(sequence, inf)
+
+    def layer_to_attend(self) -> int | None:
+        """The next one in which rows attend; they may have nothing to do in some."""
+        layers = range(self.next_attended, len(self.rows))
+        return next((layer for layer in layers if self.rows[layer] is not None), None)
 
 
 class Session:
@@ -100,11 +105,17 @@ class Session:
         everyone = list({*sequences, *(number for view in views for number in view[0])})
         self._check_resting(everyone)
         self._check_forks(message, sequences)
-        self._check_views(message, extends, views)
+        self._check_views(message, extends, prompts, views)
         tables = self.cache.begin(message.forks, extends, prompts)
-        rows = self._rows(views, tables[0])
         written = [table for table in tables if table is not None]
         before = (sequences, extends[1] + prompts[1])
+        try:
+            rows = self._rows(views, tables[0])
+        except BaseException:  # there is no memory for the tables
+            for table in written:
+                self.cache.end(table)
+            self.cache.pages.rewind(*before)
+            raise
         step = _Step(tables[0], tables[1], rows, before, everyone, written)
         if tables[1] or any(rows):
             self._steps[message.step] = step
@@ -120,7 +131,7 @@ class Session:
         rows = step.rows[message.layer]
         if rows is None:
             raise WireError(f"step {message.step} has no rows to attend here, or they are done")
-        _check_order(message, step.next_attended)
+        _check_order(message, step.layer_to_attend())
         shapes = [(rows.num_rows, layer.num_heads, layer.head_dim)]
         if step.extends is not None:
             shapes += _kv_shapes(layer, step.extends.num_rows)
@@ -151,7 +162,7 @@ class Session:
         rows = step.extends
         if rows is None or step.rows[message.layer] is not rows:
             raise WireError(f"step {message.step} has no rows to fetch for, or they are done")
-        _check_order(message, step.next_attended)
+        _check_order(message, step.layer_to_attend())
         keys, values = self._tensors(frames, *_kv_shapes(layer, rows.num_rows))
         sight = self._sight(step, rows, message.layer)
         self.cache.store(message.layer, rows, keys, values)
@@ -173,7 +184,7 @@ class Session:
         """After the last layer, rows that attend are done."""
         running = self._steps[step]
         running.next_attended = layer + 1
-        if layer == running.last_layer:
+        if running.layer_to_attend() is None:
             running.extends, running.rows = None, [None] * len(self._layers)
             self._forget_if_done(step)
 
@@ -184,7 +195,7 @@ class Session:
         table = step.prompts
         if table is None:
             raise WireError(f"step {message.step} has no prompts here, or they are done")
-        _check_order(message, step.next_stored, may_skip=False)
+        _check_order(message, step.next_stored)
         keys, values = self._tensors(frames, *_kv_shapes(layer, table.num_rows))
         self.cache.store(message.layer, table, keys, values)
         step.next_stored += 1
@@ -227,8 +238,11 @@ class Session:
             raise WireError(f"this session has {num_views} views, not {len(views)}")
         return [_view_columns(view) for view in views]
 
-    def _check_views(self, message: Begin, extends: _Columns, views: list[_Columns]) -> None:
-        """Every row sees something, and nothing that will not be here."""
+    def _check_views(
+        self, message: Begin, extends: _Columns, prompts: _Columns, views: list[_Columns]
+    ) -> None:
+        """Every row sees something, and nothing that will not be here; and what is kept is kept
+        where rows attend."""
         pages = self.cache.pages
         coming = {sequence: num_tokens for _, sequence, num_tokens in message.forks}
         coming |= {s: start + length for s, start, length in zip(*extends, strict=True)}
@@ -240,6 +254,10 @@ class Session:
             num_seen += (end - first) // pages.page_tokens + 2
         if num_seen > _MOST_SEEN:
             raise WireError("the rows of one step see too many pages; send smaller steps")
+        if self._view_of and extends[0] and not (views and all(view[0] for view in views)):
+            raise WireError("rows that extend attend in every layer; a view of them is empty")
+        if not {number for view in views for number in view[0]}.isdisjoint(prompts[0]):
+            raise WireError("a row sees a prompt of its own step")
 
     def _rows(self, views: list[_Columns], extends: SpanTable | None) -> list[SpanTable | None]:
         """The rows that attend in each layer."""
@@ -250,7 +268,15 @@ class Session:
 
     def _check_forks(self, message: Begin, sequences: list[int]) -> None:
         """Who begins with another's pages takes one of its own in the same step, where it can: else
-        there could be more sequences than pages. Raises WireError."""
+        there could be more sequences than pages. What a step under way writes is not here yet.
+        Raises WireError."""
+        for source, _, num_tokens in message.forks:
+            step = self._stepping.get(source)
+            if step is not None and num_tokens > self._steps[step].start_of(source):
+                raise WireError(
+                    f"sequence {source} is in step {step}, which may write to its first "
+                    f"{num_tokens} tokens; finish or abandon that first"
+                )
         if self._view_of:
             if self.cache.pages.num_sequences + len(message.forks) > _MOST_SEQUENCES:
                 raise WireError(f"there are {_MOST_SEQUENCES} sequences here; release some")
@@ -290,9 +316,9 @@ class Session:
         return to_device(tensors, self._device)
 
 
-def _check_order(message: Attend | Fetch | Store, layer: int, may_skip: bool = True) -> None:
+def _check_order(message: Attend | Fetch | Store, layer: int | None) -> None:
     """KV on drives is written a layer after the other, and what is read must have been written."""
-    if message.layer < layer or (message.layer > layer and not may_skip):
+    if message.layer != layer:
         raise WireError(f"layer {message.layer} of step {message.step} is out of order")
 
 

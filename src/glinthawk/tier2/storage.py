@@ -82,14 +82,14 @@ class StorageBackend(NativeBackend):
 
     def begin(self, table: SpanTable) -> None:
         plan = self._plan(table)
-        with _trusting():
+        with self._trusting():
             try:
                 self._drives.begin(plan)
             except ValueError as error:
                 raise WireError(f"a step cannot begin: {error}; send fewer sequences") from error
 
     def end(self, table: SpanTable) -> None:
-        with _trusting():
+        with self._trusting():
             self._drives.end(self._plan(table))
 
     def release(self, pages: Sequence[int]) -> None:
@@ -99,13 +99,13 @@ class StorageBackend(NativeBackend):
     def append(
         self, layer: int, table: SpanTable, keys: torch.Tensor, values: torch.Tensor
     ) -> None:
-        with _trusting():
+        with self._trusting():
             super().append(layer, table, keys, values)
 
     def attend(
         self, layer: int, table: SpanTable, queries: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        with _trusting():
+        with self._trusting():
             return super().attend(layer, table, queries)
 
     def append_attend(
@@ -116,21 +116,24 @@ class StorageBackend(NativeBackend):
         keys: torch.Tensor,
         values: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        with _trusting():
+        with self._trusting():
             return super().append_attend(layer, table, queries, keys, values)
 
     def read(self, layer: int, table: SpanTable) -> torch.Tensor:
-        with _trusting():
+        with self._trusting():
             return super().read(layer, table)
 
     def copy_page(self, source: int, target: int) -> None:
-        with _trusting():
+        with self._trusting():
             super().copy_page(source, target)
 
-
-@contextmanager
-def _trusting() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise DriveFailed(f"{error}; start the worker without this drive") from error
+    @contextmanager
+    def _trusting(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if not self._drives.failure:  # not theirs: too little memory for an answer
+                raise
+            raise DriveFailed(f"{error}; start the worker without this drive") from error
+        except ValueError as error:
+            raise WireError(f"this is out of order: {error}") from error
