@@ -123,7 +123,7 @@ class ServerChannel(_Channel):
         lock = _choose_lock(address, identity, allow, password)
         super().__init__(address, zmq.ROUTER)
         self.progress: Callable[[], tuple[int, bool]] = lambda: (0, True)
-        self._window = window
+        self.window = window
         self._peers: dict[bytes, _Peer] = {}
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.MAXMSGSIZE, largest_frame)
@@ -179,7 +179,7 @@ class ServerChannel(_Channel):
         return True
 
     def _peer(self, client: bytes) -> _Peer:
-        peer = self._peers.pop(client, None) or _Peer(Intake(self._window))
+        peer = self._peers.pop(client, None) or _Peer(Intake(self.window))
         if len(self._peers) >= _MOST_CLIENTS:
             del self._peers[next(iter(self._peers))]
         self._peers[client] = peer  # the newest is the last
