@@ -88,7 +88,9 @@ def worker_thread(
 
 
 @contextmanager
-def serving(answer: Callable[[ServerChannel, bytes, list[memoryview]], None]) -> Iterator[Address]:
+def serving(
+    answer: Callable[[ServerChannel, bytes, list[memoryview]], None], window: int = LINK_WINDOW
+) -> Iterator[Address]:
     """A server whose messages go to ``answer``, in a thread, until the block ends."""
     address, stop = Address.parse(f"inproc://server-{next(_names)}"), threading.Event()
 
@@ -97,7 +99,7 @@ def serving(answer: Callable[[ServerChannel, bytes, list[memoryview]], None]) ->
             if channel.socket.poll(20) and (received := channel.take()) is not None:
                 answer(channel, *received)
 
-    with ServerChannel(address) as channel:
+    with ServerChannel(address, window=window) as channel:
         thread = threading.Thread(target=serve, args=(channel,))
         thread.start()
         try:

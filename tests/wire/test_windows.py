@@ -88,6 +88,20 @@ def test_a_credit_that_was_lost_is_made_up_for(scheme: str, tmp_path: Path) -> N
 
 
 @over_all
+def test_nobody_asks_a_client_what_it_has_taken(scheme: str, tmp_path: Path) -> None:
+    """Answers have no window: a credit from there changes nothing."""
+    with _link(scheme, tmp_path) as (server, client):
+        client.send(Release([1]))
+        who = _take(server)
+        for window in (1, 1 << 60):
+            client.socket.send(client._watch._tally.mark(Credit(1 << 62, window)))
+            assert server.socket.poll(1000 * _PATIENCE_S)
+            assert server.take() is None
+        server.send(who, Stored(0))
+        assert await_answer(client)[0] == Stored(0)
+
+
+@over_all
 def test_nonsense_is_an_error_that_names_who_said_it(scheme: str, tmp_path: Path) -> None:
     with _link(scheme, tmp_path) as (server, client):
         client.send(Release([1]))
