@@ -7,7 +7,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from glinthawk.bench.relay import slow_link
-from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement, SplitAttention
+from glinthawk.core.config import (
+    LINK_WINDOW,
+    PAGE_TOKENS,
+    EngineConfig,
+    KvPlacement,
+    SplitAttention,
+)
 from glinthawk.core.drives import Drive
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import Run, run_on
@@ -50,7 +56,12 @@ def _address(scheme: str, folder: Path) -> Address:
 
 @contextmanager
 def worker_thread(
-    scheme: str, folder: Path, kv_bytes: int, device: str = "cpu", storage_bytes: int = 0
+    scheme: str,
+    folder: Path,
+    kv_bytes: int,
+    device: str = "cpu",
+    storage_bytes: int = 0,
+    window: int = LINK_WINDOW,
 ) -> Iterator[Address]:
     """A worker that serves until the block ends; yields where it listens. With ``storage_bytes``
     it has two drives."""
@@ -58,7 +69,9 @@ def worker_thread(
     drives = [Drive(folder, storage_bytes // 2)] * 2 if storage_bytes else []
     with (
         PageFiles(drives) as files,
-        ServerChannel(_address(scheme, folder), IDENTITY, [IDENTITY.public]) as channel,
+        ServerChannel(
+            _address(scheme, folder), IDENTITY, [IDENTITY.public], window=window
+        ) as channel,
     ):
         address = Address.parse(channel.endpoint)
         arguments = (channel, kv_bytes, device)
@@ -75,7 +88,9 @@ def worker_thread(
 
 
 @contextmanager
-def serving(answer: Callable[[ServerChannel, bytes, list[memoryview]], None]) -> Iterator[Address]:
+def serving(
+    answer: Callable[[ServerChannel, bytes, list[memoryview]], None], window: int = LINK_WINDOW
+) -> Iterator[Address]:
     """A server whose messages go to ``answer``, in a thread, until the block ends."""
     address, stop = Address.parse(f"inproc://server-{next(_names)}"), threading.Event()
 
@@ -84,7 +99,7 @@ def serving(answer: Callable[[ServerChannel, bytes, list[memoryview]], None]) ->
             if channel.socket.poll(20) and (received := channel.take()) is not None:
                 answer(channel, *received)
 
-    with ServerChannel(address) as channel:
+    with ServerChannel(address, window=window) as channel:
         thread = threading.Thread(target=serve, args=(channel,))
         thread.start()
         try:
@@ -117,10 +132,12 @@ def open_cluster(
     placement: KvPlacement = "near",
     kv_dtype: str = "float32",
     x_share: XShare | None = None,
+    window: int = LINK_WINDOW,
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
     ``ipc``, workers may be ``delay_s`` away each way. ``worker_pages``, of each or of all alike,
-    are pages of all heads; ``worker_storage`` are bytes on drives beside them."""
+    are pages of all heads; ``worker_storage`` are bytes on drives beside them; ``window`` bytes may
+    be on their way to each."""
     spec = loaded.spec
     pages = FetchedPages(spec.layers, kv_dtype, 1) if placement == "fetch" else None
     config = EngineConfig(
@@ -140,7 +157,7 @@ def open_cluster(
         channels = []
         for num_pages in counts:
             kv_bytes = pages_bytes(loaded, num_pages)
-            worker = worker_thread(scheme, folder, kv_bytes, worker_device, worker_storage)
+            worker = worker_thread(scheme, folder, kv_bytes, worker_device, worker_storage, window)
             address = stack.enter_context(worker)
             if delay_s:
                 socket = Path(address.endpoint.removeprefix("ipc://"))

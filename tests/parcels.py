@@ -166,7 +166,9 @@ def _messages(source: socket.socket) -> Iterator[tuple[bytes | None, bytes]]:
                 flags, raw, body = _frame(stream.read)
                 whole += raw
                 if flags & _COMMAND:
-                    break
+                    if header is None:
+                        break
+                    continue  # a heartbeat between the frames of a message goes with that
                 header = body if header is None else header
                 if not flags & _MORE:
                     break

@@ -29,7 +29,7 @@ from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.control import Failed, FromEngine, Joined, Load, Loaded, Run, Sampled
-from glinthawk.wire.messages import VERSION, Attended, Message, decode
+from glinthawk.wire.messages import VERSION, Attended, FromTier1, Message, Store, decode
 
 _TIMEOUT_S = 0.6
 
@@ -58,6 +58,32 @@ def test_a_worker_that_forgets_an_answer_is_lost(tmp_path: Path, forgotten: int)
             requests = [Request(i, (5 + i, 9, 11), params, 0, 9) for i in range(2)]
             with pytest.raises(WorkerLost, match=f"an answer of {address.endpoint} was lost"):
                 list(run.engine.generate(requests))
+        finally:
+            home.close()
+
+
+def test_a_worker_that_takes_its_time_for_every_prompt_is_not(tmp_path: Path) -> None:
+    """Much longer for all than silence may last, and one message is enough to be behind."""
+    loaded = load_model(EngineConfig(model=str(make_model(tmp_path / "model", "llama"))))
+    worker = Worker(pages_bytes(loaded, 16), lambda _: False)
+
+    def answer(channel: ServerChannel, client: bytes, frames: list[memoryview]) -> None:
+        if isinstance(decode(frames[0], FromTier1), Store):
+            threading.Event().wait(_TIMEOUT_S / 2)
+        if (said := worker.handle(client, frames)) is not None:
+            channel.send(client, *said)
+
+    with serving(answer, window=1) as address:
+        channels = [ClientChannel(address, silence_s=_TIMEOUT_S)]
+        home = make_home("sequence", 1, channels, loaded.spec, loaded.model.device)
+        try:
+            home.open("float32")
+            home.await_open(60)
+            config = EngineConfig(model=loaded.spec.name, batch_size=1, batches_in_flight=4)
+            run = run_on(config, join_homes(config, loaded, [home]))
+            params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+            requests = [Request(i, (5 + i, 9, 11), params, 0, 2) for i in range(4)]
+            assert len(list(run.engine.generate(requests))) == 4
         finally:
             home.close()
 

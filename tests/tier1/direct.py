@@ -6,6 +6,7 @@ from typing import Any
 
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
+from glinthawk.wire.credit import Window
 from glinthawk.wire.messages import FromTier1, FromWorker, decode, encode
 
 __all__ = ["DirectChannel"]
@@ -18,6 +19,7 @@ class DirectChannel:
         self.address = Address.parse("inproc://direct")
         self.worker = Worker(kv_bytes, lambda _client: True)
         self.sent: list[FromTier1] = []
+        self.window = Window()
         self._answers: deque[tuple[Any, list[memoryview], int]] = deque()
 
     def send(self, message: FromTier1, frames: Sequence[memoryview] = ()) -> int:

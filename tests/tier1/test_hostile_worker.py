@@ -1,7 +1,7 @@
 """Whatever a worker answers: Tier 1 goes on, or ends with an error that names the worker."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import get_args
 
 import pytest
@@ -24,6 +24,7 @@ from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.credit import Credit
 from glinthawk.wire.messages import (
     Attended,
     Fault,
@@ -86,22 +87,36 @@ def generate(
     placement: KvPlacement = "near",
 ) -> dict[int, list[int]]:
     """Three answers by way of the worker."""
+    return generate_at(loaded, [address], in_flight, placement)
+
+
+def generate_at(
+    loaded: LoadedModel,
+    addresses: list[Address],
+    in_flight: int = 1,
+    placement: KvPlacement = "near",
+) -> dict[int, list[int]]:
+    """Three answers by way of all these workers."""
     spec = loaded.spec
     pages = FetchedPages(spec.layers, "float32", 1) if placement == "fetch" else None
-    channels = [ClientChannel(address)]
-    home = make_home("sequence", 1, channels, spec, loaded.model.device, attention=pages)
-    try:
-        home.open("float32")
-        home.await_open(60)
+    with ExitStack() as stack:
+        homes = []
+        for number, address in enumerate(addresses, start=1):
+            channels = [ClientChannel(address)]
+            home = make_home(
+                "sequence", number, channels, spec, loaded.model.device, attention=pages
+            )
+            stack.callback(home.close)
+            home.open("float32")
+            home.await_open(60)
+            homes.append(home)
         config = EngineConfig(model=spec.name, batch_size=_ROWS, batches_in_flight=in_flight)
-        run = run_on(config, join_homes(config, loaded, [home]))
+        run = run_on(config, join_homes(config, loaded, homes))
         params = SamplingParams(temperature=0, max_tokens=_NEW, ignore_eos=True)
         requests = [Request(i, (5 + i, 9, 11), params, 0, _NEW) for i in range(_ROWS)]
-        answers = {s.id: s.output for s in run.engine.generate(requests)}
+        answers = {s.request.id: s.output for s in run.engine.generate(requests)}
         run.stats()
         return answers
-    finally:
-        home.close()
 
 
 @pytest.mark.parametrize("placement", ["near", "fetch"])
@@ -227,6 +242,41 @@ def test_an_answer_that_comes_twice_is_an_error(loaded: LoadedModel) -> None:
     lie = [encode(Attended(1, 0, 1)), bytes(_ROWS * 256)]
     with liar(loaded, [[], [], [lie, lie]]) as address, pytest.raises(WireError, match="asked"):
         generate(loaded, address)
+
+
+@contextmanager
+def generous(loaded: LoadedModel) -> Iterator[Address]:
+    """A worker that says to have taken more than there is, with its first output."""
+    worker = Worker(pages_bytes(loaded, 16), lambda _: False)
+
+    def answer(channel: ServerChannel, client: bytes, frames: list[memoryview]) -> None:
+        said = worker.handle(client, frames)
+        if said is not None and isinstance(said[0], Attended):
+            lie = channel._peer(client).tally.mark(Credit(1 << 40, 1 << 20))
+            channel.socket.send_multipart([client, lie])
+        if said is not None:
+            channel.send(client, *said)
+
+    with serving(answer) as address:
+        yield address
+
+
+def test_a_credit_for_what_was_not_sent_is_an_error(loaded: LoadedModel) -> None:
+    with generous(loaded) as address, pytest.raises(WireError, match="was not sent") as caught:
+        generate(loaded, address)
+    assert caught.value.home == 1
+    assert address.endpoint in str(caught.value)
+
+
+def test_it_costs_no_other_worker_anything(
+    loaded: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor an answer; the one that lies takes no part any more."""
+    with liar(loaded, []) as honest:
+        expected = generate(loaded, honest)
+    with liar(loaded, []) as honest, generous(loaded) as other:
+        assert generate_at(loaded, [honest, other]) == expected
+        assert f"{other.endpoint} counts what was not sent" in caplog.text
 
 
 def test_what_a_worker_says_is_fit_for_a_terminal(loaded: LoadedModel) -> None:

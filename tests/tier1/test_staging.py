@@ -26,6 +26,7 @@ from glinthawk.tier1.node import Node
 from glinthawk.tier1.remote import RemoteHome
 from glinthawk.tier1.staging import CudaStaging, HostStaging, Outbox, make_staging, upload
 from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.credit import Window
 from glinthawk.wire.messages import Abandon, Attend, Begin, Release, Store
 from late import LateCopy, LateStaging
 from tape import TapeRecorder
@@ -47,7 +48,7 @@ class Scribe:
         number, copied = self.num_put, LateCopy([]) if is_copied else None
         self.num_put += 1
         self.waiting.append((number, step, copied))
-        self.outbox.put(lambda: self._leave(number), copied, step if is_copied else None)
+        self.outbox.put(lambda: self._leave(number), 1, copied, step if is_copied else None)
 
     def _leave(self, number: int) -> None:
         first, _, copied = self.waiting.pop(0)
@@ -124,6 +125,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[tuple[Any, list[bytes]]] = []
+        self.window = Window()
 
     def send(self, message: Any, frames: Sequence[memoryview] = ()) -> int:
         self.sent.append((message, [bytes(frame) for frame in frames]))

@@ -196,7 +196,7 @@ def test_an_answer_that_was_lost_behind_all_others_is_missed(scheme: str, tmp_pa
     with listen(scheme, tmp_path) as server, _hasty(server) as client:
         client.send(Ask())
         who, _ = server.receive()
-        server._tally(who).stamp(Stored(1))
+        server._peer(who).tally.stamp(Stored(1))
         lost = _until_lost(server, client)
         assert f"message 0 from {client.address.endpoint} was lost" in str(lost)
 

@@ -18,6 +18,8 @@ from glinthawk.tier1.sampler import sample_batch
 __all__ = ["Decoding", "dense_seconds"]
 
 _FILL_S = 600.0
+#: How long to wait for one link's news before looking at the others.
+_LOOK_S = 0.05
 
 
 def dense_seconds(loaded: LoadedModel, rows: int) -> float:
@@ -74,12 +76,20 @@ class Decoding:
         for sequence in (s for group in self._groups for s in group):
             self.home.begin(sequence.id, [], [Span(sequence, self.home.id, 0, self.context)])
             for index, (k, v) in enumerate(kv):
+                self._await_room()
                 self.home.store(sequence.id, index, k, v)
             self.home.finish(sequence.id)
             sequence.output.append(7)
         self.fill_s = time.perf_counter() - begun
         for link in self.home.links:
             link.ask(_FILL_S)
+
+    def _await_room(self) -> None:
+        while self.home.is_full:
+            for link in self.home.links:
+                link.channel.wait(_LOOK_S)
+            self.home.flush()
+            self.home.receive()
 
     @property
     def busy_s(self) -> float:

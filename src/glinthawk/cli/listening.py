@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glinthawk.core.config import PRIVATE_FOLDER
+from glinthawk.core.config import LINK_WINDOW, PRIVATE_FOLDER
+from glinthawk.core.errors import UsageError
 
 if TYPE_CHECKING:
     from glinthawk.wire.channel import ServerChannel
 
 __all__ = [
+    "WINDOW",
     "Allow",
     "IdentityFile",
     "Lifeline",
     "Listen",
     "PasswordFile",
     "Quiet",
+    "Window",
     "listen_on",
     "open_lifeline",
 ]
@@ -47,6 +50,14 @@ PasswordFile = Annotated[
     Path | None,
     typer.Option(help="For tcp+plain: the password is the first line of this file."),
 ]
+Window = Annotated[
+    str,
+    typer.Option(
+        help="Bytes that may be on their way here from each client: less takes less memory, more "
+        "fills a link that is long and fast."
+    ),
+]
+WINDOW = f"{LINK_WINDOW >> 20}MiB"
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing.")]
 Lifeline = Annotated[bool, typer.Option("--lifeline", hidden=True)]
 
@@ -59,10 +70,11 @@ def listen_on(
     password_file: Path | None,
     *,
     largest_frame: int,
+    window: str,
     lifeline: bool,
     quiet: bool,
 ) -> Iterator["ServerChannel"]:
-    """An open channel; says where it can be reached. Raises AddressError."""
+    """An open channel; says where it can be reached. Raises UsageError."""
     from glinthawk.wire.address import Address
     from glinthawk.wire.channel import ServerChannel
     from glinthawk.wire.keys import Identity, check_key, load_password
@@ -73,15 +85,29 @@ def listen_on(
     if own is not None and address.is_loopback:
         allowed.append(own.public)
     password = load_password(password_file) if password_file is not None else None
+    num_bytes = _parse_window(window)
     with ExitStack() as stack:
         if lifeline:
             stack.callback(_remove_private_folder, address.endpoint)
-        channel = stack.enter_context(ServerChannel(address, own, allowed, password, largest_frame))
+        channel = stack.enter_context(
+            ServerChannel(address, own, allowed, password, largest_frame, num_bytes)
+        )
         if not quiet:
             key = f"?key={own.public}" if own is not None else ""
             secret = "?password=..." if address.scheme == "tcp+plain" else ""
             typer.echo(f"listening on {channel.endpoint}{key}{secret}")
         yield channel
+
+
+def _parse_window(text: str) -> int:
+    from glinthawk.core.units import format_size, parse_size
+    from glinthawk.wire.credit import LARGEST_WINDOW
+
+    num_bytes = parse_size(text)
+    if not 1 <= num_bytes <= LARGEST_WINDOW:
+        most = format_size(LARGEST_WINDOW)
+        raise UsageError(f"--window must be at least one byte and at most {most}, not {text}")
+    return num_bytes
 
 
 def open_lifeline(is_given: bool) -> int:

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from glinthawk.cli.listening import (
+    WINDOW,
     Allow,
     IdentityFile,
     Lifeline,
     Listen,
     PasswordFile,
     Quiet,
+    Window,
     listen_on,
     open_lifeline,
 )
@@ -27,6 +29,7 @@ def node(
     allow: Allow = None,
     identity: IdentityFile = None,
     password_file: PasswordFile = None,
+    window: Window = WINDOW,
     quiet: Quiet = False,
     lifeline: Lifeline = False,
 ) -> None:
@@ -45,6 +48,7 @@ def node(
             identity,
             password_file,
             largest_frame=LARGEST_FRAME,
+            window=window,
             lifeline=lifeline,
             quiet=quiet,
         ) as channel,

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from glinthawk.cli.listening import (
+    WINDOW,
     Allow,
     IdentityFile,
     Lifeline,
     Listen,
     PasswordFile,
     Quiet,
+    Window,
     listen_on,
     open_lifeline,
 )
@@ -39,6 +41,7 @@ def worker(
     allow: Allow = None,
     identity: IdentityFile = None,
     password_file: PasswordFile = None,
+    window: Window = WINDOW,
     quiet: Quiet = False,
     lifeline: Lifeline = False,
 ) -> None:
@@ -48,6 +51,7 @@ def worker(
     from glinthawk.core.drives import parse_drives
     from glinthawk.core.units import format_size, parse_size
     from glinthawk.tier2.device import describe, pick_device
+    from glinthawk.tier2.memory import describe_memory
     from glinthawk.tier2.page_files import PageFiles
     from glinthawk.tier2.server import largest_frame, serve
 
@@ -64,6 +68,7 @@ def worker(
             identity,
             password_file,
             largest_frame=largest_frame(num_bytes_in_all),
+            window=window,
             lifeline=lifeline,
             quiet=quiet,
         ) as channel,
@@ -71,5 +76,6 @@ def worker(
         if not quiet:
             more = f" and {format_size(num_bytes_in_all - num_bytes)} on drives" if drives else ""
             typer.echo(f"KV cache {format_size(num_bytes)}{more}, {describe(place)}")
+            typer.echo(describe_memory(channel.window))
         with suppress(KeyboardInterrupt):
             serve(channel, num_bytes, place, files=files, lifeline=watched)

@@ -8,6 +8,7 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 
 __all__ = [
+    "LINK_WINDOW",
     "PAGE_TOKENS",
     "PRIVATE_FOLDER",
     "RAY",
@@ -25,6 +26,10 @@ __all__ = [
 
 #: Tokens of one KV page. 16 would waste less memory, 64 would copy less; see docs/architecture.md.
 PAGE_TOKENS = 32
+
+#: Bytes that may be on their way to a worker or a node: more than any network has under way at one
+#: time, and little beside the memory of either.
+LINK_WINDOW = 256 << 20
 
 #: How the folders begin that a run makes for its workers' sockets.
 PRIVATE_FOLDER = "glinthawk-run-"

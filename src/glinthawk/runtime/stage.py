@@ -114,8 +114,12 @@ class _Stage:
                 self._tell(Used(self._node.usage()))
 
     def advance(self, timeout_s: float | None) -> None:
-        """Run until something has happened here or an engine calls. Raises _LinkLost."""
+        """Run until something has happened here or an engine calls. Raises _LinkLost. While as much
+        as may be is on its way to the node behind, nothing runs that would add to it."""
         self._check_link()
+        if self._following is not None and not self._following.window.has_room():
+            self._following.wait(_LOOK_S)
+            return
         for event in self._node.poll(timeout_s):
             match event:
                 case Done(batch, result):

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from glinthawk.core.config import LINK_WINDOW
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.links import Answer, Link
@@ -25,6 +26,10 @@ class PageAttention(Protocol):
         """Rows of a step: spans of ``lengths`` new tokens from positions ``starts``."""
         ...
 
+    def num_bytes(self, layer: int, rows: Any) -> int:
+        """Most bytes of the pages that rows see in a layer."""
+        ...
+
     def attend(
         self, layer: int, rows: Any, pages: memoryview, places: memoryview, queries: torch.Tensor
     ) -> torch.Tensor:
@@ -38,6 +43,8 @@ class _Rows(Awaited):
 
     rows: Any = None
     queries: torch.Tensor | None = None
+    #: Bytes that were asked for and have not come.
+    owed: int = 0
 
 
 class FetchHome(OneWorkerHome[_Rows]):
@@ -49,6 +56,12 @@ class FetchHome(OneWorkerHome[_Rows]):
         super().__init__(id, Link(id, channel, torch.device("cpu")), spec)
         self._attention = attention
 
+    @property
+    def is_full(self) -> bool:
+        """Answers are large, and under way as much as what is sent: so little is asked for."""
+        owed = sum(running.owed for running in self._steps.values())
+        return super().is_full or owed >= LINK_WINDOW
+
     def open(self, kv_dtype: str) -> None:
         self.link.open(self._spec.layers, self._spec.dtype, kv_dtype, fetches=True)
 
@@ -57,6 +70,7 @@ class FetchHome(OneWorkerHome[_Rows]):
     ) -> None:
         running = self._steps[step]
         running.layer, running.queries = layer, q
+        running.owed = self._attention.num_bytes(layer, running.rows)
         self.link.send_tensors(Fetch(step, layer), (k, v))
 
     def _lay_out(self, extends: Spans) -> _Rows:
@@ -67,7 +81,7 @@ class FetchHome(OneWorkerHome[_Rows]):
 
     def _output(self, running: _Rows, layer: int, frames: list[memoryview]) -> torch.Tensor:
         self._check_frames(frames, 2)
-        queries, running.queries = running.queries, None
+        queries, running.queries, running.owed = running.queries, None, 0
         assert queries is not None
         try:
             return self._attention.attend(layer, running.rows, frames[0], frames[1], queries)

@@ -65,6 +65,10 @@ class HeadSplitHome:
     def most_sequences(self) -> int:
         return min(part.most_sequences for part in self._parts)
 
+    @property
+    def is_full(self) -> bool:
+        return any(part.is_full for part in self._parts)
+
     def open(self, kv_dtype: str) -> None:
         for part in self._parts:
             part.open(kv_dtype)

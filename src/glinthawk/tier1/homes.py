@@ -65,6 +65,12 @@ class Home(Protocol):
         """The workers that it consists of; none, if it answers at once."""
         ...
 
+    @property
+    def is_full(self) -> bool:
+        """Whether rows shall wait before more is sent here, or asked for: as many bytes are under
+        way as may be. When that has changed, ``receive`` has something to take in."""
+        ...
+
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
         """Announce a step's rows here."""
         ...
@@ -92,7 +98,8 @@ class Home(Protocol):
         ...
 
     def flush(self) -> bool:
-        """Send the parcels whose bytes have arrived; whether others still wait for theirs."""
+        """Send the parcels whose bytes have arrived, as far as there is room; whether others still
+        wait for their bytes."""
         ...
 
     def receive(self) -> list[Reply]:
@@ -151,6 +158,7 @@ class LocalHome:
     """KV in Tier 1's own memory; answers at once."""
 
     links = ()
+    is_full = False
 
     def __init__(self, id: int, cache: Cache) -> None:
         self.id = id

@@ -1,5 +1,6 @@
 """A session at one worker, as Tier 1 sees it: parcels leave as soon as their bytes are in the
-host's memory, in the order in which they were given; answers are collected by ``receive``."""
+host's memory and the link has room, in the order in which they were given; answers are collected by
+``receive``."""
 
 import contextlib
 import time
@@ -88,7 +89,7 @@ class Link:
         self.kernel = ""
         self._home = home
         self._staging = staging or make_staging(device)
-        self._outbox = Outbox()
+        self._outbox = Outbox(channel.window.has_room)
 
     def open(
         self,
@@ -128,8 +129,14 @@ class Link:
         self.num_pages, self.page_tokens = message.num_pages, message.page_tokens
         self.most_sequences, self.kernel = message.most_sequences, message.kernel
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as much is under way as may be, with what waits here. What is sent all the same
+        waits here too: who asks first never has more here than it sends between two questions."""
+        return not self.channel.window.has_room(self._outbox.num_bytes)
+
     def send(self, message: FromTier1) -> None:
-        """Send, behind the parcels that still wait for their bytes."""
+        """Send, behind the parcels that still wait for their bytes, or for room."""
         self._outbox.put(partial(self._deliver, message))
 
     def send_tensors(
@@ -137,7 +144,8 @@ class Link:
     ) -> None:
         """Send a parcel; until it has left, nobody may write to ``tensors``."""
         frames, copied = self._staging.copy_out(tensors)
-        self._outbox.put(partial(self._deliver, message, frames), copied, message.step)
+        num_bytes = sum(frame.nbytes for frame in frames)
+        self._outbox.put(partial(self._deliver, message, frames), num_bytes, copied, message.step)
 
     def abandon(self, step: int) -> None:
         """Parcels of a step that still wait are not sent; the worker forgets the step."""
@@ -145,13 +153,15 @@ class Link:
         self.send(Abandon(step))
 
     def flush(self) -> bool:
-        """Send the parcels whose bytes have arrived; whether others still wait for theirs."""
+        """Send the parcels whose bytes have arrived, as far as there is room; whether the next one
+        still waits for its bytes."""
         return self._outbox.flush()
 
     @property
     def is_stalled(self) -> bool:
         """Whether no answer will come any more to what was sent so far."""
-        return not self.flush() and self.channel.is_stalled
+        self.flush()
+        return self._outbox.is_empty and self.channel.is_stalled
 
     def receive(self) -> list[Received]:
         """Everything that has arrived. Raises WorkerLost when the worker is gone, or a message."""
@@ -187,14 +197,13 @@ class Link:
     def ask(self, timeout_s: float) -> Stats:
         """The worker's own count of its work."""
         self.send(Ask())
-        self._outbox.flush(wait=True)
         stats: Stats = self._await(Stats, timeout_s)
         return stats
 
     def close(self) -> None:
         """End the session."""
         self._outbox.clear()
-        self.send(Bye())
+        self._deliver(Bye())  # though the link be full
         self.channel.socket.linger = 1_000
         self.channel.close()
 
@@ -207,8 +216,8 @@ class Link:
     def _next(self) -> tuple[Message, list[memoryview], int] | None:
         try:
             received = self.channel.receive()
-        except WorkerLost as error:
-            raise WorkerLost(str(error), home=self._home) from error
+        except (WireError, WorkerLost) as error:
+            raise type(error)(str(error), home=self._home) from error
         if received is not None and isinstance(received[0], Fault):
             kind = WorkerRefused if received[0].refused else WireError
             endpoint = self.channel.address.endpoint
@@ -220,6 +229,7 @@ class Link:
         while (left := deadline - time.monotonic()) > 0:
             received = self._next()
             if received is None:
+                self._outbox.flush(wait=True)
                 self.channel.wait(left)
             elif isinstance(received[0], kind):
                 return received[0]

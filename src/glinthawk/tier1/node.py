@@ -162,7 +162,7 @@ class Node:
         UnsupportedModel when a pass does not call attention once a layer.
         """
         while self._running:
-            runnable = [running for running in self._running.values() if running.can_run]
+            runnable = [running for running in self._running.values() if self._can_run(running)]
             done = [running for running in self._running.values() if running.is_done]
             is_called = self._collect(not runnable and not done, timeout_s)
             if done:
@@ -228,6 +228,12 @@ class Node:
         last = [rows - 1 for rows in accumulate(span.length for span in spans)]
         ids, positions, keep = (upload(row, self._device) for row in (tokens, places, last))
         return self._passes(ids, positions, keep, hidden)
+
+    def _can_run(self, running: _Running) -> bool:
+        """A slow home slows the batches with rows there, and no other ones."""
+        return running.can_run and not any(
+            self._homes[home_id].is_full for home_id, _ in (*running.extends, *running.prompts)
+        )
 
     def _advance(self, running: _Running) -> None:
         begun = time.perf_counter()
@@ -298,9 +304,9 @@ class Node:
         return sorted(extends, key=lambda rows: not self._homes[rows[0]].links)
 
     def _collect(self, wait: bool, timeout_s: float | None) -> bool:
-        """Take in what workers answered; with ``wait``, until at least one has, or parcels that
-        were still being copied can leave. Whether something else wants to be looked at: a watched
-        socket, or the clock."""
+        """Take in what workers answered; with ``wait``, until at least one has, or has taken what
+        it was sent, or parcels that were still being copied can leave. Whether something else wants
+        to be looked at: a watched socket, or the clock."""
         awaits = any(running.awaited or running.unstored for running in self._running.values())
         is_look_due = time.monotonic() >= self._next_look_s
         if not self._poller.sockets or not (wait or awaits or self._watched or is_look_due):

@@ -112,6 +112,10 @@ class RangeSplitHome:
             return sum(link.most_sequences for link in self.links)
         return self.num_pages
 
+    @property
+    def is_full(self) -> bool:
+        return any(link.is_full for link in self.links)
+
     def open(self, kv_dtype: str) -> None:
         layers = [replace(layer, window=None, sinks=None) for layer in self._spec.layers]
         for link in self.links:

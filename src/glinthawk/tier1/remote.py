@@ -61,6 +61,10 @@ class OneWorkerHome(Generic[_Step]):
     def most_sequences(self) -> int:
         return self.link.most_sequences
 
+    @property
+    def is_full(self) -> bool:
+        return self.link.is_full
+
     def await_open(self, timeout_s: float) -> None:
         self.link.await_open(timeout_s)
 

@@ -1,7 +1,7 @@
 """Tensors on their way between a device and the wire.
 
 Nothing here waits for a device unless it is asked to: what is copied from one comes with an event,
-and an ``Outbox`` holds the message back until that has happened.
+and an ``Outbox`` holds the message back until that has happened, and until the link has room.
 """
 
 from collections import deque
@@ -119,30 +119,52 @@ def upload(numbers: list[int], device: torch.device) -> torch.Tensor:
 
 class _Parcel(NamedTuple):
     send: Callable[[], None]
+    num_bytes: int
     copied: Event | None
     step: int | None
 
+    def is_copied(self, wait: bool) -> bool:
+        if self.copied is None or self.copied.query():
+            return True
+        if wait:
+            self.copied.synchronize()
+        return wait
+
 
 class Outbox:
-    """Messages in the order in which they are put, each held back until its bytes are there."""
+    """Messages in the order in which they are put, each held back until its bytes are there, and
+    until ``has_room``: whether the next message may leave."""
 
-    def __init__(self) -> None:
+    def __init__(self, has_room: Callable[[], bool] = lambda: True) -> None:
+        self._has_room = has_room
         self._parcels: deque[_Parcel] = deque()
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._parcels
+
+    @property
+    def num_bytes(self) -> int:
+        """That are held back."""
+        return sum(parcel.num_bytes for parcel in self._parcels)
+
     def put(
-        self, send: Callable[[], None], copied: Event | None = None, step: int | None = None
+        self,
+        send: Callable[[], None],
+        num_bytes: int = 0,
+        copied: Event | None = None,
+        step: int | None = None,
     ) -> None:
-        """Call ``send`` when ``copied`` has happened and all before it are sent."""
-        self._parcels.append(_Parcel(send, copied, step))
+        """Call ``send``, which sends ``num_bytes`` or some more, when ``copied`` has happened,
+        there is room and all before it are sent."""
+        self._parcels.append(_Parcel(send, num_bytes, copied, step))
         self.flush()
 
     def flush(self, wait: bool = False) -> bool:
-        """Send what can be sent, with ``wait`` everything; whether anything is left."""
-        while self._parcels:
-            copied = self._parcels[0].copied
-            if copied is not None and wait:
-                copied.synchronize()
-            elif copied is not None and not copied.query():
+        """Send what can be sent, with ``wait`` also what is still being copied; whether the next
+        one waits for its bytes. Who waits for room hears from the other side."""
+        while self._parcels and self._has_room():
+            if not self._parcels[0].is_copied(wait):
                 return True
             self._parcels.popleft().send()
         return False

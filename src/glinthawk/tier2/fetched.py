@@ -25,9 +25,7 @@ class FetchedRows:
 
     def table(self, window: int | None, places: memoryview) -> SpanTable:
         """Rows over the pages at ``places`` (P,), as many as are in sight. Raises WireError."""
-        table = self._tables.get(window)
-        if table is None:
-            table = cut_to_window(self._whole, window, PAGE_TOKENS)
+        table = self._in_sight(window)
         if places.nbytes != table.pages.nbytes:
             raise WireError(
                 f"an answer of the wrong size: {places.nbytes} bytes of places, not "
@@ -38,6 +36,15 @@ class FetchedRows:
             table = replace(table, pages=pages)
         self._tables[window] = table
         return table
+
+    def count_pages(self, window: int | None) -> int:
+        """That are in sight."""
+        return len(self._in_sight(window).pages)
+
+    def _in_sight(self, window: int | None) -> SpanTable:
+        if window not in self._tables:
+            self._tables[window] = cut_to_window(self._whole, window, PAGE_TOKENS)
+        return self._tables[window]
 
 
 class FetchedPages:
@@ -54,6 +61,10 @@ class FetchedPages:
         self._backend = NativeBackend(
             self._layers, 1, PAGE_TOKENS, kv_dtype, threads, on_torch_threads=True
         )
+
+    def num_bytes(self, layer: int, rows: FetchedRows) -> int:
+        """Of the pages that rows see in a layer, each row's counted by itself."""
+        return rows.count_pages(self._layers[layer].window) * self._backend.unit_bytes(layer)
 
     def lay_out(self, starts: list[int], lengths: list[int]) -> FetchedRows:
         """A step's spans of ``lengths`` new tokens from positions ``starts``."""

@@ -3,20 +3,25 @@ tcp+plain, for who asks for it by name, PLAIN: a password and no encryption.
 
 One ``ClientChannel`` (DEALER) speaks to one ``ServerChannel`` (ROUTER). A message is a header frame
 and raw frames; large frames are sent without a copy, so a sender must not write to them again.
-Messages are numbered (``tally.py``): each is delivered once and in order, or the link is lost.
+Messages are numbered (``tally.py``): each is delivered once and in order, or the link is lost. The
+server says how much of what it was sent it has taken (``credit.py``); a client that sends much
+looks at its ``window`` first. What a server sends are answers: who asks for little at a time gets
+little.
 """
 
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from glinthawk.core.config import WORKER_TIMEOUT_S
+from glinthawk.core.config import LINK_WINDOW, WORKER_TIMEOUT_S
 from glinthawk.core.errors import AddressError, WireError, WorkerLost
 from glinthawk.wire.address import Address
+from glinthawk.wire.credit import Credit, Intake, Window
 from glinthawk.wire.gate import Gate, KnownKeys, Lock, Password
 from glinthawk.wire.keys import Identity, to_z85
 from glinthawk.wire.messages import Ask, FromWorker, Message, decode
@@ -50,7 +55,7 @@ def _context(address: Address) -> zmq.Context[zmq.Socket[bytes]]:
 def _open_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
     socket.linger = 0
-    # Bounded by the batches in flight, not by dropping; and who stops reading hears no heartbeat.
+    # Bounded by windows, not by dropping; and who stops reading hears no heartbeat.
     socket.sndhwm = socket.rcvhwm = 0
     return socket
 
@@ -91,11 +96,20 @@ class _Channel:
         self.close()
 
 
+@dataclass(slots=True)
+class _Peer:
+    """A client, as its server counts."""
+
+    intake: Intake
+    tally: Tally = field(default_factory=Tally)
+
+
 class ServerChannel(_Channel):
     """A worker's end. ``allow`` are the public keys of clients that may connect over tcp;
     ``password`` is what they must know over tcp+plain. Larger frames than ``largest_frame`` bytes
-    break their sender's connection. ``progress`` may be replaced: it says (``moved``, ``idle``) of
-    a Beat; by itself, a server has nothing to do when it has answered."""
+    break their sender's connection. ``window`` bytes may be on their way here from each client.
+    ``progress`` may be replaced: it says (``moved``, ``idle``) of a Beat; by itself, a server has
+    nothing to do when it has answered."""
 
     def __init__(
         self,
@@ -104,11 +118,13 @@ class ServerChannel(_Channel):
         allow: Sequence[str] = (),
         password: str | None = None,
         largest_frame: int = LARGEST_FRAME,
+        window: int = LINK_WINDOW,
     ) -> None:
         lock = _choose_lock(address, identity, allow, password)
         super().__init__(address, zmq.ROUTER)
         self.progress: Callable[[], tuple[int, bool]] = lambda: (0, True)
-        self._tallies: dict[bytes, Tally] = {}
+        self.window = window
+        self._peers: dict[bytes, _Peer] = {}
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.MAXMSGSIZE, largest_frame)
         self.socket.sndhwm = _MOST_ANSWERS
@@ -147,7 +163,7 @@ class ServerChannel(_Channel):
 
     def send(self, client: bytes, message: Message, frames: Sequence[Frame] = ()) -> bool:
         """Answer ``client``; False if it is no longer there, or takes no answers any more."""
-        return self._put(client, self._tally(client).stamp(message), frames)
+        return self._put(client, self._peer(client).tally.stamp(message), frames)
 
     def _put(self, client: bytes, header: bytes, frames: Sequence[Frame] = ()) -> bool:
         """An answer that is not taken has its number all the same: the client will miss it."""
@@ -155,19 +171,19 @@ class ServerChannel(_Channel):
             self.socket.send_multipart([client, header, *frames], zmq.NOBLOCK, copy=False)
         except zmq.ZMQError as error:
             if error.errno == zmq.EHOSTUNREACH:
-                self._tallies.pop(client, None)
+                self._peers.pop(client, None)
                 return False
             if error.errno == zmq.EAGAIN:
                 return False
             raise
         return True
 
-    def _tally(self, client: bytes) -> Tally:
-        tally = self._tallies.pop(client, None) or Tally()
-        if len(self._tallies) >= _MOST_CLIENTS:
-            del self._tallies[next(iter(self._tallies))]
-        self._tallies[client] = tally  # the newest is the last
-        return tally
+    def _peer(self, client: bytes) -> _Peer:
+        peer = self._peers.pop(client, None) or _Peer(Intake(self.window))
+        if len(self._peers) >= _MOST_CLIENTS:
+            del self._peers[next(iter(self._peers))]
+        self._peers[client] = peer  # the newest is the last
+        return peer
 
     def _admit(self, received: list[memoryview]) -> tuple[bytes, list[memoryview]] | None:
         client, frames = bytes(received[0]), received[1:]
@@ -175,23 +191,32 @@ class ServerChannel(_Channel):
         if numbered is None:
             return client, frames
         number, message = numbered
-        tally = self._tally(client)
+        peer = self._peer(client)
         try:
-            is_next = tally.admits(number)
+            is_next = peer.tally.admits(number)
         except Missing as missing:
-            self._put(client, tally.mark(Gap(missing.number)))
+            self._put(client, peer.tally.mark(Gap(missing.number)))
             return None
-        if number >= 0:
-            return (client, [message, *frames[1:]]) if is_next else None
-        if is_next:
-            self._answer_beat(client, tally, message)
-        return None
+        if not is_next:
+            return None
+        if number < 0:
+            self._answer_beat(client, peer, message)
+            return None
+        self._tell(client, peer, peer.intake.take(sum(frame.nbytes for frame in frames)))
+        return client, [message, *frames[1:]]
 
-    def _answer_beat(self, client: bytes, tally: Tally, message: memoryview) -> None:
+    def _tell(self, client: bytes, peer: _Peer, credit: Credit | None) -> None:
+        if credit is not None:
+            self._put(client, peer.tally.mark(credit))
+
+    def _answer_beat(self, client: bytes, peer: _Peer, message: memoryview) -> None:
+        """And say once more what was taken: who waits for that may have missed it."""
         with contextlib.suppress(WireError):
             beat = decode(message, Beat)
             assert isinstance(beat, Beat)
-            self._put(client, tally.mark(Beat(beat.asked_ms, tally.received, *self.progress())))
+            self._tell(client, peer, peer.intake.tell())
+            answer = Beat(beat.asked_ms, peer.tally.received, *self.progress())
+            self._put(client, peer.tally.mark(answer))
 
     def close(self) -> None:
         if self.address.scheme == "inproc" and not self.socket.closed:
@@ -295,21 +320,30 @@ class ClientChannel(_Channel):
         has moved, and the other side says that it has nothing to do."""
         return self._watch.is_stalled
 
+    @property
+    def window(self) -> Window:
+        """What is on its way to the other side, and may be."""
+        return self._watch.window
+
     def send(self, message: Message, frames: Sequence[Frame] = ()) -> int:
         """Send, and say how many bytes that is on the wire. Raises WorkerLost, and never waits:
-        queues are unbounded, so what cannot be queued has nowhere to go."""
+        queues are unbounded, so what cannot be queued has nowhere to go. Who sends much, sends
+        while ``window`` has room."""
         header = self._watch.stamp(message)
         try:
             self.socket.send_multipart([header, *frames], zmq.NOBLOCK, copy=False)
         except zmq.Again:
             raise WorkerLost(f"there is no connection to {self.address.endpoint}") from None
-        return len(header) + sum(memoryview(frame).nbytes for frame in frames)
+        num_bytes = len(header) + sum(memoryview(frame).nbytes for frame in frames)
+        self.window.send(num_bytes)
+        return num_bytes
 
     def receive(self) -> tuple[Message, list[memoryview], int] | None:
         """The next message, its frames and its bytes on the wire; None when there is none yet.
 
         Raises WorkerLost once a message is known to be lost, or the connection broke and nothing is
-        left to read. To know of the first, this end asks the other one now and then, from here.
+        left to read; WireError for what is no message. To know of a loss, this end asks the other
+        one now and then, from here.
         """
         with contextlib.suppress(zmq.Again):
             while True:

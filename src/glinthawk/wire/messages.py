@@ -20,7 +20,8 @@ Tier 1 may also attend by itself: in place of ``Attend`` it sends ``Fetch`` (fra
 each once and packed as the native kernels lay them out, and one that says which of those each page
 of each row is, rows in order (P,) int32. Pages before all that a row's window shows are left out.
 
-In the header frame, each message has its number before it, and beats go between (``tally.py``).
+In the header frame, each message has its number before it; beats (``tally.py``) and word of what
+was taken (``credit.py``) go between.
 
 What Tier 1 says may hold any numbers, which the worker's session checks against what it knows; what
 a worker has counted is checked here.

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from glinthawk.core.errors import WorkerLost
+from glinthawk.core.errors import WireError, WorkerLost
+from glinthawk.wire.credit import Credit, Window
 from glinthawk.wire.messages import Message, decode
 
 __all__ = ["BEATS", "Beat", "Gap", "Idle", "Missing", "Tally", "Watch", "unpack"]
@@ -60,7 +61,7 @@ class Tally:
         self.sent += 1
         return _encoder.encode((self.sent - 1, message))
 
-    def mark(self, message: Beat | Gap) -> bytes:
+    def mark(self, message: Beat | Gap | Credit) -> bytes:
         """The header of a message that is not counted, and tells how many were: n as -1 - n."""
         return _encoder.encode((~self.sent, message))
 
@@ -105,6 +106,8 @@ class Watch:
         self._tally = Tally()
         self._confirmed = 0
         self._next_ms = _now_ms() + self._silence_ms // BEATS
+        #: What is on its way to the server.
+        self.window = Window()
         #: None: it has something to do, or that is not known.
         self.idle: Idle | None = None
 
@@ -136,7 +139,8 @@ class Watch:
 
     def admit(self, header: memoryview) -> memoryview | None:
         """The message in ``header``; None if there is none for anybody but this watch, or it came
-        before. Raises WorkerLost once one is missing, there or here."""
+        before. Raises WorkerLost once one is missing, there or here, and WireError for what cannot
+        be."""
         numbered = unpack(header)
         if numbered is None:
             return header
@@ -150,7 +154,7 @@ class Watch:
         if number >= 0:
             self.idle = None if is_next else self.idle
             return message if is_next else None
-        self._take(decode(message, Beat | Gap), is_next)
+        self._take(decode(message, Beat | Gap | Credit), is_next)
         return None
 
     def _take(self, message: Message, is_new: bool) -> None:
@@ -160,6 +164,14 @@ class Watch:
             case Beat() if is_new:
                 self._confirmed = max(self._confirmed, min(message.received, self._tally.sent))
                 self.idle = self._extended(message)
+            case Credit() if is_new:
+                self._grant(message)
+
+    def _grant(self, credit: Credit) -> None:
+        try:
+            self.window.grant(credit)
+        except WireError as error:
+            raise WireError(f"{self._endpoint} counts what was not sent: {error}") from None
 
     def _extended(self, beat: Beat) -> Idle | None:
         """It was idle when it answered, and, unless it has moved since, already before."""
