@@ -118,6 +118,13 @@ IsaChoice choose_kernels(const std::string& name, DType kv) {
     return {choice->name, choice->kernels(kv)};
 }
 
+const ProductKernel* choose_product() {
+#if defined(__x86_64__)
+    if (has_amx()) return amx_product();
+#endif
+    return nullptr;
+}
+
 #if defined(__linux__)
 
 std::vector<int> allowed_cpus() {

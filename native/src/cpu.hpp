@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "product.hpp"
 #include "tile.hpp"
 
 namespace glinthawk {
@@ -19,6 +20,9 @@ struct IsaChoice {
     const Kernels* kernels;
 };
 IsaChoice choose_kernels(const std::string& isa, DType kv);
+
+// That of products (product.hpp); null where this machine has none.
+const ProductKernel* choose_product();
 
 std::vector<int> allowed_cpus();
 // Keeps the calling thread on one CPU.

@@ -14,7 +14,6 @@
 #include <stdexcept>
 
 #include "attention.hpp"
-#include "product.hpp"
 #include "roof.hpp"
 #include "storage/checksum.hpp"
 #include "storage/engine.hpp"
@@ -272,16 +271,11 @@ void rotate(std::uintptr_t out, std::uintptr_t heads, std::size_t token_bytes, s
     });
 }
 
-bool has_amx() {
-    const auto isas = supported_isas();
-    return std::find(isas.begin(), isas.end(), "amx") != isas.end();
-}
-
 // Rows times a packed weight; see product.hpp.
 void multiply_rows(std::uintptr_t out, std::uintptr_t rows, std::uintptr_t weight, std::uintptr_t bias,
                    std::size_t num_rows, int num_inputs, int num_outputs, bool emulated, int threads,
                    std::uintptr_t parallel, std::uintptr_t thread) {
-    static const ProductKernel* hardware = has_amx() ? amx_product() : nullptr;
+    static const ProductKernel* hardware = choose_product();
     const ProductKernel* kernel = emulated ? amx_emulated_product() : hardware;
     if (!kernel) throw std::invalid_argument("this CPU has no AMX");
     if (num_inputs < kPanel || num_inputs % kPanel)

@@ -18,29 +18,20 @@ namespace glinthawk {
 inline constexpr int kPanel = 32;  // outputs of a panel, inputs of a step, rows of a block
 
 struct Product {
-    const std::byte* rows;    // (num_rows, num_inputs), contiguous, or packed
+    const std::byte* rows;    // (num_rows, num_inputs), contiguous
     const std::byte* weight;  // packed
     const float* bias;        // (num_outputs filled up,) or null
     std::byte* out;           // (num_rows, num_outputs), contiguous
     std::size_t num_rows;
     int num_inputs;  // a multiple of 32
     int num_outputs;
-    // Rows packed like a weight, [num_rows / 16][in / 32][16 rows][32 inputs]: where there are many, as
-    // rows that lie a power of two apart would take each other's places in the caches.
-    bool packed_rows = false;
 };
 
-// Inputs that are added up before the next rows are taken: so many of a panel stay in the first-level
-// cache meanwhile.
-inline constexpr int kDepth = 512;
-
-// Rows [first, first + count), at most 32 of them, of one panel; inputs [begin, end).
+// Rows [first, first + count), at most 32 of them, times panels [panel, end).
 struct ProductBlock {
     std::size_t first;
     int count;
-    int panel;
-    int begin, end;
-    float* sums;  // (32, 32): taken up where begin is not 0, left there where end is not the last
+    int panel, end;
 };
 
 // The kernel of an instruction set, or null; `rest` is called by a thread that has no more blocks.

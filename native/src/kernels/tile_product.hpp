@@ -15,12 +15,14 @@ struct TileProduct {
     static void multiply(const Product& product, const ProductBlock& block) {
         const int upper = block.count < 16 ? block.count : 16, lower = block.count - upper;
         configure(upper, lower);
-        if (lower)
-            product.packed_rows ? sum<true, true>(product, block) : sum<true, false>(product, block);
-        else
-            product.packed_rows ? sum<false, true>(product, block)
-                                : sum<false, false>(product, block);
-        if (block.end == product.num_inputs) write(product, block);
+        const std::size_t stride = std::size_t(product.num_inputs) * 2;
+        const std::byte* rows = product.rows + block.first * stride;
+        for (int panel = block.panel; panel < block.end; ++panel) {
+            alignas(64) float sums[kPanel][kPanel];
+            const std::byte* weight = product.weight + panel * stride * kPanel;
+            lower ? sum<true>(rows, stride, weight, sums) : sum<false>(rows, stride, weight, sums);
+            write(product, block, panel, sums);
+        }
     }
 
     static void rest() {
@@ -29,7 +31,6 @@ struct TileProduct {
     }
 
 private:
-    static constexpr std::ptrdiff_t kSumStride = kPanel * sizeof(float);
     static inline thread_local int configured_ = 0;
 
     // Tiles of no rows cannot be: those of the lower half are not used then.
@@ -41,67 +42,56 @@ private:
         Tiles::configure({above, above, below, below, above, below, {16, 64}, {16, 64}});
     }
 
-    template <bool Lower, bool Packed>
-    static void sum(const Product& product, const ProductBlock& block) {
-        constexpr std::size_t kTile = 1024, kLine = 64;
-        const std::size_t row_bytes = std::size_t(product.num_inputs) * 2, at = 2 * block.begin;
-        const std::size_t stride = Packed ? kLine : row_bytes, next = Packed ? kTile : kLine;
-        const std::byte* rows = product.rows + block.first * row_bytes + (Packed ? 16 * at : at);
-        const std::byte* weight = product.weight + kPanel * (block.panel * row_bytes + at);
-        start<Lower>(block);
-        for (int i = block.begin; i < block.end; i += kPanel, weight += 2 * kTile, rows += next) {
+    template <bool Lower>
+    static void sum(const std::byte* rows, std::size_t stride, const std::byte* weight,
+                    float (&sums)[kPanel][kPanel]) {
+        constexpr int kTile = 1024, kLine = 64;
+        Tiles::template clear<kUpperLeft>();
+        Tiles::template clear<kUpperRight>();
+        if constexpr (Lower) {
+            Tiles::template clear<kLowerLeft>();
+            Tiles::template clear<kLowerRight>();
+        }
+        for (std::size_t at = 0; at < stride; at += kLine, weight += 2 * kTile) {
             Tiles::template read<kLeft>(weight, kLine);
-            Tiles::template read<kUpper>(rows, stride);
+            Tiles::template read<kUpper>(rows + at, stride);
             Tiles::template dot_bf16<kUpperLeft, kUpper, kLeft>();
             Tiles::template read<kRight>(weight + kTile, kLine);
             Tiles::template dot_bf16<kUpperRight, kUpper, kRight>();
             if constexpr (Lower) {
-                Tiles::template read<kLower>(rows + 16 * row_bytes, stride);
+                Tiles::template read<kLower>(rows + 16 * stride + at, stride);
                 Tiles::template dot_bf16<kLowerLeft, kLower, kLeft>();
                 Tiles::template dot_bf16<kLowerRight, kLower, kRight>();
             }
         }
-        Tiles::template write<kUpperLeft>(block.sums, kSumStride);
-        Tiles::template write<kUpperRight>(block.sums + 16, kSumStride);
+        Tiles::template write<kUpperLeft>(sums[0], sizeof sums[0]);
+        Tiles::template write<kUpperRight>(sums[0] + 16, sizeof sums[0]);
         if constexpr (Lower) {
-            Tiles::template write<kLowerLeft>(block.sums + 16 * kPanel, kSumStride);
-            Tiles::template write<kLowerRight>(block.sums + 16 * kPanel + 16, kSumStride);
+            Tiles::template write<kLowerLeft>(sums[16], sizeof sums[0]);
+            Tiles::template write<kLowerRight>(sums[16] + 16, sizeof sums[0]);
         }
     }
 
-    template <bool Lower>
-    static void start(const ProductBlock& block) {
-        if (!block.begin) {
-            Tiles::template clear<kUpperLeft>();
-            Tiles::template clear<kUpperRight>();
-            if constexpr (Lower) {
-                Tiles::template clear<kLowerLeft>();
-                Tiles::template clear<kLowerRight>();
-            }
-            return;
-        }
-        Tiles::template read<kUpperLeft>(block.sums, kSumStride);
-        Tiles::template read<kUpperRight>(block.sums + 16, kSumStride);
-        if constexpr (Lower) {
-            Tiles::template read<kLowerLeft>(block.sums + 16 * kPanel, kSumStride);
-            Tiles::template read<kLowerRight>(block.sums + 16 * kPanel + 16, kSumStride);
-        }
-    }
-
-    static void write(const Product& product, const ProductBlock& block) {
-        const int column = block.panel * kPanel;
+    static void write(const Product& product, const ProductBlock& block, int panel,
+                      float (&sums)[kPanel][kPanel]) {
+        const int column = panel * kPanel;
         const int left = product.num_outputs - column, columns = left < kPanel ? left : kPanel;
         const std::size_t stride = std::size_t(product.num_outputs) * 2;
         std::byte* out = product.out + block.first * stride + 2 * column;
         for (int row = 0; row < block.count; ++row, out += stride) {
-            alignas(64) std::byte narrow[2 * kPanel];
-            for (int half = 0; half < kPanel; half += 16) {
-                Vec x = load(block.sums + row * kPanel + half);
-                if (product.bias) x = add(x, load(product.bias + column + half));
-                store_bf16(narrow + 2 * half, x);
+            if (product.bias) add_bias(sums[row], product.bias + column);
+            if (columns == kPanel) {
+                Tiles::narrow(out, sums[row]);
+                continue;
             }
+            alignas(64) std::byte narrow[2 * kPanel];
+            Tiles::narrow(narrow, sums[row]);
             std::memcpy(out, narrow, 2 * columns);
         }
+    }
+
+    static void add_bias(float* sums, const float* bias) {
+        for (int i = 0; i < kPanel; i += 16) store(sums + i, add(load(sums + i), load(bias + i)));
     }
 };
 

@@ -27,6 +27,10 @@ struct EmulatedTiles {
     }
     static void release() {}
 
+    static void narrow(std::byte* to, const float* from) {
+        for (int i = 0; i < 32; i += 16) store_bf16(to + 2 * i, load(from + i));
+    }
+
     template <int T>
     static void clear() {
         std::memset(emulated_tiles[T].bytes, 0, sizeof emulated_tiles[T].bytes);

@@ -29,6 +29,12 @@ struct HardwareTiles {
     }
     static void release() { asm volatile("tilerelease"); }
 
+    // 32 floats to bfloat16, to the nearest even.
+    static void narrow(std::byte* to, const float* from) {
+        const __m512bh pair = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from));
+        _mm512_storeu_si512(to, reinterpret_cast<const __m512i&>(pair));
+    }
+
     template <int T>
     static void clear() {
         asm volatile("tilezero %%tmm%c0" ::"i"(T));
