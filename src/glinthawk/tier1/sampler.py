@@ -1,7 +1,7 @@
 """From logits to tokens. Every row has its own rules and its own random numbers.
 
-A row's random number is made from its request's seed and the position alone, so what runs beside it
-never changes its answer.
+A row's random number is made from its request's seed, which its prompt is mixed into, and the
+position alone: equal logits come to the same token, whatever runs beside it.
 """
 
 import hashlib
