@@ -1,12 +1,14 @@
-"""How often the chaos test is run."""
+"""How often the chaos test is run, and with which seeds."""
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rounds", type=int, default=5, help="jobs to disturb")
+    parser.addoption("--first-seed", type=int, default=0, help="that of the first job")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "round_number" in metafunc.fixturenames:
-        metafunc.parametrize("round_number", range(metafunc.config.getoption("--rounds")))
+    if "seed" in metafunc.fixturenames:
+        first, rounds = (metafunc.config.getoption(name) for name in ("first_seed", "rounds"))
+        metafunc.parametrize("seed", range(first, first + rounds))

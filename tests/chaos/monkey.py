@@ -40,12 +40,14 @@ class Supervised:
 
 
 @contextmanager
-def worker_behind_relay(folder: Path, name: str) -> Iterator[tuple[str, list[Supervised]]]:
+def worker_behind_relay(
+    folder: Path, name: str, *more: object, kv: str = "64MiB"
+) -> Iterator[tuple[str, list[Supervised]]]:
     """A worker, and a link to it that is cut by killing the relay: (address, both processes)."""
     socket, link = folder / name, folder / f"{name}.link"
     command = [sys.executable, "-m", "glinthawk", "worker", "--quiet", "--threads", 1]
     processes = [
-        Supervised(*command, "--kv", "64MiB", "--listen", f"ipc://{socket}"),
+        Supervised(*command, "--kv", kv, "--listen", f"ipc://{socket}", *more),
         Supervised(sys.executable, "-m", "glinthawk.bench.relay", link, socket),
     ]
     try:

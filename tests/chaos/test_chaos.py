@@ -1,9 +1,10 @@
-"""A job over two nodes with three workers each, in which all the time something dies or stops."""
+"""Jobs in which all the time something dies or stops; the seed says in which layout."""
 
 import json
 import subprocess
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +17,27 @@ _LINES = 300
 #: After so many deeds the job may end in peace.
 _DEEDS = 8
 _GIVE_UP_S = 900
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where KV is: at two workers behind links that may be cut, and at what ``more`` says."""
+
+    name: str
+    more: tuple[object, ...] = ()
+    kv: str = "64MiB"
+    has_drives: bool = False
+    is_pipeline: bool = False
+
+
+LAYOUTS = [
+    Layout("two nodes, three workers each", is_pipeline=True),
+    Layout("workers", ("--tier2", "local:1", "--worker-kv", "64MiB")),
+    Layout("heads", ("--split-attention", "heads")),
+    Layout("hybrid", ("--tier1-kv", "2MiB")),
+    Layout("drives", kv="1MiB", has_drives=True),
+    Layout("x-cache", ("--xcache", 0.5)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,19 +64,20 @@ def undisturbed(source: Path) -> dict[str, object]:
 
 @pytest.mark.chaos
 def test_a_disturbed_job_ends_as_if_undisturbed(
-    tmp_path: Path, source: Path, undisturbed: dict[str, object], round_number: int
+    tmp_path: Path, source: Path, undisturbed: dict[str, object], seed: int
 ) -> None:
-    monkey = Monkey(round_number)
+    monkey, layout = Monkey(seed), LAYOUTS[seed % len(LAYOUTS)]
     with ExitStack() as stack:
         links, others = [], []
         for name in ("a", "b"):
-            link, processes = stack.enter_context(worker_behind_relay(tmp_path, name))
+            worker = worker_behind_relay(tmp_path, name, *_drive(layout, tmp_path), kv=layout.kv)
+            link, processes = stack.enter_context(worker)
             links.append(link)
             others += processes
-        cluster = _write_cluster(tmp_path / "cluster.toml", links)
         for output in (tmp_path / f"out-{number}.jsonl" for number in count()):
-            _disturb(monkey, others, *_arguments(source, output, "--cluster", cluster))
-            print("\n".join(monkey.deeds))  # noqa: T201 (shown when the test fails)
+            _disturb(monkey, others, *_arguments(source, output, *_places(layout, tmp_path, links)))
+            # Shown when the test fails; `make test-chaos ROUNDS=1 SEED=...` does it again.
+            print(f"seed {seed}: {layout.name}", *monkey.deeds, sep="\n")  # noqa: T201
             assert results(output) == undisturbed
             assert len(output.read_text().splitlines()) == _LINES
             if len(monkey.deeds) == _DEEDS:  # else the job was faster than the monkey
@@ -64,6 +87,16 @@ def test_a_disturbed_job_ends_as_if_undisturbed(
 def _arguments(source: Path, output: Path, *more: object) -> list[object]:
     exact = ["--dtype", "float32", "--batch-size", 8, "--quiet"]
     return ["run", "-m", "demo", "-i", source, "-o", output, *exact, *more]
+
+
+def _places(layout: Layout, folder: Path, links: list[str]) -> list[object]:
+    if layout.is_pipeline:
+        return ["--cluster", _write_cluster(folder / "cluster.toml", links)]
+    return [word for link in links for word in ("--tier2", link)] + [*layout.more]
+
+
+def _drive(layout: Layout, folder: Path) -> list[object]:
+    return ["--storage", f"{folder}:64MiB"] if layout.has_drives else []
 
 
 def _write_cluster(path: Path, links: list[str]) -> Path:
