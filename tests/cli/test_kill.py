@@ -19,6 +19,7 @@ from commands import (
 )
 from watching import wait_until
 
+MORE = {"custom_id": "more", "method": "POST", "url": "/v1/completions", "body": {"prompt": "A"}}
 #: From before Python is up to the middle of the job.
 _LONGEST_S = 6.0
 
@@ -43,6 +44,28 @@ def test_a_job_killed_again_and_again_ends_as_if_undisturbed(
     finish(source, output)
     assert results(output) == results(undisturbed)
     assert len(results(output)) == copies * len(EXAMPLES.read_text().splitlines())
+
+
+def test_a_batch_invariant_job_may_go_on_in_any_layout(tmp_path: Path) -> None:
+    """The same bits in bfloat16, where other batches are other products: killed twice, and each
+    time gone on with elsewhere; types of numbers may not change."""
+    source, output = copies_of_examples(tmp_path / "in.jsonl", 2), tmp_path / "out.jsonl"
+    exact = ["run", "-m", "demo", "-i", source, "--quiet", "--batch-invariant"]
+    exact += ["--dtype", "bfloat16"]
+    alone = tmp_path / "alone.jsonl"
+    assert call(*exact, "-o", alone).returncode == 0
+    exact += ["-o", output]
+    for more in (["--tier2", "local:2", "--batch-size", 3], ["--batch-size", 5]):
+        process = start(*exact, *more)
+        wait_for_results(process, output)
+        kill(process)
+    done = call(*exact, "--tier2", "local:2", "--split-attention", "heads")
+    assert done.returncode == 0, done.stderr
+    assert results(output) == results(alone)
+    write_lines(source, [*map(json.loads, source.read_text().splitlines()), MORE])
+    other = call(*[word for word in exact if word != "--batch-invariant"])
+    assert other.returncode == 2
+    assert "batch_invariant was" in other.stderr
 
 
 def copies_of_examples(path: Path, copies: int) -> Path:
