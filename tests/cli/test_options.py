@@ -1,0 +1,64 @@
+"""Every setting of the engine has an option of ``run``, and what is given arrives."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import call
+from glinthawk.cli import batch
+from glinthawk.core.config import EngineConfig
+
+#: (words, setting, what it is then); with more words that it needs beside it.
+OPTIONS: list[tuple[str, str, Any]] = [
+    ("-m other", "model", "other"),
+    ("--tier2 local:2", "tier2", ("local:2",)),
+    ("--cluster ray", "cluster", "ray"),
+    ("--slices 2 --cluster ray", "slices", 2),
+    ("--workers-per-slice 3 --cluster ray", "workers_per_slice", 3),
+    ("--tier1-kv 1GiB", "tier1_kv", "1GiB"),
+    ("--worker-kv 1GiB", "worker_kv", "1GiB"),
+    ("--worker-storage /tmp:1GiB", "worker_storage", ("/tmp:1GiB",)),
+    ("--split-attention heads --tier2 local:2", "split_attention", "heads"),
+    ("--kv-placement fetch --tier2 local:2", "kv_placement", "fetch"),
+    ("--xcache 0.5 --tier2 local:2", "xcache", 0.5),
+    ("--xcache-memory 1GiB --xcache 0.5 --tier2 local:2", "xcache_memory", "1GiB"),
+    ("--kv-dtype int8", "kv_dtype", "int8"),
+    ("--dtype bfloat16", "dtype", "bfloat16"),
+    ("--device cpu", "device", "cpu"),
+    ("--load-format dummy", "load_format", "dummy"),
+    ("--trust-remote-code", "trust_remote_code", True),
+    ("--dense plain", "dense", "plain"),
+    ("--batch-invariant", "batch_invariant", True),
+    ("--batch-size 7", "batch_size", 7),
+    ("--batches-in-flight 3", "batches_in_flight", 3),
+    ("--batch-tokens 99", "batch_tokens", 99),
+    ("--max-model-len 77", "max_model_len", 77),
+    ("--seed 5", "seed", 5),
+    ("--identity /tmp/key", "identity", "/tmp/key"),
+    ("--worker-timeout 9", "worker_timeout", 9.0),
+    ("--wait-for-workers 8", "wait_for_workers", 8.0),
+]
+
+
+@pytest.mark.parametrize(("words", "setting", "value"), OPTIONS)
+def test_it_arrives(
+    words: str, setting: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived: list[EngineConfig] = []
+
+    def answer(config: EngineConfig, *_: object, **__: object) -> int:
+        arrived.append(config)
+        return 0
+
+    monkeypatch.setattr(batch, "answer_file", answer)
+    files = ["-i", tmp_path / "in", "-o", tmp_path / "out"]
+    done = call("run", "-m", "demo", *files, *words.split())
+    assert done.returncode == 0, done.stderr
+    assert getattr(arrived[0], setting) == value
+    assert getattr(EngineConfig(model="demo"), setting) != value
+
+
+def test_no_setting_is_forgotten() -> None:
+    assert {setting for _, setting, _ in OPTIONS} == {field.name for field in fields(EngineConfig)}
