@@ -141,7 +141,7 @@ def run(
         typer.Option(
             "--batch-invariant",
             help="Answers are the same bits for any batch, layout, interruption and resume, on "
-            "machines alike. Costs a little speed.",
+            "machines alike. `glinthawk bench dense` prints what it costs.",
         ),
     ] = False,
     batch_size: Annotated[
