@@ -17,13 +17,14 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.slices import LayerSlice
+from glinthawk.runtime.engine import Engine
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.pipeline import Pipeline
 from glinthawk.runtime.places import Processes
 from glinthawk.runtime.run import run_on
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.tier1.loader import load_model
+from glinthawk.tier1.loader import LoadedModel, load_model
 from glinthawk.tier1.splits import make_home
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
@@ -32,6 +33,25 @@ from glinthawk.wire.control import Failed, FromEngine, Joined, Load, Loaded, Run
 from glinthawk.wire.messages import VERSION, Attended, FromTier1, Message, Store, decode
 
 _TIMEOUT_S = 0.6
+
+
+@contextmanager
+def _run_at(address: Address, loaded: LoadedModel, **settings: int) -> Iterator[Engine]:
+    """The engine of a run with all KV at one worker, which may be silent for a short time only."""
+    channels = [ClientChannel(address, silence_s=_TIMEOUT_S)]
+    home = make_home("sequence", 1, channels, loaded.spec, loaded.model.device)
+    try:
+        home.open("float32")
+        home.await_open(60)
+        config = EngineConfig(model=loaded.spec.name, **settings)
+        yield run_on(config, join_homes(config, loaded, [home])).engine
+    finally:
+        home.close()
+
+
+def _requests(count: int, length: int) -> list[Request]:
+    params = SamplingParams(temperature=0, max_tokens=length, ignore_eos=True)
+    return [Request(number, (5 + number, 9, 11), params, 0, length) for number in range(count)]
 
 
 @pytest.mark.parametrize("forgotten", [1, 4])
@@ -46,20 +66,12 @@ def test_a_worker_that_forgets_an_answer_is_lost(tmp_path: Path, forgotten: int)
         if said is not None and (left[0] or not isinstance(said[0], Attended)):
             channel.send(client, *said)
 
-    with serving(answer) as address:
-        channels = [ClientChannel(address, silence_s=_TIMEOUT_S)]
-        home = make_home("sequence", 1, channels, loaded.spec, loaded.model.device)
-        try:
-            home.open("float32")
-            home.await_open(60)
-            config = EngineConfig(model=loaded.spec.name, batch_size=2, batches_in_flight=1)
-            run = run_on(config, join_homes(config, loaded, [home]))
-            params = SamplingParams(temperature=0, max_tokens=9, ignore_eos=True)
-            requests = [Request(i, (5 + i, 9, 11), params, 0, 9) for i in range(2)]
-            with pytest.raises(WorkerLost, match=f"an answer of {address.endpoint} was lost"):
-                list(run.engine.generate(requests))
-        finally:
-            home.close()
+    with (
+        serving(answer) as address,
+        _run_at(address, loaded, batch_size=2, batches_in_flight=1) as engine,
+        pytest.raises(WorkerLost, match=f"an answer of {address.endpoint} was lost"),
+    ):
+        list(engine.generate(_requests(2, length=9)))
 
 
 def test_a_worker_that_takes_its_time_for_every_prompt_is_not(tmp_path: Path) -> None:
@@ -73,19 +85,11 @@ def test_a_worker_that_takes_its_time_for_every_prompt_is_not(tmp_path: Path) ->
         if (said := worker.handle(client, frames)) is not None:
             channel.send(client, *said)
 
-    with serving(answer, window=1) as address:
-        channels = [ClientChannel(address, silence_s=_TIMEOUT_S)]
-        home = make_home("sequence", 1, channels, loaded.spec, loaded.model.device)
-        try:
-            home.open("float32")
-            home.await_open(60)
-            config = EngineConfig(model=loaded.spec.name, batch_size=1, batches_in_flight=4)
-            run = run_on(config, join_homes(config, loaded, [home]))
-            params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
-            requests = [Request(i, (5 + i, 9, 11), params, 0, 2) for i in range(4)]
-            assert len(list(run.engine.generate(requests))) == 4
-        finally:
-            home.close()
+    with (
+        serving(answer, window=1) as address,
+        _run_at(address, loaded, batch_size=1, batches_in_flight=4) as engine,
+    ):
+        assert len(list(engine.generate(_requests(4, length=2)))) == 4
 
 
 def test_a_worker_that_forgets_to_open_a_session_is_lost(tmp_path: Path) -> None:
