@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_ids_are_read_where_lines_begin(tmp_path: Path) -> None:
     size = source.stat().st_size
     with source.open("ab") as file:
         file.write(b" and more")
-    with InputLines(source, size) as lines:
+    with closing(InputLines(source, size)) as lines:
         found = [(number, lines.custom_id_at(offset)) for number, offset, _ in lines]
     assert found == [(0, "é"), (3, "b"), (6, "last")]
 

@@ -1,5 +1,6 @@
 """What an event log keeps, what of it comes back, and how it tells that something is missing."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def _fill(log: EventLog, error: str | None = None) -> Path | None:
 
 
 def _read(path: Path) -> list[tuple[int, Record]]:
-    with EventReader(path) as log:
+    with closing(EventReader(path)) as log:
         return list(log)
 
 
@@ -46,7 +47,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_a_file_gives_back_every_event(path: Path) -> None:
     assert _fill(EventFile(path)) == path
-    with EventReader(path) as log:
+    with closing(EventReader(path)) as log:
         assert list(log) == list(enumerate(_EVENTS))
         assert (log.header.limits, log.header.page_tokens, log.header.first) == (_LIMITS, 4, 0)
         assert isinstance(log.end, End)
@@ -59,7 +60,7 @@ def test_a_ring_is_written_only_after_an_error(path: Path) -> None:
     assert EventRing(path).save("KeyError: before the scheduler was made") is None
     assert not path.exists()
     assert _fill(EventRing(path), "KeyError: 3") == path
-    with EventReader(path) as log:
+    with closing(EventReader(path)) as log:
         assert list(log) == list(enumerate(_EVENTS))
         assert log.end is not None
         assert log.end.error == "KeyError: 3"
@@ -86,7 +87,7 @@ def test_a_log_that_is_cut_anywhere_gives_what_is_whole_and_says_so(path: Path) 
     for size in range(begin, len(whole)):
         path.write_bytes(whole[:size])
         count = whole[begin:size].count(b"\n")
-        with EventReader(path) as log:
+        with closing(EventReader(path)) as log:
             events = iter(log)
             assert [next(events)[1] for _ in range(count)] == _EVENTS[:count]
             with pytest.raises(UsageError, match="run was killed"):
@@ -106,7 +107,7 @@ def test_a_damaged_log_is_an_error(tmp_path_factory: object, place: float, byte:
     path.write_bytes(whole)
     # The end's own line may change without a change of meaning: a space, the word for no error.
     last = bytes(whole).rindex(b"\n", 0, len(whole) - 1) if index < len(whole) - 1 else 0
-    with EventReader(path) as log:
+    with closing(EventReader(path)) as log:
         try:
             assert [record for _, record in log] == _EVENTS
         except UsageError as error:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from glinthawk.bench.memory import peak_bytes, reset_peak, resident_bytes
+from glinthawk.bench.memory import peak_bytes, reset_peak
 from glinthawk.bench.stub import Instant
 from glinthawk.core.limits import Limits
 from glinthawk.jobs.job import Job
@@ -20,6 +20,7 @@ from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
 from glinthawk.runtime.engine import Engine
 from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.tier2.memory import resident_bytes
 
 __all__ = ["Row", "run"]
 

@@ -89,9 +89,9 @@ def _errors(journal: Journal) -> str:
 
 
 def _retried(journal: Journal) -> str:
-    return f", {journal.num_to_retry} of them errors that are run again" * bool(
-        journal.num_to_retry
-    )
+    if not journal.num_to_retry:
+        return ""
+    return f", {journal.num_to_retry} of them errors that are run again"
 
 
 def _open_trace(path: Path | None) -> AbstractContextManager[Trace | None]:

@@ -1,6 +1,7 @@
 """``glinthawk replay``."""
 
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +44,7 @@ def replay(
     from glinthawk.runtime.event_reader import EventReader
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    with EventReader(file) as log:
+    with closing(EventReader(file)) as log:
         if story is None:
             raise typer.Exit(_run_again(log, file, console))
         _tell(log, file, story, console)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 from glinthawk.core.errors import JournalError
 from glinthawk.jobs.lines import read_custom_id
@@ -14,21 +13,14 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class InputLines:
-    """The first ``num_bytes`` of ``path``: what is added meanwhile waits. Use it with ``with``."""
+    """The first ``num_bytes`` of ``path``: what is added meanwhile waits. Use ``closing``."""
 
     def __init__(self, path: Path, num_bytes: int) -> None:
         self._path, self._num_bytes = path, num_bytes
         self._again = open_input(path)
 
-    def __enter__(self) -> "InputLines":
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the file."""
         self._again.close()
 
     def __iter__(self) -> Iterator[tuple[int, int, bytes]]:

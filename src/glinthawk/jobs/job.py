@@ -1,6 +1,7 @@
 """A job: an input file, its journal, and the answers on their way between them."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from glinthawk.core.errors import RequestError
@@ -132,7 +133,7 @@ class Job:
 
     def _tasks(self) -> Iterator[Task]:
         survey = self._journal.survey
-        with InputLines(self._journal.source, survey.num_bytes) as lines:
+        with closing(InputLines(self._journal.source, survey.num_bytes)) as lines:
             seen = SeenIds(survey.num_requests, survey.num_bytes, lines.custom_id_at)
             for line, offset, raw in lines:
                 custom_id = read_custom_id(raw)

@@ -43,13 +43,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The same of what settings came to, if that is known; the longest length ``may_grow``."""
         if self.resolved is None:
             return
-        now = plain(resolved)
-        grown = self.grown_from(now) is not None
-        if grown and may_grow:
-            _check_same(self.resolved, now | {_LENGTH: self.resolved[_LENGTH]}, output)
-        else:
-            way = "with --retry-errors, which takes a longer one, " if grown else ""
-            _check_same(self.resolved, now, output, way)
+        now, way = plain(resolved), ""
+        if (before := self.grown_from(now)) is not None:
+            if may_grow:
+                now[_LENGTH] = before
+            else:
+                way = "with --retry-errors, which takes a longer one, "
+        _check_same(self.resolved, now, output, way)
 
     def grown_from(self, resolved: Mapping[str, Any]) -> int | None:
         """The longest length so far, if that of ``resolved`` is longer."""

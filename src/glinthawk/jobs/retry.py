@@ -1,7 +1,5 @@
 """Results that a run with ``--retry-errors`` makes again."""
 
-from typing import Any
-
 import msgspec
 
 from glinthawk.jobs.finished import is_success
@@ -27,7 +25,7 @@ class _Result(msgspec.Struct):
     response: _Response
 
 
-_results: msgspec.json.Decoder[Any] = msgspec.json.Decoder(_Result)
+_results = msgspec.json.Decoder(_Result)
 
 
 def is_retried(result: bytes, outgrown: int | None) -> bool:
@@ -38,5 +36,4 @@ def is_retried(result: bytes, outgrown: int | None) -> bool:
         return True
     if outgrown is None or _CUT not in result:
         return False
-    total: int = _results.decode(result).response.body.usage.total_tokens
-    return total >= outgrown
+    return _results.decode(result).response.body.usage.total_tokens >= outgrown

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from zlib import crc32
 
 import msgspec
@@ -18,7 +17,7 @@ _header = msgspec.json.Decoder(Header)
 
 
 class EventReader:
-    """An event log. Raises UsageError for what is none. Use it with ``with``."""
+    """An event log. Raises UsageError for what is none. Use it with ``closing``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,15 +33,8 @@ class EventReader:
         #: How the run ended, once all events are read.
         self.end: End | None = None
 
-    def __enter__(self) -> "EventReader":
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let go of the file."""
         self._file.close()
 
     def __iter__(self) -> Iterator[tuple[int, Record]]:

@@ -27,7 +27,7 @@ class Run:
     engine: Engine
     tier1: Tier1
     limits: Limits
-    #: What settings came to that answers depend on and that may be left to the facts.
+    #: What settings came to that answers depend on and that may be left to the model.
     resolved: dict[str, str | int]
     began: float
 

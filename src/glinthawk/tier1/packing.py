@@ -78,12 +78,9 @@ def pack_model(model: nn.Module, fixed: bool = False) -> int:
     """
     if not _can_pack(model):
         return 0
-    count = 0
-    packed: type[PackedLinear] | type[TileLinear] = PackedLinear
-    if fixed and has_tiles() and _dtype(model) == torch.bfloat16:
-        packed = TileLinear
-    else:
-        count = _pack_gated(model)
+    has_fixed = fixed and has_tiles() and _dtype(model) == torch.bfloat16
+    packed = TileLinear if has_fixed else PackedLinear
+    count = 0 if has_fixed else _pack_gated(model)
     for parent, name, child in list(_children(model)):
         if type(child) is nn.Linear:
             setattr(parent, name, packed(child))

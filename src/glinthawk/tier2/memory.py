@@ -5,7 +5,7 @@ from pathlib import Path
 
 from glinthawk.core.units import format_size
 
-__all__ = ["beside_kv", "describe_memory"]
+__all__ = ["beside_kv", "describe_memory", "resident_bytes"]
 
 #: Of a session: page tables, buffers of the kernels, answers.
 _SESSION = 64 << 20
@@ -15,7 +15,7 @@ def beside_kv(window: int) -> int:
     """Bytes that a worker takes at most, as large as this process is now, with ``window`` bytes on
     their way to it. The longest message comes on top, twice: it may go beyond the window while
     another one is at hand."""
-    return _resident() + _SESSION + window
+    return resident_bytes() + _SESSION + window
 
 
 def describe_memory(window: int) -> str:
@@ -26,6 +26,7 @@ def describe_memory(window: int) -> str:
     )
 
 
-def _resident() -> int:
+def resident_bytes() -> int:
+    """Of this process, now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
