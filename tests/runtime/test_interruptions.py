@@ -1,7 +1,6 @@
 """A call that is left at any point, in any way, spoils no later one."""
 
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from glinthawk.core.sequence import Request
 from glinthawk.runtime.run import Run, open_run
 
 _SOURCES = str(Path(glinthawk.__file__).parent)
-_PRESS_AGAIN_S, _PATIENCE_S = 20, 600
 #: Longer than these runs, so that a number of lines is anywhere in them.
 _MOST_LINES = 12_000
 
@@ -191,9 +189,11 @@ def test_an_interrupt_within_the_model(model: Path, expected: dict[int, Any]) ->
 
 
 _SCRIPT = """
-import json, sys
+import json, signal, sys
 from glinthawk import LLM, SamplingParams
 
+# A job in the background begins with Ctrl-C ignored, and so do its children; a notebook does not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 asked = SamplingParams(temperature=0, max_tokens=40)
 with LLM("demo", tier2="local:1", worker_kv="64MiB", batch_size=4) as llm:
     before = [o.outputs[0].token_ids for o in llm.generate(["The list", "Return"] * 4, asked)]
@@ -201,23 +201,18 @@ with LLM("demo", tier2="local:1", worker_kv="64MiB", batch_size=4) as llm:
         print("ready", flush=True)
         llm.generate(["An exception"] * 4000, SamplingParams(max_tokens=400))
     except KeyboardInterrupt:
-        print("interrupted", flush=True)
         after = [o.outputs[0].token_ids for o in llm.generate(["The list", "Return"] * 4, asked)]
         print(json.dumps(before == after), flush=True)
 """
 
 
 def test_ctrl_c_in_a_notebook() -> None:
-    """A process that catches it and asks again. Python drops one that comes within a finalizer:
-    then people press once more."""
+    """A process that catches it and asks again."""
     with subprocess.Popen(
         [sys.executable, "-c", _SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        while not select.select([process.stdout], [], [], _PRESS_AGAIN_S)[0]:
-            process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "interrupted\n"
-        said, errors = process.communicate(timeout=_PATIENCE_S)
+        said, errors = process.communicate(timeout=600)
     assert said == "true\n", errors

@@ -1,22 +1,30 @@
-"""The most resident memory of this process, as Linux counts it."""
+"""The most resident memory of this process and of those it started, as Linux counts it."""
 
 from pathlib import Path
 
-__all__ = ["peak_bytes", "reset_peak"]
+__all__ = ["peak_bytes", "peaks_of_children", "reset_peak"]
 
-_STATUS, _PEAK = Path("/proc/self/status"), "VmHWM"
+_PROC, _PEAK = Path("/proc"), "VmHWM"
 #: What makes the kernel forget the peak: proc(5), clear_refs.
 _FORGET_PEAK = "5"
 
 
-def peak_bytes() -> int:
+def peak_bytes(process: int | str = "self") -> int:
     """The most there was since ``reset_peak``."""
-    for line in _STATUS.read_text().splitlines():
+    status = _PROC / str(process) / "status"
+    for line in status.read_text().splitlines():
         if line.startswith(f"{_PEAK}:"):
             return int(line.split()[1]) << 10  # kB
-    raise OSError(f"{_STATUS} has no {_PEAK}")
+    raise OSError(f"{status} has no {_PEAK}")
+
+
+def peaks_of_children() -> dict[int, int]:
+    """The most that each process had that this one started and that lives, by its number."""
+    threads = _PROC.glob("self/task/*/children")
+    children = [int(child) for thread in threads for child in thread.read_text().split()]
+    return {child: peak_bytes(child) for child in children}
 
 
 def reset_peak() -> None:
     """The peak is what is there now. Raises OSError where the kernel cannot do that."""
-    Path("/proc/self/clear_refs").write_text(_FORGET_PEAK)
+    (_PROC / "self" / "clear_refs").write_text(_FORGET_PEAK)

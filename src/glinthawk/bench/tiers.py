@@ -16,7 +16,9 @@ from glinthawk import _native
 from glinthawk.bench import latency
 from glinthawk.bench.decoding import Decoding, dense_seconds
 from glinthawk.bench.layouts import START_S, kv_bytes, on_cores, open_home, worker_on
+from glinthawk.bench.memory import peak_bytes, peaks_of_children
 from glinthawk.bench.models import load_shape
+from glinthawk.core.units import format_size
 from glinthawk.tier1.homes import LocalHome
 from glinthawk.tier1.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
@@ -78,6 +80,10 @@ class Row:
     wire_overhead: float
     #: Tokens a second if nothing but the dense step of the two-tier batch took time.
     dense_roof: float
+    #: The worker's KV, and the most memory that it and this process have had.
+    kv_bytes: int
+    tier1_peak_bytes: int
+    tier2_peak_bytes: int
 
 
 def run(write: _Write, *, quick: bool = False) -> None:
@@ -117,25 +123,34 @@ def _measure(
         same = _single(plan, loaded, case, kv_dtype)
     with on_cores(cores):
         both = _single(plan, loaded, case, kv_dtype)
-    two, busy, overhead = _two_tier(plan, loaded, case, kv_dtype, cores)
+    two = _two_tier(plan, loaded, case, kv_dtype, cores)
     row = Row(
         case.context,
         kv_dtype,
         round(same, 1),
         round(both, 1),
-        round(two, 1),
-        ratio_same_core=round(two / same, 2),
-        ratio_both_cores=round(two / both, 2),
-        tier1_busy=round(busy[0], 3),
-        tier2_busy=round(busy[1], 3),
-        wire_overhead=round(overhead, 3),
+        round(two.speed, 1),
+        ratio_same_core=round(two.speed / same, 2),
+        ratio_both_cores=round(two.speed / both, 2),
+        tier1_busy=round(two.tier1_busy, 3),
+        tier2_busy=round(two.tier2_busy, 3),
+        wire_overhead=round(two.wire_overhead, 3),
         dense_roof=round(dense, 1),
+        kv_bytes=two.kv_bytes,
+        tier1_peak_bytes=two.tier1_peak_bytes,
+        tier2_peak_bytes=two.tier2_peak_bytes,
     )
     write(
         f"  one tier, {case.capped} sequences: {same:.1f} (same core), {both:.1f} (both cores); "
-        f"two tiers, {case.batches} x {case.batch}: {two:.1f}, "
+        f"two tiers, {case.batches} x {case.batch}: {row.two_tier:.1f}, "
         f"{row.ratio_same_core:.2f} and {row.ratio_both_cores:.2f} times as fast; "
-        f"busy {busy[0]:.0%}, {busy[1]:.0%}; wire {overhead:.3f} of the minimum"
+        f"busy {row.tier1_busy:.0%}, {row.tier2_busy:.0%}; "
+        f"wire {row.wire_overhead:.3f} of the minimum"
+    )
+    write(
+        f"  most memory so far: {format_size(row.tier1_peak_bytes)} here, "
+        f"{format_size(row.tier2_peak_bytes)} at the worker, "
+        f"whose KV is {format_size(row.kv_bytes)}"
     )
     return row
 
@@ -149,22 +164,30 @@ def _single(plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str) -> float
     return decoding.speed(plan.seconds, plan.steps)
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Of the two-tier run: tokens a second, and what ``Row`` says beside."""
+
+    speed: float
+    tier1_busy: float
+    tier2_busy: float
+    wire_overhead: float
+    kv_bytes: int
+    tier1_peak_bytes: int
+    tier2_peak_bytes: int
+
+
 def _two_tier(
-    plan: Plan,
-    loaded: LoadedModel,
-    case: Case,
-    kv_dtype: str,
-    cores: list[int],
-) -> tuple[float, tuple[float, float], float]:
-    """Tokens a second, what share of the time each tier was busy, and wire bytes over minimum."""
+    plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, cores: list[int]
+) -> _Measured:
     num_bytes = kv_bytes(loaded.spec.layers, case.batch * case.batches, case.context, kv_dtype)
     with worker_on(cores[1:] or cores, num_bytes) as address, on_cores(cores[:1]):
-        return _run_worker(plan, loaded, case, kv_dtype, address)
+        return _run_worker(plan, loaded, case, kv_dtype, address, num_bytes)
 
 
 def _run_worker(
-    plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, address: Address
-) -> tuple[float, tuple[float, float], float]:
+    plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, address: Address, num_bytes: int
+) -> _Measured:
     with open_home(address, loaded, kv_dtype) as home:
         decoding = Decoding(loaded, home, case.context, [case.batch] * case.batches)
         busy_before = home.link.ask(START_S).busy_s
@@ -173,4 +196,12 @@ def _run_worker(
         counted = home.link.traffic
         traffic = counted.decode_bytes_out + counted.decode_bytes_back
         minimum = decoding.total_tokens * loaded.spec.wire_bytes_per_token
-        return speed, (decoding.tier1_busy, busy / decoding.total_s), traffic / minimum
+        return _Measured(
+            speed,
+            decoding.tier1_busy,
+            busy / decoding.total_s,
+            traffic / minimum,
+            num_bytes,
+            peak_bytes(),
+            sum(peaks_of_children().values()),
+        )
