@@ -1,5 +1,6 @@
 """Room at a home: what is kept between questions answers them as counting everything anew does."""
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,8 @@ PAGE = 4
 def test_an_outlook_says_the_peak_of_all(
     first: list[tuple[int, int]], later: list[tuple[int, int]], new: tuple[int, int], page: int
 ) -> None:
-    outlook = Outlook(page, first)
+    now, left = np.array(first, np.int64).reshape(-1, 2).T
+    outlook = Outlook(page, now, left)
     for pair in later:
         outlook.add(*pair)
     assert outlook.peak_with(*new) == peak_tokens([*first, *later, new], page)
@@ -28,6 +30,13 @@ def _sequence(number: int, prompt: int, most: int) -> Sequence:
     return Sequence(
         Request(number, tokens, SamplingParams(max_tokens=most), 0, most, frozenset({7}))
     )
+
+
+def _answer(number: int, most: int, part: float, stops: bool) -> Sequence:
+    """One that has this part of its longest answer."""
+    ends = frozenset({7}) if stops else frozenset()
+    request = Request(number, (1,), SamplingParams(max_tokens=most), 0, most, ends)
+    return Sequence(request, output=range(int(part * most)))  # type: ignore[arg-type]
 
 
 def _truth(room: Room, new: Sequence, lengths: Lengths) -> int | None:
@@ -55,7 +64,7 @@ def test_a_room_answers_as_if_it_counted_anew(moves: list[tuple[str, int]], page
         # What asks for no less than one that was refused is refused while others only step.
         assert peak == truth or (peak is None and _was_refused(room, new, lengths))
         living = list(room.living.values())
-        if move == "admit" and peak is not None and room.fits(new, start):
+        if move == "admit" and peak is not None and room.fits(start):
             room.admit(new, start)
         elif move == "step":
             for one in living:
@@ -67,6 +76,23 @@ def test_a_room_answers_as_if_it_counted_anew(moves: list[tuple[str, int]], page
         elif move == "learn":
             new.output.append(1)
             lengths.ended(new)
+
+
+ANSWERS = st.tuples(st.integers(1, 10**6), st.floats(0, 1), st.booleans())
+
+
+@given(st.lists(ANSWERS, max_size=40), st.lists(ANSWERS, max_size=30))
+def test_of_many_as_much_is_expected_as_of_each(
+    ended: list[tuple[int, float, bool]], living: list[tuple[int, float, bool]]
+) -> None:
+    lengths = Lengths()
+    for number, (most, part, _) in enumerate(ended):
+        lengths.ended(_answer(number, most, part, stops=True))
+    sequences = [_answer(number, *one) for number, one in enumerate(living)]
+    columns = [(s.request.max_tokens, len(s.output), bool(s.request.stop_ids)) for s in sequences]
+    longest, produced, stops = np.array(columns, np.int64).reshape(-1, 3).T
+    expected = lengths.expect_all(longest, produced, stops.astype(np.bool_))
+    assert expected.tolist() == [lengths.expect_remaining(s) for s in sequences]
 
 
 def test_a_refusal_ends_when_shorter_answers_are_expected() -> None:

@@ -57,9 +57,10 @@ def _measure(living: int) -> Row:
     scheduler = Scheduler(BatchLimits(2 * living + _NEW, 2, 1 << 40))
     pages = (living + 4 * _NEW) * (2 + _LONGEST // PAGE_TOKENS)
     scheduler.handle(HomeJoined(1, pages, PAGE_TOKENS))
-    submit_s = seconds(lambda: _submit(scheduler, 0, living))
+    crowd = _requested(0, living)
+    submit_s = seconds(lambda: _submit(scheduler, crowd))
     (first,) = _batches(scheduler.schedule())
-    _submit(scheduler, living, _NEW)
+    _submit(scheduler, _requested(living, _NEW))
     commands: list[Command] = []
     admission_s = seconds(lambda: commands.extend(scheduler.schedule()))
     (second,) = _batches(commands)
@@ -67,7 +68,7 @@ def _measure(living: int) -> Row:
     ended_s = seconds(lambda: scheduler.handle(_step(second, ends=len(second.spans))))
     batches = _batches(scheduler.schedule())
     few = max(1, living // 16)
-    _submit(scheduler, living + _NEW, few)
+    _submit(scheduler, _requested(living + _NEW, few))
     turnover_s = seconds(lambda: _turn(scheduler, batches, few))
     record = _recording(batches)
     record_s = min(seconds(record) for _ in range(_REPEATS))
@@ -99,13 +100,20 @@ def _turn(scheduler: Scheduler, batches: list[Batch], ends: int) -> None:
         scheduler.schedule()
 
 
-def _submit(scheduler: Scheduler, first: int, count: int) -> None:
+def _submit(scheduler: Scheduler, sequences: list[Sequence]) -> None:
+    for sequence in sequences:
+        scheduler.handle(Submitted(sequence))
+
+
+def _requested(first: int, count: int) -> list[Sequence]:
+    """Of many lengths: what is still to come differs, as in a real job."""
+    sequences = []
     for number in range(first, first + count):
-        # Answers of many lengths: what is still to come differs, as in a real job.
         longest = 2 + number * 7919 % (_LONGEST - 1)
         prompt = (number, *range(1, _PROMPT))
-        request = Request(number, prompt, SamplingParams(max_tokens=longest), 0, longest)
-        scheduler.handle(Submitted(Sequence(request)))
+        params = SamplingParams(max_tokens=longest)
+        sequences.append(Sequence(Request(number, prompt, params, 0, longest)))
+    return sequences
 
 
 def _step(batch: Batch, ends: int = 0) -> Stepped:

@@ -1,6 +1,6 @@
 """KV on two tiers at once: how many rows at workers help, so that they never slow Tier 1's own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from glinthawk.core.sequence import Sequence
 from glinthawk.scheduler.pace import TIER1, Load, Pace
@@ -21,16 +21,17 @@ class Hybrid:
     @property
     def in_flight(self) -> int:
         """Batches to have under way: one, while Tier 1 keeps all KV and nothing is to be hidden."""
-        return 1 if self._is_on and not self._far_living() else self._in_flight
+        return 1 if self._is_on and not self._num_far() else self._in_flight
 
     def pays(self, sequence: Sequence, num_waiting: int) -> bool:
         """Whether to begin ``sequence`` at a worker. One that Tier 1 can never hold must."""
-        near = self._rooms.get(TIER1)
-        longest = sequence.length + sequence.remaining
-        if not self._is_on or near is None or longest > near.pages.num_tokens:
+        if not self._is_on:
             return True
         assert self.pace is not None
-        far = len(self._far_living()) + num_waiting
+        near, longest = self._rooms[TIER1], sequence.length + sequence.remaining
+        if longest > near.pages.num_tokens:
+            return True
+        far = self._num_far() + num_waiting
         length = sequence.length + sequence.remaining / 2
         most = min(far, self._far_room(longest), self._most_rows - len(near.living))
         return self.pace.workers_pay(self._full_load(near, longest, most, length), self._in_flight)
@@ -44,26 +45,28 @@ class Hybrid:
 
     def far_rows_a_batch(self) -> int | None:
         """Rows at each worker that one batch should take, at least 1; None: no limit."""
-        living = self._far_living()
+        living = self._num_far()
         if not self._is_on or not living or not self._rooms[TIER1].living:
             return None
         assert self.pace is not None
-        length = sum(sequence.length for sequence in living) / len(living)
-        best = self.pace.best_far_rows(self._load(len(living), length), self._in_flight)
+        length = sum(room.num_living_tokens for room in self._far_rooms()) / living
+        best = self.pace.best_far_rows(self._load(living, length), self._in_flight)
         return max(1, -(-best // (self._in_flight * (len(self._rooms) - 1))))
 
     @property
     def _is_on(self) -> bool:
         return self.pace is not None and TIER1 in self._rooms and len(self._rooms) > 1
 
-    def _far_living(self) -> list[Sequence]:
-        rooms = [room for home, room in self._rooms.items() if home != TIER1]
-        return [sequence for room in rooms for sequence in room.living.values()]
+    def _far_rooms(self) -> Iterator[Room]:
+        return (room for home, room in self._rooms.items() if home != TIER1)
+
+    def _num_far(self) -> int:
+        """Sequences that live at workers."""
+        return sum(len(room.living) for room in self._far_rooms())
 
     def _far_room(self, length: int) -> int:
         """Sequences of this length that the workers hold together."""
-        rooms = [room for home, room in self._rooms.items() if home != TIER1]
-        return sum(room.pages.num_tokens // length for room in rooms)
+        return sum(room.pages.num_tokens // length for room in self._far_rooms())
 
     def _full_load(self, near: Room, longest: int, far_rows: int, far_length: float) -> Load:
         """With as many rows on Tier 1 as it holds, though one that has ended may just be missing:
@@ -74,5 +77,5 @@ class Hybrid:
         return Load(rows, tokens, far_rows, far_length)
 
     def _load(self, far_rows: int, far_length: float) -> Load:
-        near = self._rooms[TIER1].living.values()
-        return Load(len(near), sum(sequence.length for sequence in near), far_rows, far_length)
+        near = self._rooms[TIER1]
+        return Load(len(near.living), near.num_living_tokens, far_rows, far_length)

@@ -1,5 +1,8 @@
 """How long answers are expected to be, learned from those that have ended."""
 
+import numpy as np
+from numpy.typing import NDArray
+
 from glinthawk.core.sequence import Sequence
 
 __all__ = ["Lengths"]
@@ -31,3 +34,16 @@ class Lengths:
         mean = longest * self._share_sum / self.num_ended
         expected = int(max(mean * 1.1, produced * 1.25)) + 1
         return max(1, min(expected, longest) - produced)
+
+    def expect_all(
+        self, longest: NDArray[np.int64], produced: NDArray[np.int64], may_stop: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """``expect_remaining`` of many: their ``max_tokens``, what they have, and whether a token
+        may end them. The same operations in the same order, so the same numbers."""
+        remaining: NDArray[np.int64] = np.maximum(1, longest - produced)
+        if self.num_ended >= _ENOUGH:
+            mean = longest * self._share_sum / self.num_ended
+            expected = np.maximum(mean * 1.1, produced * 1.25).astype(np.int64) + 1
+            sooner = np.maximum(1, np.minimum(expected, longest) - produced)
+            remaining = np.where(may_stop, sooner, remaining)
+        return remaining

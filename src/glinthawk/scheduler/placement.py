@@ -50,7 +50,9 @@ class Placement:
             places = self._places(workers, sequence, evict)
         if not places:
             return None
-        best = min(self._with_prefix(sequence, places) or places)
+        if len(places) > 1:
+            places = self._with_prefix(sequence, places) or places
+        best = min(places)
         return best.home, best.start
 
     def _places(self, homes: Iterable[int], sequence: Sequence, evict: Evict) -> list[_Place]:
@@ -64,11 +66,9 @@ class Placement:
         for home in homes:
             room = self._rooms[home]
             start = room.start(sequence)
-            while not room.fits(sequence, start) and evict(home):
+            while not (fits := room.fits(start)) and evict(home):
                 start = room.start(sequence)
-            if not room.fits(sequence, start):
-                continue
-            peak = room.peak_with(sequence, start, self._lengths)
+            peak = room.peak_with(sequence, start, self._lengths) if fits else None
             if peak is not None:
                 of_token = self._hybrid.seconds_of_token(home) or 1 / room.pages.num_tokens
                 places.append(_Place(peak * of_token, of_token, home, start))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from glinthawk.core.pages import Pages
 from glinthawk.core.sequence import Sequence
+from glinthawk.scheduler.census import Census
 from glinthawk.scheduler.lengths import Lengths
 from glinthawk.scheduler.outlook import Outlook
 from glinthawk.scheduler.prefixes import Prefixes
@@ -22,6 +23,8 @@ class Start(NamedTuple):
 
     source: int | None
     num_tokens: int
+    #: Its other tokens, which are to be computed and kept.
+    num_own: int
     #: Another sequence, which is being prefilled, will soon have more to share.
     is_early: bool
 
@@ -38,6 +41,7 @@ class Room:
         self.kept: dict[int, Sequence] = {}
         #: (tokens, tokens to come) of a sequence for which there was no room, since when none left.
         self._refused: tuple[int, int] | None = None
+        self._census = Census()
         #: Of those that live here; None when one of them stepped or left. Some may yet be added.
         self._outlook: Outlook | None = None
         self._admitted: list[Sequence] = []
@@ -46,37 +50,46 @@ class Room:
         self._prefilled = Prefixes(page_tokens)
         self._prefilling = Prefixes(page_tokens)
 
+    @property
+    def num_living_tokens(self) -> int:
+        """Of all that live here."""
+        return self._census.num_tokens
+
     def start(self, sequence: Sequence) -> Start:
         """What ``sequence`` finds here of its prompt."""
         prompt = sequence.request.prompt
         source, num_tokens = self._prefilled.find(prompt)
         coming, more_tokens = self._prefilling.find(prompt)
-        worth = _WORTH_SHARING * sequence.length
+        length = sequence.length
+        worth = _WORTH_SHARING * length
         is_early = coming is not None and more_tokens > num_tokens and more_tokens >= worth
         if source is None or num_tokens < worth:
-            return Start(None, 0, is_early)
-        return Start(source.id, num_tokens, is_early)
+            return Start(None, 0, length, is_early)
+        return Start(source.id, num_tokens, length - num_tokens, is_early)
 
-    def fits(self, sequence: Sequence, start: Start) -> bool:
-        """Whether there are a place for ``sequence`` and pages for what it has now."""
+    def fits(self, start: Start) -> bool:
+        """Whether there are a place for one that would begin so and pages for what it has now."""
         if len(self.living) + len(self.kept) >= self._most_sequences:
             return False
-        need = -(-(sequence.length - start.num_tokens) // self.pages.page_tokens)
-        return need <= self.pages.num_free
+        pages = self.pages
+        return -(-start.num_own // pages.page_tokens) <= pages.num_free
 
     def admit(self, sequence: Sequence, start: Start) -> None:
         """Give ``sequence`` its pages."""
         if start.source is not None:
             self.pages.share(start.source, sequence.id, start.num_tokens)
-        fits = self.pages.grow(sequence.id, sequence.length)
+        fits = self.pages.grow(sequence.id, start.num_tokens + start.num_own)
         assert fits
         sequence.shared = start.num_tokens
         self.living[sequence.id] = sequence
+        self._census.add(sequence)
         self._admitted.append(sequence)
         self._prefilling.add(sequence)
 
     def stepped(self, sequence: Sequence) -> None:
-        """Its prompt, at the latest, has now been computed: others may share it."""
+        """It has a token more, and its prompt, at the latest, has now been computed: others may
+        share it."""
+        self._census.stepped(sequence)
         self._outlook = None
         if sequence in self._prefilling:
             self._prefilling.discard(sequence)
@@ -84,8 +97,9 @@ class Room:
 
     def keep(self, sequence: Sequence) -> None:
         """It has ended; its pages stay for others that begin alike."""
-        self.kept[sequence.id] = self.living.pop(sequence.id)
-        self._outlook = self._refused = None
+        self.kept[sequence.id] = self.living[sequence.id]
+        self._leave(sequence)
+        self._refused = None
 
     def evict(self, spare: Container[int | None] = ()) -> int | None:
         """Give up the oldest of those kept, but none of ``spare``; returns its number."""
@@ -96,10 +110,14 @@ class Room:
 
     def forget(self, sequence: Sequence) -> None:
         """Take its pages back, but for those that others share."""
-        del self.living[sequence.id]
-        self._outlook = None
+        self._leave(sequence)
         self._release(sequence)
         sequence.shared = 0
+
+    def _leave(self, sequence: Sequence) -> None:
+        del self.living[sequence.id]
+        self._census.remove(sequence)
+        self._outlook = None
 
     def _release(self, sequence: Sequence) -> None:
         self.pages.release(sequence.id)
@@ -111,7 +129,7 @@ class Room:
         """Most tokens here at one time, if ``sequence`` comes too; None if that is more than there
         is room for. A home that is empty takes anything that fits at all."""
         self._learn(lengths)
-        new = sequence.length - start.num_tokens, lengths.expect_remaining(sequence)
+        new = start.num_own, lengths.expect_remaining(sequence)
         if self._refused is not None and new[0] >= self._refused[0] and new[1] >= self._refused[1]:
             # Those that live here step, which makes what they have more and what comes less.
             return None
@@ -129,13 +147,11 @@ class Room:
 
     def _current_outlook(self, lengths: Lengths) -> Outlook:
         """Made again at most once after each step; those admitted since are added one by one."""
-        expect = lengths.expect_remaining
         if self._outlook is None:
-            outlook = ((_held(s), expect(s)) for s in self.living.values())
-            self._outlook = Outlook(self.pages.page_tokens, outlook)
+            self._outlook = self._census.outlook(self.pages.page_tokens, lengths)
         else:
             for one in self._admitted:
-                self._outlook.add(_held(one), expect(one))
+                self._outlook.add(_held(one), lengths.expect_remaining(one))
         self._admitted.clear()
         return self._outlook
 

@@ -6,7 +6,7 @@ home shares them and is prefilled from there. When a home runs out of pages, its
 sequence is pre-empted: it waits again, at the front, with all tokens it has.
 """
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -80,8 +80,14 @@ class Scheduler:
         #: Batches that would have been larger if a home had more room.
         self.num_cramped = 0
         self.waiting = Waiting(page_tokens)
-        self._ready: deque[Sequence] = deque()
+        #: Longest rested first; in a form in which one in the middle is found at once.
+        self._ready: OrderedDict[Sequence, None] = OrderedDict()
         self._batches: dict[int, Batch] = {}
+        #: Of the batches' sequences, at each home.
+        self._num_stepping: Counter[int] = Counter()
+        #: While decode rows are taken: a home's sequences, but for the youngest ones that do not
+        #: rest.
+        self._resting: dict[int, list[Sequence]] = {}
         self._rooms: dict[int, Room] = {}
         self._hybrid = Hybrid(self._rooms, limits.batch_size, limits.batches_in_flight)
         self._lengths = lengths or Lengths()
@@ -169,8 +175,9 @@ class Scheduler:
         spans: list[Span] = []
         passed: list[Sequence] = []
         far: Counter[int | None] = Counter()
+        self._resting.clear()
         while self._ready and len(spans) < rows:
-            sequence = self._ready.popleft()
+            sequence, _ = self._ready.popitem(last=False)
             if most_far is not None and sequence.home != TIER1 and far[sequence.home] >= most_far:
                 passed.append(sequence)
             elif self._make_room(sequence, commands):
@@ -180,7 +187,10 @@ class Scheduler:
                 passed.append(sequence)
         # What found no page waits for the batches in flight, whose sequences may end.
         # A later row may have pre-empted it meanwhile.
-        self._ready.extendleft(s for s in reversed(passed) if s.phase is Phase.READY)
+        for sequence in reversed(passed):
+            if sequence.phase is Phase.READY:
+                self._ready[sequence] = None
+                self._ready.move_to_end(sequence, last=False)
         return spans
 
     def _make_room(self, sequence: Sequence, commands: list[Command]) -> bool:
@@ -191,9 +201,8 @@ class Scheduler:
         while not room.pages.grow(sequence.id, sequence.length):
             if self._evict(home, commands):
                 continue
-            resting = [s for s in room.living.values() if s.phase is Phase.READY]
-            youngest = max(resting, key=lambda s: s.admitted)
-            if youngest is sequence and self._is_stepping(home):
+            youngest = self._youngest_resting(home)
+            if youngest is sequence and self._num_stepping[home]:
                 return False
             commands.append(self._preempt(youngest))
             if youngest is sequence:
@@ -207,13 +216,18 @@ class Scheduler:
             commands.append(Release(home, (evicted,)))
         return evicted is not None
 
-    def _is_stepping(self, home: int) -> bool:
-        return any(s.phase is Phase.STEPPING for s in self._rooms[home].living.values())
+    def _youngest_resting(self, home: int) -> Sequence:
+        """Nobody begins to rest while rows are taken, so what was passed over stays so."""
+        resting = self._resting.setdefault(home, [])
+        if not resting:
+            resting += self._rooms[home].living.values()  # in order of admission
+        while resting[-1].phase is not Phase.READY:
+            resting.pop()
+        return resting[-1]
 
     def _preempt(self, sequence: Sequence) -> Release:
         self.num_preemptions += 1
-        if sequence in self._ready:
-            self._ready.remove(sequence)
+        self._ready.pop(sequence, None)
         return self._requeue(sequence)
 
     def _requeue(self, sequence: Sequence) -> Release:
@@ -252,30 +266,29 @@ class Scheduler:
                 if len(aside) < _MOST_ASIDE:
                     continue
                 break
-            length = sequence.length - start.num_tokens
-            if spans and tokens + length > self.limits.batch_tokens:
+            if spans and tokens + start.num_own > self.limits.batch_tokens:
                 break
             spans.append(self._admit(self.waiting.pop(), home, start))
             sources.add(start.source)
-            tokens += length
+            tokens += start.num_own
         for sequence in aside:
             self.waiting.push(sequence)
         return spans
 
     def _admit(self, sequence: Sequence, home: int, start: Start) -> Span:
-        length = sequence.length - start.num_tokens
         if sequence.admitted >= 0:
-            self.num_repeated_tokens += length
+            self.num_repeated_tokens += start.num_own
         sequence.home = home
         sequence.admitted = self._num_admitted
         self._num_admitted += 1
         self.num_shared_tokens += start.num_tokens
         self._rooms[home].admit(sequence, start)
-        return self._span(sequence, start.num_tokens, length, start.source)
+        return self._span(sequence, start.num_tokens, start.num_own, start.source)
 
     def _span(self, sequence: Sequence, start: int, length: int, source: int | None = None) -> Span:
         assert sequence.home is not None
         sequence.phase = Phase.STEPPING
+        self._num_stepping[sequence.home] += 1
         return Span(sequence, sequence.home, start, length, source)
 
     def _new_batch(self, spans: list[Span]) -> Batch:
@@ -299,12 +312,13 @@ class Scheduler:
         finished: list[Sequence] = []
         for span, token in zip(event.batch.spans, event.tokens, strict=True):
             sequence = span.sequence
+            self._num_stepping[span.home] -= 1
             self._rooms[span.home].stepped(sequence)
             sequence.output.append(token)
             sequence.finish_reason = _finish_reason(sequence, sequence.id in event.stopped)
             if sequence.finish_reason is None:
                 sequence.phase = Phase.READY
-                self._ready.append(sequence)
+                self._ready[sequence] = None
             else:
                 finished.append(sequence)
         return self._finish(finished)
@@ -330,10 +344,9 @@ class Scheduler:
             commands.append(Abort(batch))
             commands += self._undo(batch, home)
         for sequence in list(self._rooms[home].living.values()):
-            if sequence.phase is Phase.READY:
-                self._ready.remove(sequence)
+            self._ready.pop(sequence, None)
             self._requeue(sequence)
-        del self._rooms[home]
+        del self._rooms[home], self._num_stepping[home]
         return commands
 
     def _undo(self, batch: Batch, lost: int) -> Iterable[Command]:
@@ -341,11 +354,12 @@ class Scheduler:
         del self._batches[batch.id]
         for span in batch.spans:
             sequence = span.sequence
+            self._num_stepping[span.home] -= 1
             if span.home == lost:
                 continue
             if span.is_decode:
                 sequence.phase = Phase.READY
-                self._ready.append(sequence)
+                self._ready[sequence] = None
             else:
                 yield self._requeue(sequence)
 
@@ -361,6 +375,9 @@ class Scheduler:
         living = {id for room in self._rooms.values() for id in room.living}
         assert living == set(stepping + ready)
         assert len(self._batches) <= self.limits.batches_in_flight
+        assert +self._num_stepping == Counter(
+            s.home for b in self._batches.values() for s in b.spans
+        )
         for home, room in self._rooms.items():
             assert all(sequence.home == home for sequence in room.living.values())
 
