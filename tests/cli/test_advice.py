@@ -292,7 +292,7 @@ NOT_HERE = {
 
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
-    *("--event-log: {} is the input", "--window must be at least"),
+    "--window must be at least",
     *(
         "--event-log: cannot write",
         "--trace: cannot write",

@@ -8,6 +8,8 @@ import typer
 
 from commands import EXAMPLES, call
 from glinthawk.cli.main import app
+from glinthawk.cli.outputs import check_apart
+from glinthawk.core.errors import UsageError
 
 #: Enough of each command's other arguments to come to its work, were its outputs right.
 ARGUMENTS: dict[str, list[object]] = {
@@ -50,3 +52,25 @@ def test_an_output_that_cannot_be_is_named_at_once(
         assert f"{option}: cannot write {path}" in done.stderr
         assert reason in done.stderr
         assert "no-model" not in done.stderr and "no-plan" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-o", "--stats-json", "--trace", "--event-log"])
+def test_no_output_overwrites_another_file_of_the_job(option: str, tmp_path: Path) -> None:
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(EXAMPLES.read_bytes())
+    arguments = ["run", "-m", "demo", "-i", source, "-o", output, option]
+    link = tmp_path / "link"
+    link.symlink_to(source)
+    for path, other in ((source, "-i"), (link, "-i"), (output, "-o")):
+        if option != other:
+            done = call(*arguments, path)
+            assert done.returncode == 2
+            assert f"{option}: {path} is the file of {other} too" in done.stderr
+    assert source.read_bytes() == EXAMPLES.read_bytes()
+    assert not output.exists()
+
+
+def test_two_outputs_may_both_be_thrown_away(tmp_path: Path) -> None:
+    check_apart({"--trace": Path("/dev/null"), "--stats-json": Path("/dev/null")})
+    with pytest.raises(UsageError, match=r"--stats-json: .* is the file of --trace too"):
+        check_apart({"--trace": tmp_path / "a", "--stats-json": tmp_path / "b" / ".." / "a"})

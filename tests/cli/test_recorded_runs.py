@@ -130,16 +130,6 @@ def test_a_log_without_its_beginning_has_stories_only(
     assert "events before" in call("replay", f"{output}.events", "--story", "id-1").stderr
 
 
-def test_events_do_not_overwrite_the_job(model: Path, source: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.jsonl"
-    for path in (source, output):
-        before = source.read_bytes()
-        done = call(*_arguments(model, source, output, "--event-log", path))
-        assert done.returncode == 2
-        assert f"--event-log: {path} is the input or output itself" in done.stderr
-        assert source.read_bytes() == before
-
-
 def test_an_expected_error_leaves_no_events(
     model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

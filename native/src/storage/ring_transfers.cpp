@@ -6,6 +6,9 @@
 
 #include <cerrno>
 #include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <thread>
 
@@ -54,8 +57,16 @@ private:
         // Short of memory the kernel takes it later; the reaper makes room meanwhile.
         while (io_uring_sq_ready(&ring_)) {
             const int result = io_uring_submit(&ring_);
-            if (result == -EAGAIN || result == -EBUSY) std::this_thread::yield();
+            if (result >= 0 || result == -EINTR) continue;
+            if (result != -EAGAIN && result != -EBUSY) give_up(-result);
+            std::this_thread::yield();
         }
+    }
+
+    // Nothing that is known: to try for ever would be worse than a worker that says why it ends.
+    [[noreturn]] static void give_up(int error) {
+        std::fprintf(stderr, "io_uring takes no transfers: %s\n", std::strerror(error));
+        std::abort();
     }
 
     static unsigned length(const Transfer& transfer) {

@@ -7,6 +7,7 @@ import msgspec
 from rich.console import Console
 
 from glinthawk.cli.events import keep_events
+from glinthawk.cli.outputs import check_apart
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError
 from glinthawk.core.plan import Plan
@@ -44,6 +45,8 @@ def answer_file(
 ) -> int:
     """Answer ``source`` in ``output``; returns the exit status. ``plan`` is stored with the job, if
     ``config`` follows one."""
+    files = {"--stats-json": stats_json, "--trace": trace_file, "--event-log": event_file}
+    check_apart({"-i": source, "-o": output, **files})
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     if quiet:
         _hush_libraries()
@@ -63,7 +66,7 @@ def answer_file(
         try:
             with (
                 _open_trace(trace_file) as trace,
-                keep_events(event_file, source, output) as events,
+                keep_events(event_file, output) as events,
                 open_run(config, trace, events) as run,
             ):
                 journal.settle(run.resolved)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from glinthawk.core.errors import GlinthawkError, UsageError
+from glinthawk.core.errors import GlinthawkError
 from glinthawk.jobs.stream import is_stream
 from glinthawk.runtime.event_log import EventFile, EventLog, EventRing
 
@@ -12,11 +12,9 @@ __all__ = ["keep_events"]
 
 
 @contextmanager
-def keep_events(path: Path | None, source: Path, output: Path) -> Iterator[EventLog]:
+def keep_events(path: Path | None, output: Path) -> Iterator[EventLog]:
     """All events in ``path``; or the last ones in memory, written beside ``output`` when the run
     ends by an error that nobody has foreseen. Both say where they are then."""
-    if path is not None and path.exists() and any(map(path.samefile, (source, output))):
-        raise UsageError(f"--event-log: {path} is the input or output itself; give another file")
     log: EventLog = EventFile(path) if path else EventRing(_beside(output))
     try:
         yield log

@@ -1,13 +1,15 @@
 """Files that a command writes at its end are tried at its beginning."""
 
 import os
+from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 
 import typer
 
 from glinthawk.core.errors import UsageError
 
-__all__ = ["check_output"]
+__all__ = ["check_apart", "check_output"]
 
 
 def check_output(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
@@ -15,6 +17,17 @@ def check_output(parameter: typer.CallbackParam, path: Path | None) -> Path | No
     if path is not None and (reason := _obstacle(path)):
         raise UsageError(f"{max(parameter.opts, key=len)}: cannot write {path}: {reason}")
     return path
+
+
+def check_apart(files: Mapping[str, Path | None]) -> None:
+    """For all options of a command that name files: raises UsageError if two of them, of which the
+    second is written, are one file."""
+    given = [(option, path) for option, path in files.items() if path is not None]
+    for (first, path), (second, other) in combinations(given, 2):
+        # What is no file, such as /dev/null, may well be named twice.
+        is_file = path.is_file() or not path.exists()
+        if is_file and path.resolve() == other.resolve():
+            raise UsageError(f"{second}: {other} is the file of {first} too; give another one")
 
 
 def _obstacle(path: Path) -> str | None:

@@ -4,6 +4,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from glinthawk.core.errors import JournalError, UsageError
@@ -59,16 +60,19 @@ class OutputFile:
         one."""
         path = self.path.resolve()
         draft = path.with_name(path.name + ".new")
-        fd = _open_locked(draft)
-        try:
-            _copy_lines(self._fd, fd, keeps)
-            draft.replace(path)
-        except OSError as error:
-            os.close(fd)
-            draft.unlink(missing_ok=True)
-            raise JournalError(
-                f"cannot write {draft}: {error.strerror}; make room and run the same command again"
-            ) from error
+        with ExitStack() as undo:
+            fd = _open_locked(draft)
+            undo.callback(os.close, fd)
+            undo.callback(draft.unlink, missing_ok=True)
+            try:
+                _copy_lines(self._fd, fd, keeps)
+                draft.replace(path)
+            except OSError as error:
+                raise JournalError(
+                    f"cannot write {draft}: {error.strerror}; "
+                    "make room and run the same command again"
+                ) from error
+            undo.pop_all()
         # As in move_to: another run never finds the file free.
         old, self._fd = self._fd, fd
         os.close(old)
