@@ -102,7 +102,7 @@ def test_a_share_rebuilt_on_tier_1_answers_as_one_cache(
     home._stripes.validate()
     pages = home._stripes.pages(1)
     assert pages.num_free + pages.num_used == x_pages
-    assert home.xcache_peak_bytes == pages.peak_used * page_bytes
+    assert home.xcache_bytes_peak == pages.peak_used * page_bytes
     assert home._xcache is not None
     assert home._xcache._steps == {}
 

@@ -17,10 +17,9 @@ from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.pace import Pace
 from glinthawk.telemetry.usage import Usage
-from glinthawk.tier1.homes import Home, LocalHome
+from glinthawk.tier1.homes import Home
 from glinthawk.tier1.links import Traffic
 from glinthawk.tier1.node import Node
-from glinthawk.tier1.ranges import RangeSplitHome
 
 __all__ = ["LocalNode"]
 
@@ -47,9 +46,8 @@ class LocalNode:
         self._homes = {home.id: home for home in homes}
         self._pace, self._seats = pace, seats
         self._faults: Counter[int] = Counter()
-        self._own = [home for home in homes if isinstance(home, LocalHome)]
-        #: Tier 1's own home, when it is emptied.
-        self._cleared: dict[int, LocalHome] = {}
+        #: Tier 1's own home, once it has been emptied.
+        self._renewed: dict[int, Home] = {}
         #: Over links that are no more.
         self._past_traffic: list[Traffic] = []
 
@@ -59,7 +57,7 @@ class LocalNode:
 
     @property
     def is_expecting(self) -> bool:
-        return bool(self._cleared) or (self._seats is not None and self._seats.is_expecting)
+        return bool(self._renewed) or (self._seats is not None and self._seats.is_expecting)
 
     def homes(self) -> list[HomeJoined]:
         return [_joined(home) for home in self._homes.values()]
@@ -81,18 +79,14 @@ class LocalNode:
     def lose(self, home: int) -> None:
         if home in self._homes:
             self._leave(home)
-        if home in self._cleared:
-            self._cleared[home].clear()
-        elif self._seats is not None:
+        if home not in self._renewed and self._seats is not None:
             self._seats.lose(home)
 
     def reset(self) -> None:
         self.node.reset()
-        self._past_traffic += [link.traffic for home in self._homes.values() for link in home.links]
+        for home in self._homes.values():
+            self._part_with(home)
         self._homes.clear()
-        for home in self._own:
-            home.clear()
-        self._cleared = {home.id: home for home in self._own}
         if self._seats is not None:
             self._seats.reset()
 
@@ -131,10 +125,8 @@ class LocalNode:
             usage.decode_bytes_out += traffic.decode_bytes_out
             usage.decode_bytes_back += traffic.decode_bytes_back
             usage.prefill_bytes += traffic.prefill_bytes
-        local = [home for home in self._homes.values() if isinstance(home, LocalHome)]
-        usage.kv_bytes_peak += sum(home.peak_bytes for home in local)
-        split = [home for home in self._homes.values() if isinstance(home, RangeSplitHome)]
-        usage.xcache_bytes_peak = sum(home.xcache_peak_bytes for home in split)
+        usage.kv_bytes_peak += sum(home.kv_bytes_peak for home in self._homes.values())
+        usage.xcache_bytes_peak = sum(home.xcache_bytes_peak for home in self._homes.values())
         return usage
 
     def _lost(self, error: WorkerError) -> HomeLost:
@@ -149,15 +141,17 @@ class LocalNode:
         return HomeLost(error.home)
 
     def _leave(self, number: int) -> None:
-        home = self._homes.pop(number)
         self.node.lose(number)
+        self._part_with(self._homes.pop(number))
+
+    def _part_with(self, home: Home) -> None:
         self._past_traffic += [link.traffic for link in home.links]
-        if isinstance(home, LocalHome):
-            self._cleared[number] = home
+        if home.renew():
+            self._renewed[home.id] = home
 
     def _joining(self) -> list[HomeJoined]:
-        joining: list[Home] = list(self._cleared.values())
-        self._cleared.clear()
+        joining = list(self._renewed.values())
+        self._renewed.clear()
         for returned in self._seats.returned() if self._seats is not None else ():
             _log.warning("worker %d is there again", returned.id)
             joining.append(returned)

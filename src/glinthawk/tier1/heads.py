@@ -7,7 +7,7 @@ import torch
 
 from glinthawk.core.batch import Span
 from glinthawk.core.spec import ModelSpec, share_heads
-from glinthawk.tier1.homes import Reply, list_kernels
+from glinthawk.tier1.homes import Reply, WorkerHome
 from glinthawk.tier1.links import Link
 from glinthawk.tier1.remote import RemoteHome
 from glinthawk.tier1.staging import Staging
@@ -24,7 +24,7 @@ class _Step:
     num_stored: int = 0
 
 
-class HeadSplitHome:
+class HeadSplitHome(WorkerHome):
     """Heads attend independently of one another, so each worker answers for its own, and the
     answers are put side by side (Lamina, arXiv 2405.01814). All hold the same tokens."""
 
@@ -46,39 +46,12 @@ class HeadSplitHome:
         self._steps: dict[int, _Step] = {}
 
     @property
-    def kernel(self) -> str:
-        return list_kernels(self.links)
-
-    @property
     def links(self) -> list[Link]:
         return [part.link for part in self._parts]
-
-    @property
-    def num_pages(self) -> int:
-        return min(part.num_pages for part in self._parts)
-
-    @property
-    def page_tokens(self) -> int:
-        return self._parts[0].page_tokens
-
-    @property
-    def most_sequences(self) -> int:
-        return min(part.most_sequences for part in self._parts)
-
-    @property
-    def is_full(self) -> bool:
-        return any(part.is_full for part in self._parts)
 
     def open(self, kv_dtype: str) -> None:
         for part in self._parts:
             part.open(kv_dtype)
-
-    def await_open(self, timeout_s: float) -> None:
-        for part in self._parts:
-            part.await_open(timeout_s)
-
-    def has_opened(self) -> bool:
-        return all([part.has_opened() for part in self._parts])
 
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
         self._steps[step] = _Step()
@@ -112,9 +85,6 @@ class HeadSplitHome:
         for part in self._parts:
             part.abandon(step)
 
-    def flush(self) -> bool:
-        return any([part.flush() for part in self._parts])
-
     def receive(self) -> list[Reply]:
         """What all workers have answered; parts of an answer are kept until the rest is there."""
         replies = []
@@ -124,10 +94,6 @@ class HeadSplitHome:
                 if whole is not None:
                     replies.append(whole)
         return replies
-
-    def close(self) -> None:
-        for part in self._parts:
-            part.link.close()
 
     def _share(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """(T, H, D) -> for each worker its heads."""

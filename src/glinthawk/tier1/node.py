@@ -22,7 +22,6 @@ from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.cut import Arguments, Call, Forward, Pass, Passes
 from glinthawk.tier1.homes import Home, Reply
 from glinthawk.tier1.prompts import PromptAttention, attend_prompts
-from glinthawk.tier1.ranges import RangeSplitHome
 from glinthawk.tier1.staging import upload
 
 __all__ = ["AttentionSpeed", "Node", "Sampler"]
@@ -285,20 +284,16 @@ class Node:
         """Homes with an X-cache take what attention was given, before they are sent anything."""
         extends, prompts = dict(running.extends), dict(running.prompts)
         for home_id in extends.keys() | prompts.keys():
-            home = self._homes[home_id]
-            if isinstance(home, RangeSplitHome):
-                rows = extends.get(home_id), prompts.get(home_id)
-                home.show(running.batch.id, layer, given, *rows)
+            rows = extends.get(home_id), prompts.get(home_id)
+            self._homes[home_id].show(running.batch.id, layer, given, *rows)
 
     def _attend_here(self, running: _Running) -> None:
         """What homes leave to Tier 1, while workers attend to the rest."""
         for home_id, rows in running.extends:
-            home = self._homes[home_id]
-            if isinstance(home, RangeSplitHome):
-                answer = home.attend_here(running.batch.id)
-                if answer is not None and running.output is not None:
-                    running.output[rows] = answer
-                    running.awaited.discard(home_id)
+            answer = self._homes[home_id].attend_here(running.batch.id)
+            if answer is not None and running.output is not None:
+                running.output[rows] = answer
+                running.awaited.discard(home_id)
 
     def _remote_first(self, extends: list[tuple[int, slice]]) -> list[tuple[int, slice]]:
         return sorted(extends, key=lambda rows: not self._homes[rows[0]].links)

@@ -15,7 +15,7 @@ from glinthawk.core.batch import Span
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.cut import Arguments
-from glinthawk.tier1.homes import Reply, list_kernels
+from glinthawk.tier1.homes import Reply, WorkerHome
 from glinthawk.tier1.links import Link
 from glinthawk.tier1.shares import Rows, Share, pick, share_step
 from glinthawk.tier1.staging import Staging
@@ -59,7 +59,7 @@ class _Step:
     seconds: float = 0.0
 
 
-class RangeSplitHome:
+class RangeSplitHome(WorkerHome):
     """Windows become ranges that the workers are told; sinks are added by the merge."""
 
     def __init__(
@@ -73,7 +73,7 @@ class RangeSplitHome:
         x_share: XShare | None = None,
     ) -> None:
         self.id = id
-        self.links = [Link(id, channel, device, staging()) for channel in channels]
+        self._links = [Link(id, channel, device, staging()) for channel in channels]
         self._spec = spec
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
         self._device = device
@@ -89,21 +89,16 @@ class RangeSplitHome:
         self._steps: dict[int, _Step] = {}
 
     @property
+    def links(self) -> list[Link]:
+        return self._links
+
+    @property
     def num_pages(self) -> int:
         return sum(self._count_pages())
 
     @property
-    def xcache_peak_bytes(self) -> int:
-        """Most bytes of X held on Tier 1 at one time."""
+    def xcache_bytes_peak(self) -> int:
         return 0 if self._xcache is None else self._xcache.peak_bytes
-
-    @property
-    def kernel(self) -> str:
-        return list_kernels(self.links)
-
-    @property
-    def page_tokens(self) -> int:
-        return self.links[0].page_tokens
 
     @property
     def most_sequences(self) -> int:
@@ -112,22 +107,17 @@ class RangeSplitHome:
             return sum(link.most_sequences for link in self.links)
         return self.num_pages
 
-    @property
-    def is_full(self) -> bool:
-        return any(link.is_full for link in self.links)
-
     def open(self, kv_dtype: str) -> None:
         layers = [replace(layer, window=None, sinks=None) for layer in self._spec.layers]
         for link in self.links:
             link.open(layers, self._spec.dtype, kv_dtype, self._view_of)
 
     def await_open(self, timeout_s: float) -> None:
-        for link in self.links:
-            link.await_open(timeout_s)
+        super().await_open(timeout_s)
         self._deal()
 
     def has_opened(self) -> bool:
-        have_opened = all([link.has_opened() for link in self.links])
+        have_opened = super().has_opened()
         if have_opened:
             self._deal()
         return have_opened
@@ -170,8 +160,6 @@ class RangeSplitHome:
     def show(
         self, step: int, layer: int, given: Arguments, extends: slice | None, prompts: slice | None
     ) -> None:
-        """What a layer's attention was ``given`` for a batch, of which these are the rows here.
-        Comes before ``attend``; the X-cache keeps its part."""
         if self._xcache is not None:
             self._xcache.keep(step, layer, given, extends, prompts)
 
@@ -193,8 +181,6 @@ class RangeSplitHome:
             self._xcache.ask(step, view, q)
 
     def attend_here(self, step: int) -> torch.Tensor | None:
-        """Do Tier 1's own part of the layer, while workers do theirs; (T, H, Dv) if none of them
-        has a part, else the output comes as a Reply."""
         running = self._steps[step]
         if self._xcache is not None:
             running.here = self._xcache.answer(step, running.layer)
@@ -229,16 +215,9 @@ class RangeSplitHome:
         for number in abandoned.parts if abandoned else ():
             self.links[number].abandon(step)
 
-    def flush(self) -> bool:
-        return any([link.flush() for link in self.links])
-
     def receive(self) -> list[Reply]:
         """What all workers that were asked have answered, merged."""
         return [reply for number in range(len(self.links)) for reply in self._receive(number)]
-
-    def close(self) -> None:
-        for link in self.links:
-            link.close()
 
     def _reserve(self, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
         for span in (*extends, *prompts):

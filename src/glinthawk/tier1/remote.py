@@ -10,7 +10,7 @@ import torch
 from glinthawk.core.batch import Span
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import ModelSpec
-from glinthawk.tier1.homes import Reply, list_columns, list_forks
+from glinthawk.tier1.homes import Reply, WorkerHome, list_columns, list_forks
 from glinthawk.tier1.links import Answer, Link
 from glinthawk.tier1.staging import Staging
 from glinthawk.wire.channel import ClientChannel
@@ -32,7 +32,7 @@ class Awaited:
 _Step = TypeVar("_Step", bound=Awaited)
 
 
-class OneWorkerHome(Generic[_Step]):
+class OneWorkerHome(WorkerHome, Generic[_Step]):
     """KV on a worker, whose answers are collected by ``receive``; what is asked of it for rows that
     attend, and what is made of the answer, differs."""
 
@@ -42,34 +42,8 @@ class OneWorkerHome(Generic[_Step]):
         self._steps: dict[int, _Step] = {}
 
     @property
-    def kernel(self) -> str:
-        return self.link.kernel
-
-    @property
     def links(self) -> tuple[Link]:
         return (self.link,)
-
-    @property
-    def num_pages(self) -> int:
-        return self.link.num_pages
-
-    @property
-    def page_tokens(self) -> int:
-        return self.link.page_tokens
-
-    @property
-    def most_sequences(self) -> int:
-        return self.link.most_sequences
-
-    @property
-    def is_full(self) -> bool:
-        return self.link.is_full
-
-    def await_open(self, timeout_s: float) -> None:
-        self.link.await_open(timeout_s)
-
-    def has_opened(self) -> bool:
-        return self.link.has_opened()
 
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
         both = [Spans(*list_columns(spans)) for spans in (extends, prompts)]
@@ -92,9 +66,6 @@ class OneWorkerHome(Generic[_Step]):
         """The step is over; its late replies, if any, are dropped."""
         self._steps.pop(step, None)
 
-    def flush(self) -> bool:
-        return self.link.flush()
-
     def receive(self) -> list[Reply]:
         replies = []
         for message, frames in self.link.receive():
@@ -112,9 +83,6 @@ class OneWorkerHome(Generic[_Step]):
                 output = self._output(running, message.layer, frames)
                 replies.append(Reply(message.step, output, 1e-6 * message.us))
         return replies
-
-    def close(self) -> None:
-        self.link.close()
 
     def _check_frames(self, frames: list[memoryview], expected: int) -> None:
         if len(frames) != expected:
