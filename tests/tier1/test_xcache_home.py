@@ -18,6 +18,7 @@ from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.ranges import RangeSplitHome
 from glinthawk.tier1.rebuild import Slot
+from glinthawk.tier1.xcache import XCache
 from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.messages import Attend, BeginPart, Store
 
@@ -50,7 +51,7 @@ class KeptKV:
 def _with_x(spec: ModelSpec, num_pages: int, alpha: float, memory: int | None) -> RangeSplitHome:
     channel = DirectChannel(_memory(spec.layers, num_pages))
     share = XShare(alpha, KeptKV(spec), memory)  # type: ignore[arg-type]
-    home = RangeSplitHome(1, [channel], spec, CPU, x_share=share)  # type: ignore[list-item]
+    home = RangeSplitHome(1, [channel], spec, CPU, own=share)  # type: ignore[list-item]
     return _opened(home)  # type: ignore[no-any-return]
 
 
@@ -103,8 +104,8 @@ def test_a_share_rebuilt_on_tier_1_answers_as_one_cache(
     pages = home._stripes.pages(1)
     assert pages.num_free + pages.num_used == x_pages
     assert home.xcache_bytes_peak == pages.peak_used * page_bytes
-    assert home._xcache is not None
-    assert home._xcache._steps == {}
+    assert isinstance(home._own, XCache)
+    assert home._own._steps == {}
 
 
 def _span(number: int, start: int, length: int) -> Span:

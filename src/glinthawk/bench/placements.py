@@ -147,5 +147,5 @@ def _make(name: str, loaded: LoadedModel) -> Callable[[ClientChannel], WorkerHom
         loaded.spec,
         loaded.model.device,
         attention=pages,
-        x_share=share,
+        own=share,
     )

@@ -129,7 +129,7 @@ class Seats:
                 self._loaded.spec,
                 device,
                 attention=self._attention,
-                x_share=self._x_share,
+                own=self._x_share,
             )
             home.open(self._kv_dtype)
             undo.pop_all()

@@ -1,8 +1,8 @@
 """Several places as one home: each keeps some tokens of a sequence, which may outgrow them all.
 
 A row's query goes to every worker that holds tokens that it sees. Each answers attention over its
-own ones with their log-sum-exp, by which the answers are merged. The last place may be Tier 1 with
-an X-cache (``xcache.py``), which works while the workers do.
+own ones with their log-sum-exp, by which the answers are merged. The last place may be Tier 1,
+which works while the workers do (``own_part.py``).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +17,10 @@ from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.cut import Arguments
 from glinthawk.tier1.homes import Reply, WorkerHome
 from glinthawk.tier1.links import Link
+from glinthawk.tier1.own_part import OwnPart, OwnShare, PartialAnswer
 from glinthawk.tier1.shares import Rows, Share, pick, share_step
 from glinthawk.tier1.staging import Staging
 from glinthawk.tier1.stripes import Stripes
-from glinthawk.tier1.xcache import XCache
-from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.messages import Attend, Attended, BeginPart, Release, Store, Stored
 
@@ -31,9 +30,6 @@ __all__ = ["STRIPE_PAGES", "RangeSplitHome"]
 #: being read in two places, and its queries would travel twice.
 STRIPE_PAGES = 16
 
-#: Output (R, H, Dv) and log-sum-exps (R, H) of some rows, and which ones they are; None: all.
-_Answer = tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]
-
 
 @dataclass(slots=True)
 class _Part:
@@ -41,7 +37,7 @@ class _Part:
 
     share: Share
     rows: Rows
-    answer: _Answer | None = None
+    answer: PartialAnswer | None = None
 
 
 @dataclass(slots=True)
@@ -49,7 +45,7 @@ class _Step:
     num_rows: int
     parts: dict[int, _Part]
     #: Tier 1's own answer.
-    here: _Answer | None = None
+    here: PartialAnswer | None = None
     #: Workers that have not answered for the current layer, and not confirmed the prompts.
     awaited: set[int] = field(default_factory=set)
     unstored: set[int] = field(default_factory=set)
@@ -70,7 +66,7 @@ class RangeSplitHome(WorkerHome):
         device: torch.device,
         staging: Callable[[], Staging | None] = lambda: None,
         stripe_pages: int = STRIPE_PAGES,
-        x_share: XShare | None = None,
+        own: OwnShare | None = None,
     ) -> None:
         self.id = id
         self._links = [Link(id, channel, device, staging()) for channel in channels]
@@ -83,9 +79,10 @@ class RangeSplitHome(WorkerHome):
             None if layer.sinks is None else torch.tensor(layer.sinks, device=device)
             for layer in spec.layers
         ]
-        self._stripe_pages, self._x_share = stripe_pages, x_share
+        self._stripe_pages, self._own_share = stripe_pages, own
         self._stripes: Stripes
-        self._xcache: XCache | None = None
+        #: Tier 1's, the last place.
+        self._own: OwnPart | None = None
         self._steps: dict[int, _Step] = {}
 
     @property
@@ -98,7 +95,7 @@ class RangeSplitHome(WorkerHome):
 
     @property
     def xcache_bytes_peak(self) -> int:
-        return 0 if self._xcache is None else self._xcache.peak_bytes
+        return 0 if self._own is None else self._own.peak_bytes
 
     @property
     def most_sequences(self) -> int:
@@ -123,19 +120,19 @@ class RangeSplitHome(WorkerHome):
         return have_opened
 
     def _count_pages(self) -> list[int]:
-        """Of each worker, and of the X-cache, if there is one."""
+        """Of each place."""
         counts = [link.num_pages for link in self.links]
-        if self._x_share is not None:
-            counts.append(self._x_share.count_pages(sum(counts), self.page_tokens))
+        if self._own_share is not None:
+            counts.append(self._own_share.count_pages(sum(counts), self.page_tokens))
         return counts
 
     def _deal(self) -> None:
-        counts, x = self._count_pages(), self._x_share
-        shares = None if x is None else x.deal(counts[:-1])
+        counts, own = self._count_pages(), self._own_share
+        shares = None if own is None else own.deal(counts[:-1])
         self._stripes = Stripes(counts, self.page_tokens, self._stripe_pages, shares)
-        if x is not None:
+        if own is not None:
             pages = self._stripes.pages(len(self.links))
-            self._xcache = XCache(x.rebuild, self._spec, pages, self._device)
+            self._own = own.open(self._spec, pages, self._device)
 
     def begin(self, step: int, extends: Sequence[Span], prompts: Sequence[Span]) -> None:
         """Raises WireError when the pages of all places together run out."""
@@ -152,16 +149,16 @@ class RangeSplitHome(WorkerHome):
             if number < len(self.links):
                 parts[number] = part
                 self._announce(step, number, share)
-            elif self._xcache is not None:
-                self._xcache.begin(step, share, part.rows)
+            elif self._own is not None:
+                self._own.begin(step, share, part.rows)
         stored = {number for number, part in parts.items() if part.share.prompt_rows}
         self._steps[step] = _Step(num_extends, parts, unstored=stored)
 
     def show(
         self, step: int, layer: int, given: Arguments, extends: slice | None, prompts: slice | None
     ) -> None:
-        if self._xcache is not None:
-            self._xcache.keep(step, layer, given, extends, prompts)
+        if self._own is not None:
+            self._own.keep(step, layer, given, extends, prompts)
 
     def attend(
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
@@ -177,13 +174,13 @@ class RangeSplitHome(WorkerHome):
                 tensors += [pick(rows, part.rows.extends) for rows in (k, v)]
             self.links[number].send_tensors(Attend(step, layer), tensors)
             running.awaited.add(number)
-        if self._xcache is not None:
-            self._xcache.ask(step, view, q)
+        if self._own is not None:
+            self._own.ask(step, view, q)
 
     def attend_here(self, step: int) -> torch.Tensor | None:
         running = self._steps[step]
-        if self._xcache is not None:
-            running.here = self._xcache.answer(step, running.layer)
+        if self._own is not None:
+            running.here = self._own.answer(step, running.layer)
         return None if running.awaited else self._merge(running, running.layer)
 
     def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
@@ -206,8 +203,8 @@ class RangeSplitHome(WorkerHome):
 
     def finish(self, step: int) -> None:
         self._steps.pop(step, None)
-        if self._xcache is not None:
-            self._xcache.end(step)
+        if self._own is not None:
+            self._own.end(step)
 
     def abandon(self, step: int) -> None:
         abandoned = self._steps.get(step)
@@ -257,7 +254,9 @@ class RangeSplitHome(WorkerHome):
                 case _:
                     link.expect(False, message)
 
-    def _partial(self, step: _Step, number: int, layer: int, frames: list[memoryview]) -> _Answer:
+    def _partial(
+        self, step: _Step, number: int, layer: int, frames: list[memoryview]
+    ) -> PartialAnswer:
         """What one worker says to its rows."""
         if len(frames) != 2:
             raise WireError(

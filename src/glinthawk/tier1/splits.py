@@ -10,10 +10,10 @@ from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.fetching import FetchHome, PageAttention
 from glinthawk.tier1.heads import HeadSplitHome
 from glinthawk.tier1.homes import WorkerHome
+from glinthawk.tier1.own_part import OwnShare
 from glinthawk.tier1.ranges import STRIPE_PAGES, RangeSplitHome
 from glinthawk.tier1.remote import RemoteHome
 from glinthawk.tier1.staging import Staging
-from glinthawk.tier1.xshare import XShare
 from glinthawk.wire.channel import ClientChannel
 
 __all__ = ["group_workers", "make_home"]
@@ -37,18 +37,18 @@ def make_home(
     staging: Callable[[], Staging | None] = lambda: None,
     stripe_pages: int = STRIPE_PAGES,
     attention: PageAttention | None = None,
-    x_share: XShare | None = None,
+    own: OwnShare | None = None,
 ) -> WorkerHome:
     """A home at the workers behind ``channels``, whose sessions are not open yet; with
-    ``attention``, a worker's KV is attended here; with ``x_share``, Tier 1 keeps a part of it.
+    ``attention``, a worker's KV is attended here; with ``own``, Tier 1 keeps a part of it.
 
     Raises UsageError when the model's KV heads cannot be shared among so many workers.
     """
     if attention is not None:
         (channel,) = channels
         return FetchHome(id, channel, spec, attention)
-    if len(channels) == 1 and x_share is None:
+    if len(channels) == 1 and own is None:
         return RemoteHome(id, channels[0], spec, device, staging())
     if split == "heads":
         return HeadSplitHome(id, channels, spec, device, staging)
-    return RangeSplitHome(id, channels, spec, device, staging, stripe_pages, x_share)
+    return RangeSplitHome(id, channels, spec, device, staging, stripe_pages, own)

@@ -14,6 +14,7 @@ import torch
 from glinthawk.core.pages import Pages
 from glinthawk.core.spec import AttentionLayer, ModelSpec
 from glinthawk.tier1.cut import Arguments
+from glinthawk.tier1.own_part import PartialAnswer
 from glinthawk.tier1.partials import Merge, attend_some
 from glinthawk.tier1.rebuild import Rebuild
 from glinthawk.tier1.shares import Rows, Share, pick
@@ -96,11 +97,8 @@ class XCache:
         if running is not None and running.share.view_rows[view]:
             running.asked = view, pick(q, running.rows.views[view])
 
-    def answer(
-        self, step: int, layer: int
-    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor] | None:
-        """To what was asked: rows of the home's (None: all), their output (R, H, Dv) and
-        log-sum-exp (R, H). None if no row sees anything here."""
+    def answer(self, step: int, layer: int) -> PartialAnswer | None:
+        """To what was asked; None if no row sees anything here."""
         running = self._steps.get(step)
         if running is None or running.asked is None:
             return None

@@ -4,9 +4,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from glinthawk.core.errors import UsageError
+from glinthawk.core.pages import Pages
+from glinthawk.core.spec import ModelSpec
 from glinthawk.core.units import format_size
 from glinthawk.tier1.rebuild import Rebuild
+from glinthawk.tier1.xcache import XCache
 
 __all__ = ["XShare"]
 
@@ -38,6 +43,10 @@ class XShare:
                 f"({format_size(page_bytes)}); give --xcache-memory at least that for each worker"
             )
         return min(wanted, most // page_bytes)
+
+    def open(self, spec: ModelSpec, pages: Pages, device: torch.device) -> XCache:
+        """The cache of X of the tokens in ``pages``, which whoever deals them takes care of."""
+        return XCache(self.rebuild, spec, pages, device)
 
     def deal(self, worker_pages: Sequence[int]) -> list[float]:
         """The share of each worker, by its pages, and that of X."""
