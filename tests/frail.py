@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 
 from glinthawk.runtime import processes, revival
 
-__all__ = ["LAST_WORDS", "MOST_DEATHS", "make_frail"]
+__all__ = ["LAST_WORDS", "MOST_DEATHS", "make_frail", "make_worker_fall", "says"]
 
 LAST_WORDS = "the frail one fell"
 MOST_DEATHS = 3
@@ -41,15 +41,20 @@ def make_frail(patch: pytest.MonkeyPatch, poison: Path, num_sound: int = 0) -> N
     patch.setattr(revival, "_MOST_DEATHS", MOST_DEATHS)
 
 
+def says(poison: Path, when: str) -> bool:
+    """Whether it is time to fall."""
+    return poison.exists() and poison.read_text() == when
+
+
 def _fall_if(poison: Path, when: str) -> None:
-    if poison.exists() and poison.read_text() == when:
+    if says(poison, when):
         sys.stderr.write(f"{LAST_WORDS}\n")
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _make_worker_fall(poison: Path) -> None:
-    """At the first rows that it is given."""
+def make_worker_fall(poison: Path, fall_if: Callable[[Path, str], None]) -> None:
+    """This process, at the first rows that it is given."""
     from glinthawk.tier2.worker import Worker
     from glinthawk.wire.messages import Attend, FromTier1, Store, decode
 
@@ -57,7 +62,7 @@ def _make_worker_fall(poison: Path) -> None:
 
     def fall(worker: Worker, client: bytes, frames: list[memoryview]) -> object:
         if isinstance(decode(frames[0], FromTier1), Attend | Store):
-            _fall_if(poison, "worker at work")
+            fall_if(poison, "worker at work")
         return handle(worker, client, frames)
 
     Worker.handle = fall  # type: ignore[assignment, method-assign]
@@ -82,7 +87,7 @@ def _main() -> None:
     sys.argv = ["glinthawk", *sys.argv[2:]]
     _fall_if(poison, f"{role} at start")
     if role == "worker":
-        _make_worker_fall(poison)
+        make_worker_fall(poison, _fall_if)
     else:
         _make_node_fall(poison)
         make_frail(pytest.MonkeyPatch(), poison)
