@@ -136,6 +136,14 @@ def test_without_a_node_the_run_ends_at_once(
         _poison_in_mid_run(run, poison, when)
 
 
+def test_a_node_that_dies_once_is_started_again_and_loads_its_slice(
+    model: Path, undisturbed: dict[int, list[int]], tmp_path: Path
+) -> None:
+    node = "[[nodes]]\naddress = 'local'\ntier1_kv = '4MiB'\n"
+    with open_run(_on_nodes(model, tmp_path, node * 2)) as run:
+        assert answer(run, kill_after=3) == undisturbed
+
+
 def test_without_the_workers_of_a_node_it_does_so_too(
     model: Path,
     tmp_path: Path,

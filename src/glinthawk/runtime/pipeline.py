@@ -351,8 +351,9 @@ class Pipeline:
             case Ping():
                 pass
             case Failed(kind, text):
-                error = _error(kind, f"node {stage.number + 1} ({stage.address.endpoint}): {text}")
-                self._wait_for_turn(stage, error)
+                where = f"node {stage.number + 1} ({stage.address.endpoint})"
+                words = self.last_words and f" ({self.last_words})"
+                self._wait_for_turn(stage, _error(kind, f"{where}: {text}{words}"))
 
     def _wait_for_turn(self, stage: _Stage, error: GlinthawkError) -> None:
         """Try a node again that serves another run, and may not know yet that that one has died;
@@ -375,8 +376,9 @@ class Pipeline:
             self._worked({span.home for span in batch.spans})
 
     def _worked(self, homes: set[int]) -> None:
-        """All nodes have, and these homes' workers."""
-        for stage in self._stages if self._processes.fates() else ():
+        """All nodes have, and these homes' workers: news of those that may be given up."""
+        is_news = not all(fate.is_over for fate in self._processes.fates().values())
+        for stage in self._stages if is_news else ():
             self._processes.worked(stage.address)
             for home, workers in enumerate(list_homes(stage.load.config), start=1):
                 for worker in workers if home in homes else ():
