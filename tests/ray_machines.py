@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import ray
 from ray.cluster_utils import Cluster
@@ -14,14 +15,7 @@ from ray.cluster_utils import Cluster
 from frail import LAST_WORDS, make_worker_fall, says
 from glinthawk.runtime.actors import NodeActor, WorkerActor
 
-__all__ = [
-    "FrailNode",
-    "FrailWorker",
-    "add_machine",
-    "first_machine",
-    "frail_start",
-    "the_only_ray",
-]
+__all__ = ["add_machine", "first_machine", "frail_start", "the_only_ray"]
 
 _STORE_BYTES = 80 << 20
 #: A machine that refuses five questions in a row is lost.
@@ -39,12 +33,12 @@ def the_only_ray() -> Iterator[None]:
 @contextmanager
 def first_machine(cpus: int, memory: int) -> Iterator[Cluster]:
     """Ray on a first machine, which this process has joined."""
-    with the_only_ray(), tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
+    with (
+        the_only_ray(),
         # No other program here shall take this for its own.
-        remember, ray._private.utils.write_ray_address = (
-            ray._private.utils.write_ray_address,
-            lambda *_: None,
-        )
+        patch.object(ray._private.utils, "write_ray_address"),
+        tempfile.TemporaryDirectory(prefix="ray-") as folder,
+    ):
         cluster = Cluster()
         try:
             add_machine(cluster, None, cpus, memory, temp_dir=folder, **_HEAD)
@@ -53,7 +47,6 @@ def first_machine(cpus: int, memory: int) -> Iterator[Cluster]:
         finally:
             ray.shutdown()
             cluster.shutdown()
-            ray._private.utils.write_ray_address = remember
 
 
 def add_machine(cluster: Cluster, address: str | None, cpus: int, memory: int, **more: Any) -> Any:
