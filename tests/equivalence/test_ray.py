@@ -21,6 +21,8 @@ from watching import wait_until
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'glinthawk[ray]'")
 
+from ray_machines import the_only_ray  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
@@ -36,7 +38,7 @@ def make_config(case: Case, **settings: Any) -> EngineConfig:
 def run(case: Case) -> Iterator[Run]:
     """Two slices with two workers each, on a Ray that is started for them and ends with them."""
     before = descendants(os.getpid())
-    with open_run(make_config(case, slices=2, workers_per_slice=2)) as opened:
+    with the_only_ray(), open_run(make_config(case, slices=2, workers_per_slice=2)) as opened:
         yield opened
     assert not ray.is_initialized()
     wait_until(lambda: descendants(os.getpid()) == before)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glinthawk.runtime.processes import LocalProcesses
-from glinthawk.runtime.revival import Revival
+from glinthawk.runtime.revival import Fate, Revival
 
 
 def _wait(processes: LocalProcesses) -> int:
@@ -36,18 +36,33 @@ def test_a_process_that_cannot_start(caplog: pytest.LogCaptureFixture) -> None:
     assert waits[0] <= 1
     assert 30 <= waits[-1] <= 31
     assert "nonsense" in caplog.text
-    assert caplog.messages[-1].endswith("it is not started again")
+    assert caplog.messages[-1].endswith(
+        "died 8 times without having worked, and is not started again"
+    )
     assert len(caplog.messages) == 8
 
 
-def test_one_that_serves_between_its_deaths_is_started_soon_each_time() -> None:
+def test_one_that_works_between_its_deaths_is_started_soon_each_time() -> None:
     revival = Revival()
     for number in range(100):
-        revival.died(float(number))
+        revival.died(float(number), "it fell")
         assert revival.is_due(number + 0.5)
         assert not revival.is_over
         revival.started()
-        revival.served()
+        assert revival.fate == Fate("it fell", is_over=False)
+        revival.worked()
+        assert revival.fate is None
+
+
+def test_what_it_did_before_it_died_is_no_news() -> None:
+    """It may be told late."""
+    revival = Revival()
+    for number in range(8):
+        revival.died(60.0 * number, f"death {number}")
+        revival.worked()
+        revival.started()
+    assert revival.is_over
+    assert revival.fate == Fate("death 7", is_over=True)
 
 
 def test_a_kill_is_called_one(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

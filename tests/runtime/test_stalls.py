@@ -21,6 +21,7 @@ from glinthawk.runtime.engine import Engine
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.pipeline import Pipeline
 from glinthawk.runtime.places import Processes
+from glinthawk.runtime.revival import Fate
 from glinthawk.runtime.run import run_on
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
@@ -113,11 +114,14 @@ class _NoProcesses(Processes):
     def check(self) -> None:
         pass
 
-    def revive(self) -> None:
+    def revive(self) -> dict[Address, Address]:
+        return {}
+
+    def worked(self, _address: Address) -> None:
         pass
 
-    def served(self, _address: Address) -> None:
-        pass
+    def fates(self) -> dict[Address, Fate]:
+        return {}
 
 
 class _FakeNode:

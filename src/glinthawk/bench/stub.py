@@ -23,6 +23,7 @@ class Instant:
     """Tier 1 without a model."""
 
     is_expecting = False
+    last_words = ""
 
     def __init__(self, num_pages: int) -> None:
         self._num_pages = num_pages

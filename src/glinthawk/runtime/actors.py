@@ -1,10 +1,8 @@
 """What runs in the actors of a Ray cluster. Imports little: a worker needs no model's code.
 
-Where an actor listens is chosen once. When Ray starts it again, it repeats the call that has not
-ended with the same arguments, so the actor listens there again and everyone finds it.
+An actor listens on a free port of the machine that Ray has put it on, and dies with whatever it
+meets there. The run starts another one in its place, which may be put elsewhere.
 """
-
-import socket
 
 import ray
 
@@ -19,60 +17,51 @@ __all__ = ["NodeActor", "WorkerActor"]
 class NodeActor:
     """A Tier-1 node."""
 
-    def find_address(self) -> str:
-        """A free port of this machine, once all is imported, which takes seconds."""
+    def __init__(self, identity: Identity, threads: int) -> None:
+        self._identity, self._threads = identity, threads
+
+    def listen(self) -> str:
+        """Where, once all is imported, which takes seconds."""
         import glinthawk.runtime.stage  # noqa: F401
 
-        return _free_address()
+        self._channel = _listen(self._identity)
+        return self._channel.endpoint
 
-    def serve(
-        self,
-        address: str,
-        identity: Identity,
-        threads: int,
-        _kv_bytes: int,
-        _drives: tuple[Drive, ...],
-    ) -> None:
+    def serve(self) -> None:
         """Never returns."""
         from glinthawk.runtime.stage import serve_node
 
-        with ServerChannel(Address.parse(address), identity, [identity.public]) as channel:
-            serve_node(channel, identity, threads)
+        serve_node(self._channel, self._identity, self._threads)
 
 
 class WorkerActor:
     """A Tier-2 worker."""
 
-    def find_address(self) -> str:
+    def __init__(
+        self, identity: Identity, threads: int, kv_bytes: int, drives: tuple[Drive, ...]
+    ) -> None:
+        self._identity, self._threads = identity, threads
+        self._kv_bytes, self._drives = kv_bytes, drives
+
+    def listen(self) -> str:
         """As a node does."""
         import glinthawk.tier2.server  # noqa: F401
 
-        return _free_address()
+        self._channel = _listen(self._identity)
+        return self._channel.endpoint
 
-    def serve(
-        self,
-        address: str,
-        identity: Identity,
-        threads: int,
-        kv_bytes: int,
-        drives: tuple[Drive, ...],
-    ) -> None:
+    def serve(self) -> None:
         """Never returns."""
         import torch
 
         from glinthawk.tier2.page_files import PageFiles
         from glinthawk.tier2.server import serve
 
-        torch.set_num_threads(threads)
-        with (
-            PageFiles(drives) as files,
-            ServerChannel(Address.parse(address), identity, [identity.public]) as channel,
-        ):
-            serve(channel, kv_bytes, files=files)
+        torch.set_num_threads(self._threads)
+        with PageFiles(self._drives) as files:
+            serve(self._channel, self._kv_bytes, files=files)
 
 
-def _free_address() -> str:
-    host = ray.util.get_node_ip_address()
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return f"tcp://{host}:{probe.getsockname()[1]}"
+def _listen(identity: Identity) -> ServerChannel:
+    address = Address.parse(f"tcp://{ray.util.get_node_ip_address()}:0")
+    return ServerChannel(address, identity, [identity.public])

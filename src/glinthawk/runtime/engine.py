@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
-from glinthawk.core.errors import UsageError, WorkerLost
+from glinthawk.core.errors import GlinthawkError, UsageError, WorkerLost
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.runtime.event_log import EventLog
 from glinthawk.runtime.tier import Done, Tier1
@@ -160,18 +160,27 @@ class Engine:
         if self._tier1.num_running or not self.scheduler.waiting or self._draining:
             self._idle_since = None
             return
+        words = self._tier1.last_words
         if not self._tier1.is_expecting:
-            raise UsageError(
-                "no place that is left can hold the waiting requests' KV; "
-                f"{self._more_kv} and run the same command again to resume"
-            )
+            raise self._hopeless(words)
         now = time.monotonic()
         self._idle_since = self._idle_since or now
         if now - self._idle_since > self._wait_s:
             raise WorkerLost(
-                f"no worker has come back for {self._wait_s:g} s; start workers and run the same "
-                "command again to resume (--wait-for-workers waits longer)"
+                f"no worker has come back for {self._wait_s:g} s{words and f' ({words})'}; start "
+                "workers and run the same command again to resume (--wait-for-workers waits longer)"
             )
+
+    def _hopeless(self, words: str) -> GlinthawkError:
+        if words:
+            return WorkerLost(
+                f"no worker comes back that could take the waiting requests: {words}; mend that "
+                "and run the same command again to resume"
+            )
+        return UsageError(
+            "no place that is left can hold the waiting requests' KV; "
+            f"{self._more_kv} and run the same command again to resume"
+        )
 
     def _poll(self, stop_found: StopFound) -> Iterator[Sequence]:
         for event in self._tier1.poll():

@@ -12,6 +12,7 @@ import zmq
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.errors import WorkerError, WorkerLost
+from glinthawk.runtime.revival import Fate
 from glinthawk.runtime.seats import Seats
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
@@ -20,6 +21,7 @@ from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.homes import Home
 from glinthawk.tier1.links import Traffic
 from glinthawk.tier1.node import Node
+from glinthawk.wire.address import Address
 
 __all__ = ["LocalNode"]
 
@@ -58,6 +60,19 @@ class LocalNode:
     @property
     def is_expecting(self) -> bool:
         return bool(self._renewed) or (self._seats is not None and self._seats.is_expecting)
+
+    @property
+    def last_words(self) -> str:
+        return "; ".join(fate.words for fate in self.fates().values())
+
+    def fates(self) -> dict[int, Fate]:
+        """Of homes that are away, those whose processes have died."""
+        return {} if self._seats is None else self._seats.fates()
+
+    def move(self, old: Address, new: Address) -> None:
+        """A worker has come up again elsewhere."""
+        if self._seats is not None:
+            self._seats.move(old, new)
 
     def homes(self) -> list[HomeJoined]:
         return [_joined(home) for home in self._homes.values()]
@@ -99,6 +114,8 @@ class LocalNode:
             return [self._lost(error)]
         for home in {span.home for batch, _ in done for span in batch.spans}:
             self._faults.pop(home, None)
+            if self._seats is not None:
+                self._seats.worked(home)
         joining = self._joining()
         if not (done or joining or self.num_running) and timeout_s:
             time.sleep(timeout_s)

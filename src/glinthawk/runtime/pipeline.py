@@ -13,42 +13,35 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import msgspec
 import zmq
 
 from glinthawk.core import errors
 from glinthawk.core.batch import Batch, Span
-from glinthawk.core.cluster import NodePlan
-from glinthawk.core.config import RAY, EngineConfig
+from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import (
     GlinthawkError,
-    UsageError,
     WireError,
     WorkerBusy,
     WorkerLost,
 )
-from glinthawk.core.slices import LayerSlice, split_layers
-from glinthawk.core.source import resolve_model
+from glinthawk.runtime.loads import list_homes, move_load, plan_loads
 from glinthawk.runtime.places import Processes, open_places
-from glinthawk.runtime.processes import parse_tier2
 from glinthawk.runtime.tier import Done, ModelFacts, TierEvent
 from glinthawk.runtime.tuning import LINK_SLACK, MOST_IN_FLIGHT
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.telemetry.usage import Usage
-from glinthawk.tier1.loader import count_layers
 from glinthawk.tier1.sampler import Sampled as Choice
-from glinthawk.tier1.splits import group_workers
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.control import (
     Admitted,
     Cancel,
     Failed,
+    Fates,
     Forget,
     FromNode,
     Gone,
@@ -56,6 +49,7 @@ from glinthawk.wire.control import (
     Load,
     Loaded,
     Lose,
+    Moved,
     Row,
     Run,
     Sampled,
@@ -63,7 +57,7 @@ from glinthawk.wire.control import (
     Used,
 )
 from glinthawk.wire.keys import Identity
-from glinthawk.wire.messages import VERSION, Ask, Bye, Message, Ping
+from glinthawk.wire.messages import Ask, Bye, Message, Ping
 
 __all__ = ["Pipeline", "open_pipeline"]
 
@@ -86,6 +80,8 @@ class _Stage:
     channel: ClientChannel | None = None
     loaded: Loaded | None = None
     homes: dict[int, Joined] = field(default_factory=dict)
+    #: Of its own workers that are away.
+    fates: Fates = field(default_factory=lambda: Fates({}, []))
     usage: Usage | None = None
     retry_s: float = 0.0
     #: Since when it serves another run, or does not find its workers.
@@ -108,6 +104,8 @@ class Pipeline:
         self._known: dict[int, tuple[int, int]] = {}
         self._joined: dict[int, HomeJoined] = {}
         self._events: list[TierEvent] = []
+        #: All that there were at the beginning.
+        self._homes: frozenset[int] = frozenset()
 
     def __enter__(self) -> "Pipeline":
         return self
@@ -129,6 +127,7 @@ class Pipeline:
             self._look(_LOOK_S)
             if time.monotonic() > deadline:
                 raise WorkerLost(f"the nodes have not loaded the model in {_LOAD_S:g} s")
+        self._homes = frozenset(self._joined)
         self._events.clear()
 
     def _is_complete(self) -> bool:
@@ -143,8 +142,28 @@ class Pipeline:
 
     @property
     def is_expecting(self) -> bool:
-        """Nodes open lost homes again, and lost nodes are tried again, for ever."""
-        return True
+        """Nodes open lost homes again, and lost nodes are tried again, unless a process that they
+        need is not started again."""
+        return bool(self._events) or not self._homes <= self._joined.keys() | self._over()
+
+    def _over(self) -> set[int]:
+        """Homes that do not come back."""
+        ended = {address for address, fate in self._processes.fates().items() if fate.is_over}
+        over = {home for stage in self._stages for home in stage.fates.over}
+        for stage in self._stages if ended else ():
+            homes = enumerate(list_homes(stage.load.config), start=1)
+            over |= {home for home, workers in homes if ended & set(workers)}
+        return over
+
+    @property
+    def last_words(self) -> str:
+        own = [fate.words for fate in self._processes.fates().values()]
+        told = [
+            f"node {stage.number + 1}: {words}"
+            for stage in self._stages
+            for words in stage.fates.words.values()
+        ]
+        return "; ".join([*own, *told])
 
     def facts(self) -> ModelFacts:
         """Of the whole model."""
@@ -236,6 +255,7 @@ class Pipeline:
 
     def _look(self, timeout_s: float) -> None:
         """Take in what has come, or comes within the time."""
+        self._tend()
         poller = zmq.Poller()
         for stage in self._stages:
             for socket in stage.channel.sockets if stage.channel is not None else ():
@@ -248,6 +268,32 @@ class Pipeline:
             self._hear(stage)
         if self._running:
             self._check_moving()
+
+    def _tend(self) -> None:
+        """See to what the run has started. Raises WorkerLost for a node that is given up: nothing
+        goes on without its slice."""
+        for old, new in self._processes.revive().items():
+            self._move(old, new)
+        fates = self._processes.fates()
+        for stage in self._stages if fates else ():
+            fate = fates.get(stage.address)
+            if fate is not None and fate.is_over:
+                raise WorkerLost(
+                    f"node {stage.number + 1} does not come back: {fate.words}; mend that and run "
+                    "the same command again to resume"
+                )
+
+    def _move(self, old: Address, new: Address) -> None:
+        """Who was at ``old`` has come up again at ``new``: all that reach for it are told."""
+        for stage in self._stages:
+            load, stage.load = stage.load, move_load(stage.load, old.text, new.text)
+            is_moved = stage.address == old
+            if is_moved:
+                stage.address = new
+            if stage.channel is not None and (is_moved or stage.load.next != load.next):
+                self._lose_stage(stage, WorkerLost(f"{old.endpoint} is at {new.endpoint} now"))
+            elif stage.load != load:
+                self._send(stage, Moved(old.text, new.text))
 
     def _check_moving(self) -> None:
         """When for some time no node has had anything to do though steps are under way, something
@@ -264,7 +310,6 @@ class Pipeline:
     def _hear(self, stage: _Stage) -> None:
         if stage.channel is None:
             if time.monotonic() >= stage.retry_s:
-                self._processes.revive()
                 self._begin(stage)
             return
         while (message := self._next(stage)) is not None:
@@ -287,7 +332,6 @@ class Pipeline:
         match message:
             case Loaded():
                 stage.loaded, stage.refused_s = message, None
-                self._processes.served(stage.address)
             case Joined(home):
                 stage.homes[home] = message
                 self._join(home)
@@ -298,6 +342,8 @@ class Pipeline:
                 self._send(stage, Lose(home))
             case Sampled(step, tokens, logprobs):
                 self._done(step, [Choice(*pair) for pair in zip(tokens, logprobs, strict=True)])
+            case Fates():
+                self._tell_fates(stage, message)
             case Used(usage):
                 stage.usage = usage
             case Unlinked(text):
@@ -305,8 +351,9 @@ class Pipeline:
             case Ping():
                 pass
             case Failed(kind, text):
-                error = _error(kind, f"node {stage.number + 1} ({stage.address.endpoint}): {text}")
-                self._wait_for_turn(stage, error)
+                where = f"node {stage.number + 1} ({stage.address.endpoint})"
+                words = self.last_words and f" ({self.last_words})"
+                self._wait_for_turn(stage, _error(kind, f"{where}: {text}{words}"))
 
     def _wait_for_turn(self, stage: _Stage, error: GlinthawkError) -> None:
         """Try a node again that serves another run, and may not know yet that that one has died;
@@ -326,6 +373,25 @@ class Pipeline:
         if batch is not None and all(span.home in self._joined for span in batch.spans):
             del self._running[step]
             self._events.append(Done(batch, choices))
+            self._worked({span.home for span in batch.spans})
+
+    def _worked(self, homes: set[int]) -> None:
+        """All nodes have, and these homes' workers: news of those that may be given up."""
+        is_news = not all(fate.is_over for fate in self._processes.fates().values())
+        for stage in self._stages if is_news else ():
+            self._processes.worked(stage.address)
+            for home, workers in enumerate(list_homes(stage.load.config), start=1):
+                for worker in workers if home in homes else ():
+                    self._processes.worked(worker)
+
+    def _tell_fates(self, stage: _Stage, fates: Fates) -> None:
+        before = stage.fates
+        for home, words in fates.words.items():
+            if words != before.words.get(home):
+                _log.warning("node %d: %s", stage.number + 1, words)
+        for home in set(fates.over).difference(before.over):
+            _log.warning("node %d: home %d does not come back", stage.number + 1, home)
+        stage.fates = fates
 
     def _join(self, home: int) -> None:
         parts = [stage.homes.get(home) for stage in self._stages]
@@ -354,6 +420,7 @@ class Pipeline:
         stage.channel.close()
         stage.channel, stage.loaded = None, None
         stage.homes.clear()
+        stage.fates = Fates({}, [])
         stage.retry_s = time.monotonic() + _RETRY_S
         self._known.clear()
         for home in list(self._joined):
@@ -404,74 +471,10 @@ class Pipeline:
 def open_pipeline(config: EngineConfig) -> Iterator[Pipeline]:
     """Start the nodes that the run starts itself, and load every node's slice."""
     with open_places(config) as places:
-        loads = _loads(config, places.nodes)
+        loads = plan_loads(config, places.nodes)
         with Pipeline(loads, places.identity, places.processes) as pipeline:
             pipeline.open()
             yield pipeline
-
-
-def _loads(config: EngineConfig, nodes: tuple[NodePlan, ...]) -> list[tuple[Address, Load]]:
-    configs = [_node_config(config, node) for node in nodes]
-    _check_alike(configs)
-    parts = _parts(count_layers(config), nodes)
-    addresses = [Address.parse(node.address) for node in nodes]
-    following = [*(address.text for address in addresses[1:]), None]
-    return [
-        (address, Load(VERSION, own, part, behind))
-        for address, own, part, behind in zip(addresses, configs, parts, following, strict=True)
-    ]
-
-
-def _check_alike(configs: list[EngineConfig]) -> None:
-    """A home has a part with every slice. Raises UsageError."""
-    counts = []
-    for config in configs:
-        num_local, addresses = parse_tier2(config.tier2)
-        workers = range(num_local + len(addresses))
-        counts.append(len(group_workers(config.split_attention, workers)))
-    if len(set(counts)) > 1:
-        raise UsageError(
-            f"every node needs as many workers as the others, not {', '.join(map(str, counts))}"
-        )
-    if len({config.tier1_kv_bytes > 0 for config in configs}) > 1:
-        raise UsageError("either all nodes have tier1_kv or none: a sequence's KV is with all")
-
-
-def _parts(num_layers: int, nodes: tuple[NodePlan, ...]) -> list[LayerSlice]:
-    """The nodes' layers: as they say, or shared equally."""
-    said = [node.layers for node in nodes]
-    if not any(said):
-        return list(split_layers(num_layers, len(nodes)))
-    parts = [_part(text, num_layers) for text in said]
-    ends = [0, *(part.last for part in parts)]
-    if [part.first for part in parts] != ends[:-1] or ends[-1] != num_layers:
-        raise UsageError(
-            f"the nodes' layers must follow one another from 0 to {num_layers}, not "
-            f"{', '.join(str(text) for text in said)}"
-        )
-    return parts
-
-
-def _part(text: str | None, num_layers: int) -> LayerSlice:
-    first, colon, last = (text or "").partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal()):
-        raise UsageError(f'layers = "0:{num_layers}" for every node or for none, not {text!r}')
-    return LayerSlice(int(first), int(last), num_layers)
-
-
-def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:
-    """What one node is told: its own workers and memory, and nothing of files that are here."""
-    own: dict[str, Any] = {
-        name: getattr(node, name)
-        for name in ("tier1_kv", "worker_kv", "worker_storage", "device")
-        if getattr(node, name) is not None
-    }
-    model = Path(resolve_model(config.model))
-    if config.cluster == RAY and model.is_dir():  # actors run in a folder of Ray's
-        own["model"] = str(model.resolve())
-    for name in ("cluster", "identity", "slices", "workers_per_slice"):
-        own[name] = None
-    return replace(config, tier2=node.workers, **own)
 
 
 def _error(kind: str, text: str) -> GlinthawkError:

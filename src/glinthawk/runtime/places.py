@@ -12,6 +12,7 @@ from glinthawk.core.config import RAY, EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.runtime.opening import load_identity, share_cores
 from glinthawk.runtime.processes import local_nodes
+from glinthawk.runtime.revival import Fate
 from glinthawk.wire.address import Address
 from glinthawk.wire.keys import Identity
 
@@ -25,12 +26,16 @@ class Processes(Protocol):
         """Raise WorkerLost if one has died."""
         ...
 
-    def served(self, address: Address) -> None:
-        """The process at ``address`` serves, if it is one of these."""
+    def worked(self, address: Address) -> None:
+        """The process at ``address`` has done something, if it is one of these."""
         ...
 
-    def revive(self) -> None:
-        """Start those again that have died."""
+    def revive(self) -> dict[Address, Address]:
+        """Start those again that have died. Who listens elsewhere since then: old address, new."""
+        ...
+
+    def fates(self) -> dict[Address, Fate]:
+        """Of those that have died and not worked since."""
         ...
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from glinthawk.core.config import PRIVATE_FOLDER
 from glinthawk.core.drives import Drive
 from glinthawk.core.errors import AddressError, WorkerLost
-from glinthawk.runtime.revival import Revival
+from glinthawk.runtime.revival import Fate, Revival
 from glinthawk.wire.address import Address
 
 __all__ = ["LocalProcesses", "local_nodes", "local_workers", "parse_tier2"]
@@ -78,7 +78,7 @@ class LocalProcesses:
 
     @property
     def addresses(self) -> list[Address]:
-        return [Address.parse(f"ipc://{self._socket(index)}") for index in range(self._count)]
+        return [self._address(index) for index in range(self._count)]
 
     def __enter__(self) -> "LocalProcesses":
         with ExitStack() as undo:
@@ -114,9 +114,9 @@ class LocalProcesses:
             if process.poll() is not None:
                 raise WorkerLost(self._obituary(index))
 
-    def revive(self) -> None:
+    def revive(self) -> dict[Address, Address]:
         """Start those again that have died, and say what they said last; later and later while
-        they die soon, and in the end no more."""
+        they do no work between, and in the end no more. None ever listens elsewhere."""
         now = self._clock()
         for index, (process, revival) in enumerate(
             zip(self._processes, self._revivals, strict=True)
@@ -124,20 +124,25 @@ class LocalProcesses:
             if process.poll() is None:
                 continue
             if not revival.is_known:
-                revival.died(now)
-                fate = "it is not started again" if revival.is_over else "starting another one"
-                _log.warning("%s; %s", self._obituary(index), fate)
+                revival.died(now, self._obituary(index))
+                _log.warning("%s; %s", revival.words, revival.outlook)
             if revival.is_due(now):
                 assert process.stdin is not None
                 process.stdin.close()
                 self._processes[index] = self._start(index)
                 revival.started()
+        return {}
 
-    def served(self, address: Address) -> None:
-        """The process at ``address`` has begun to serve, if it is one of these."""
-        for own, revival in zip(self.addresses, self._revivals, strict=True):
-            if own == address:
-                revival.served()
+    def worked(self, address: Address) -> None:
+        """The process at ``address`` has done something, if it is one of these."""
+        for index, revival in enumerate(self._revivals):
+            if revival.deaths and self._address(index) == address:
+                revival.worked()
+
+    def fates(self) -> dict[Address, Fate]:
+        """Of those that have died and not worked since."""
+        fates = {index: revival.fate for index, revival in enumerate(self._revivals)}
+        return {self._address(index): fate for index, fate in fates.items() if fate is not None}
 
     def _obituary(self, index: int) -> str:
         words = self._log(index).read_text(errors="replace")[-_LAST_WORDS:].strip()
@@ -145,17 +150,22 @@ class LocalProcesses:
         return f"{self._role} {index + 1} {end}; its last words: {words or '(none)'}"
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "glinthawk", self._role, "--quiet", "--lifeline"]
-        command += ["--listen", f"ipc://{self._socket(index)}", *self._arguments]
         with self._log(index).open("wb") as log:
             # Its own session: Ctrl-C is for this process, which drains; workers must go on.
             return subprocess.Popen(
-                command,
+                self._command(index),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 start_new_session=True,
             )
+
+    def _command(self, index: int) -> list[str]:
+        command = [sys.executable, "-m", "glinthawk", self._role, "--quiet", "--lifeline"]
+        return [*command, "--listen", f"ipc://{self._socket(index)}", *self._arguments]
+
+    def _address(self, index: int) -> Address:
+        return Address.parse(f"ipc://{self._socket(index)}")
 
     def _socket(self, index: int) -> Path:
         assert self._folder is not None

@@ -1,27 +1,28 @@
 """Nodes and workers as actors of a Ray cluster, which is joined, or started here for one run.
 
-Ray decides where each runs, starts it again when it dies, and ends it; what they say to each other
-goes over our wire: tcp with CURVE, and one key pair that is made for the run and given to all.
+Ray decides where each runs, and says when it has died; what they say to each other goes over our
+wire: tcp with CURVE, and one key pair that is made for the run and given to all.
 """
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from glinthawk.core.cluster import NodePlan
 from glinthawk.core.config import PRIVATE_FOLDER, EngineConfig
 from glinthawk.core.drives import Drive, parse_drives
-from glinthawk.core.errors import UsageError, WorkerLost
+from glinthawk.core.errors import UsageError
 from glinthawk.runtime.actors import NodeActor, WorkerActor
 from glinthawk.runtime.places import Places
+from glinthawk.runtime.ray_actors import Actors
 from glinthawk.wire.address import Address
 from glinthawk.wire.keys import Identity
 
@@ -51,35 +52,6 @@ class _Plan:
         return [node, *[worker] * self.workers] * self.slices
 
 
-class _Actors:
-    """What ``Pipeline`` asks of processes. ``calls`` are the actors' that never end."""
-
-    def __init__(self, calls: list[Any], nodes: list[Any]) -> None:
-        self._calls, self._nodes = calls, nodes
-
-    def check(self) -> None:
-        """Raise WorkerLost if one has ended for good."""
-        _raise_if_ended(self._calls)
-
-    def served(self, address: Address) -> None:
-        """Ray counts restarts itself."""
-
-    def revive(self) -> None:
-        """Ray does. Raises WorkerLost for a node that cannot come back; workers can be missed."""
-        _raise_if_ended(self._nodes)
-
-
-def _raise_if_ended(calls: list[Any]) -> None:
-    ended, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
-    try:
-        ray.get(ended)
-    except RayError as error:
-        words = str(error).strip().splitlines()
-        raise WorkerLost(
-            f"an actor cannot go on: {words[-1]}; run the same command again to resume"
-        ) from error
-
-
 @contextmanager
 def open_on_ray(config: EngineConfig) -> Iterator[Places]:
     """Actors that serve until the block ends. Raises UsageError if there is no room for them."""
@@ -87,38 +59,19 @@ def open_on_ray(config: EngineConfig) -> Iterator[Places]:
         stack.enter_context(_connected())
         plan = _plan(config)
         group = stack.enter_context(_reserved(plan))
-        actors = [
-            stack.enter_context(_started(group, index, bundle))
-            for index, bundle in enumerate(plan.bundles())
-        ]
-        yield _serve(plan, actors)
+        identity = Identity.create()
+        actors = stack.enter_context(Actors(_starts(plan, group, identity), identity.public))
+        yield Places(_nodes(plan, actors.addresses), identity, actors)
 
 
-def _serve(plan: _Plan, actors: list[Any]) -> Places:
-    identity, threads = Identity.create(), max(1, int(plan.cpus))
-    addresses = _get([actor.find_address.remote() for actor in actors])
-    calls = [
-        actor.serve.remote(address, identity, threads, plan.kv_bytes, plan.drives)
-        for actor, address in zip(actors, addresses, strict=True)
-    ]
-    texts, size = [f"{address}?key={identity.public}" for address in addresses], 1 + plan.workers
+def _nodes(plan: _Plan, addresses: Sequence[Address]) -> tuple[NodePlan, ...]:
+    """``addresses`` are in the order of the bundles."""
+    texts, size = [address.text for address in addresses], 1 + plan.workers
     device = "cuda" if plan.gpus else "cpu"
-    nodes = tuple(
+    return tuple(
         NodePlan(texts[first], tuple(texts[first + 1 : first + size]), device=device)
         for first in range(0, len(texts), size)
     )
-    return Places(nodes, identity, _Actors(calls, calls[::size]))
-
-
-def _get(calls: list[Any]) -> list[Any]:
-    try:
-        return list(ray.get(calls))
-    except RayError as error:
-        words = str(error).strip().splitlines()
-        raise WorkerLost(
-            f"an actor did not start: {words[-1]}; is the same glinthawk installed on every "
-            "machine of the Ray cluster?"
-        ) from error
 
 
 def _plan(config: EngineConfig) -> _Plan:
@@ -202,21 +155,34 @@ def _reserved(plan: _Plan) -> Iterator[PlacementGroup]:
         remove_placement_group(group)
 
 
-@contextmanager
-def _started(group: PlacementGroup, index: int, bundle: dict[str, float]) -> Iterator[Any]:
-    actor = (
-        ray.remote(WorkerActor if "memory" in bundle else NodeActor)
-        .options(
-            num_cpus=bundle["CPU"],
-            num_gpus=bundle.get("GPU", 0),
-            memory=bundle.get("memory"),
-            max_restarts=-1,
-            max_task_retries=-1,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
-        )
-        .remote()
+def _starts(
+    plan: _Plan, group: PlacementGroup, identity: Identity
+) -> list[tuple[str, Callable[[], Any]]]:
+    """Each actor's name, and what starts it in its bundle, again if need be."""
+    threads, size = max(1, int(plan.cpus)), 1 + plan.workers
+    starts: list[tuple[str, Callable[[], Any]]] = []
+    for index, bundle in enumerate(plan.bundles()):
+        name, place = f"node {1 + index // size}", index % size
+        start = partial(_start, NodeActor, (identity, threads), group, index, bundle)
+        if place:
+            name = f"worker {place} of {name}"
+            arguments = identity, threads, plan.kv_bytes, plan.drives
+            start = partial(_start, WorkerActor, arguments, group, index, bundle)
+        starts.append((name, start))
+    return starts
+
+
+def _start(
+    kind: type,
+    arguments: Sequence[Any],
+    group: PlacementGroup,
+    index: int,
+    bundle: dict[str, float],
+) -> Any:
+    options = ray.remote(kind).options(
+        num_cpus=bundle["CPU"],
+        num_gpus=bundle.get("GPU", 0),
+        memory=bundle.get("memory"),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(group, index),
     )
-    try:
-        yield actor
-    finally:
-        ray.kill(actor)
+    return options.remote(*arguments)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from glinthawk.core.config import SplitAttention
 from glinthawk.core.errors import WorkerError, WorkerLost, WorkerRefused
 from glinthawk.runtime.processes import LocalProcesses
+from glinthawk.runtime.revival import Fate
 from glinthawk.tier1.fetching import PageAttention
 from glinthawk.tier1.homes import WorkerHome
 from glinthawk.tier1.loader import LoadedModel
@@ -78,7 +79,18 @@ class Seats:
     @property
     def is_expecting(self) -> bool:
         """Whether a lost home may still come back."""
-        return bool(self._trials)
+        fates = self.fates()
+        return any(number not in fates or not fates[number].is_over for number in self._trials)
+
+    def fates(self) -> dict[int, Fate]:
+        """Of homes that are away, those whose processes have died."""
+        said = self._workers.fates() if self._trials else {}
+        fates = {}
+        for number in self._trials:
+            dead = [said[address] for address in self._addresses[number] if address in said]
+            if dead:
+                fates[number] = max(dead, key=lambda fate: fate.is_over)
+        return fates
 
     def open_all(self) -> list[WorkerHome]:
         """The homes of all workers. Raises WorkerError if one cannot be opened."""
@@ -111,9 +123,27 @@ class Seats:
                 assert trial.home is not None
                 self._open[number] = trial.home
                 del self._trials[number]
-                for address in self._addresses[number]:
-                    self._workers.served(address)
                 yield trial.home
+
+    def worked(self, number: int) -> None:
+        """A step that had rows at this home is taken."""
+        for address in self._addresses.get(number, ()):
+            self._workers.worked(address)
+
+    def move(self, old: Address, new: Address) -> None:
+        """The worker at ``old`` has come up again at ``new``, where it is looked for from now on.
+        A home that is still open there is lost when it is found to be."""
+        for number, group in self._addresses.items():
+            if old in group:
+                self._addresses[number] = [new if own == old else own for own in group]
+                if number in self._trials:
+                    self._end_trial(number)
+
+    def _end_trial(self, number: int) -> None:
+        """It begins anew."""
+        home, self._trials[number] = self._trials[number].home, _Trial()
+        if home is not None:
+            home.close()
 
     def _begin(self, number: int) -> WorkerHome:
         with ExitStack() as undo:

@@ -25,6 +25,7 @@ from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.control import (
     Cancel,
     Failed,
+    Fates,
     Follow,
     Forget,
     FromEngine,
@@ -35,6 +36,7 @@ from glinthawk.wire.control import (
     Load,
     Loaded,
     Lose,
+    Moved,
     Row,
     Run,
     Sampled,
@@ -70,6 +72,7 @@ class _Stage:
         self._waiting: dict[int, Batch] = {}
         self._hidden: dict[int, torch.Tensor] = {}
         self._last_step = -1
+        self._told = Fates({}, [])
         for home in self._node.homes():
             tell(_joined(home))
 
@@ -110,6 +113,8 @@ class _Stage:
                 for number in [s.id for s in self._sequences.values() if s.home == home]:
                     del self._sequences[number]
                 self._node.lose(home)
+            case Moved(old, new):
+                self._node.move(Address.parse(old), Address.parse(new))
             case Ask():
                 self._tell(Used(self._node.usage()))
 
@@ -128,6 +133,15 @@ class _Stage:
                     self._tell(Gone(home))
                 case HomeJoined() as joined:
                     self._tell(_joined(joined))
+        self._tell_fates()
+
+    def _tell_fates(self) -> None:
+        fates = self._node.fates()
+        words = {home: fate.words for home, fate in fates.items()}
+        news = Fates(words, [home for home, fate in fates.items() if fate.is_over])
+        if news != self._told:
+            self._told = news
+            self._tell(news)
 
     def _run(self, message: Run) -> None:
         self._last_step = message.step

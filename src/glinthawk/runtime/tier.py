@@ -54,6 +54,11 @@ class Tier1(Protocol):
         """Whether homes may join that are not there now."""
         ...
 
+    @property
+    def last_words(self) -> str:
+        """Of processes that died and are not there again; empty, if there are none."""
+        ...
+
     def homes(self) -> list[HomeJoined]:
         """Those there are at the beginning."""
         ...

@@ -18,6 +18,7 @@ __all__ = [
     "Admitted",
     "Cancel",
     "Failed",
+    "Fates",
     "Follow",
     "Forget",
     "FromEngine",
@@ -28,6 +29,7 @@ __all__ = [
     "Load",
     "Loaded",
     "Lose",
+    "Moved",
     "Row",
     "Run",
     "Sampled",
@@ -96,6 +98,13 @@ class Lose(Message, frozen=True):
     home: int
 
 
+class Moved(Message, frozen=True):
+    """A worker that was at one address listens at the other now."""
+
+    old: str
+    new: str
+
+
 class Follow(Message, frozen=True):
     """From node to node, once: hidden states of this run come from here, no more from earlier
     attempts, nor from another link of the same one."""
@@ -147,6 +156,14 @@ class Gone(Message, frozen=True):
     home: int
 
 
+class Fates(Message, frozen=True):
+    """What workers that the node has started said last, by the home that they are lost with, in
+    place of what was told before; and which homes do not come back."""
+
+    words: dict[int, str]
+    over: list[int]
+
+
 class Unlinked(Message, frozen=True):
     """The link to the node behind is lost, and what was under way on it. The slice is closed."""
 
@@ -166,5 +183,5 @@ class Failed(Message, frozen=True):
     text: str
 
 
-FromEngine = Load | Run | Forget | Cancel | Lose | Ask | Bye | Follow | Hidden
-FromNode = Loaded | Joined | Sampled | Gone | Unlinked | Used | Failed | Ping
+FromEngine = Load | Run | Forget | Cancel | Lose | Moved | Ask | Bye | Follow | Hidden
+FromNode = Loaded | Joined | Sampled | Gone | Fates | Unlinked | Used | Failed | Ping
