@@ -4,31 +4,32 @@ import os
 import random
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Monkey", "Supervised", "descendants", "worker_behind_relay"]
+__all__ = ["Monkey", "Supervised", "actors", "bearers", "descendants"]
 
 
 class Supervised:
-    """A process that is started again whenever it is found dead."""
+    """A process that is started again whenever it is found killed; ``log`` has its last words."""
 
-    def __init__(self, *command: object) -> None:
-        self._command = list(map(str, command))
+    def __init__(self, log: Path, *command: object) -> None:
+        self._log, self._command = log, list(map(str, command))
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,  # a relay lives as long as it is open
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,  # a relay lives as long as it is open
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
 
     def tend(self) -> None:
-        if self.process.poll() is not None:
+        """It has no reason to end by itself."""
+        if (status := self.process.poll()) is not None:
+            assert status == -signal.SIGKILL, self._log.read_text()
             self.end()
             self.process = self._start()
 
@@ -39,24 +40,6 @@ class Supervised:
         self.process.wait()
 
 
-@contextmanager
-def worker_behind_relay(
-    folder: Path, name: str, *more: object, kv: str = "64MiB"
-) -> Iterator[tuple[str, list[Supervised]]]:
-    """A worker, and a link to it that is cut by killing the relay: (address, both processes)."""
-    socket, link = folder / name, folder / f"{name}.link"
-    command = [sys.executable, "-m", "glinthawk", "worker", "--quiet", "--threads", 1]
-    processes = [
-        Supervised(*command, "--kv", kv, "--listen", f"ipc://{socket}", *more),
-        Supervised(sys.executable, "-m", "glinthawk.bench.relay", link, socket),
-    ]
-    try:
-        yield f"ipc://{link}", processes
-    finally:
-        for process in processes:
-            process.end()
-
-
 def descendants(process: int) -> list[int]:
     """All processes below this one, by number."""
     found = []
@@ -65,6 +48,25 @@ def descendants(process: int) -> list[int]:
             for child in map(int, (task / "children").read_text().split()):
                 found += [child, *descendants(child)]
     return found
+
+
+def actors(process: int) -> list[int]:
+    """Those of its descendants in which a Ray actor serves."""
+    titles = (b"ray::NodeActor.serve", b"ray::WorkerActor.serve")
+    return [pid for pid in descendants(process) if _read(pid, "cmdline").startswith(titles)]
+
+
+def bearers(mark: str) -> list[int]:
+    """Processes that were started with ``mark`` in their environment."""
+    processes = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [pid for pid in processes if mark.encode() in _read(pid, "environ")]
+
+
+def _read(process: int, what: str) -> bytes:
+    """Of one that may end any moment, or be somebody else's."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/{what}").read_bytes()
+    return b""
 
 
 class Monkey:
@@ -85,9 +87,10 @@ class Monkey:
             return
         process = self._random.choice(sorted(processes))
         deed = self._random.choice([signal.SIGKILL, signal.SIGSTOP])
+        what = _read(process, "cmdline").replace(b"\0", b" ").decode(errors="replace")
         with suppress(ProcessLookupError):
             os.kill(process, deed)
-            self.deeds.append(f"{deed.name} {process}")
+            self.deeds.append(f"{deed.name} {process} {what}")
             if deed is signal.SIGSTOP:
                 self._stopped.append(process)
 
