@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from commands import glinthawk
-from monkey import Supervised, actors, descendants
+from monkey import Supervised, run_and_actors, run_and_descendants
 
 __all__ = ["LAYOUTS", "Layout", "Served", "serve"]
 
@@ -36,8 +36,8 @@ class Layout:
     has_local_nodes: bool = False
     #: What makes its answers the same whatever happens.
     exact: tuple[object, ...] = _FLOAT32
-    #: Processes of the run, given by its number, that may be disturbed.
-    parts: Callable[[int], list[int]] = descendants
+    #: Which processes may be disturbed, of a run by its number.
+    victims: Callable[[int], list[int]] = run_and_descendants
 
 
 LAYOUTS = [
@@ -55,7 +55,7 @@ LAYOUTS = [
         "Ray",
         ("--cluster", "ray", "--slices", 2, "--workers-per-slice", 2, "--worker-kv", "64MiB"),
         workers=0,
-        parts=actors,
+        victims=run_and_actors,
     ),
     Layout("batch-invariant", exact=("--dtype", "bfloat16", "--batch-invariant")),
 ]

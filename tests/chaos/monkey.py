@@ -7,7 +7,17 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["Monkey", "Supervised", "actors", "bearers", "descendants"]
+__all__ = [
+    "Monkey",
+    "Supervised",
+    "bearers",
+    "descendants",
+    "run_and_actors",
+    "run_and_descendants",
+]
+
+#: Of a command, in a list of deeds.
+_LONGEST_WORDS = 80
 
 
 class Supervised:
@@ -50,10 +60,17 @@ def descendants(process: int) -> list[int]:
     return found
 
 
-def actors(process: int) -> list[int]:
-    """Those of its descendants in which a Ray actor serves."""
-    titles = (b"ray::NodeActor.serve", b"ray::WorkerActor.serve")
-    return [pid for pid in descendants(process) if _read(pid, "cmdline").startswith(titles)]
+def run_and_descendants(run: int) -> list[int]:
+    """Whoever belongs to a run, itself included."""
+    return [run, *descendants(run)]
+
+
+def run_and_actors(run: int) -> list[int]:
+    """A run and its Ray actors, once there are some: to start Ray's own processes takes long, and
+    they are not ours to kill."""
+    titles = (b"ray::NodeActor", b"ray::WorkerActor")
+    found = [pid for pid in descendants(run) if _read(pid, "cmdline").startswith(titles)]
+    return [run, *found] if found else []
 
 
 def bearers(mark: str) -> list[int]:
@@ -88,9 +105,10 @@ class Monkey:
         process = self._random.choice(sorted(processes))
         deed = self._random.choice([signal.SIGKILL, signal.SIGSTOP])
         what = _read(process, "cmdline").replace(b"\0", b" ").decode(errors="replace")
+        what = what.partition(" -m ")[2] or what
         with suppress(ProcessLookupError):
             os.kill(process, deed)
-            self.deeds.append(f"{deed.name} {process} {what}")
+            self.deeds.append(f"{deed.name} {process} {what[:_LONGEST_WORDS]}")
             if deed is signal.SIGSTOP:
                 self._stopped.append(process)
 

@@ -122,7 +122,7 @@ def _disturb(
                 job.wait(monkey.pause_s())
             if len(monkey.deeds) < _DEEDS:
                 here = [served.process.pid for served in served.processes]
-                monkey.act([job.pid, *layout.parts(job.pid), *here])
+                monkey.act([*layout.victims(job.pid), *here])
             else:
                 monkey.relent()
     finally:
