@@ -66,9 +66,9 @@ def run_and_descendants(run: int) -> list[int]:
 
 
 def run_and_actors(run: int) -> list[int]:
-    """A run and its Ray actors, once there are some: to start Ray's own processes takes long, and
-    they are not ours to kill."""
-    titles = (b"ray::NodeActor", b"ray::WorkerActor")
+    """A run and its Ray actors, once some serve: to start them takes long, and Ray's processes
+    are not ours to kill."""
+    titles = (b"ray::NodeActor.serve", b"ray::WorkerActor.serve")
     found = [pid for pid in descendants(run) if _read(pid, "cmdline").startswith(titles)]
     return [run, *found] if found else []
 
