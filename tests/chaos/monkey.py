@@ -18,6 +18,8 @@ __all__ = [
 
 #: Of a command, in a list of deeds.
 _LONGEST_WORDS = 80
+#: How many rests a process stays stopped, and how often nothing is waited for.
+_MOST_RESTS, _RASHNESS = 4, 0.15
 
 
 class Supervised:
@@ -93,24 +95,38 @@ class Monkey:
         self._random = random.Random(seed)
         self.deeds: list[str] = []
         self._stopped: list[int] = []
+        self._num_rests = 0
 
     def pause_s(self) -> float:
-        return self._random.uniform(1, 3)
+        return self._random.uniform(0.5, 2)
+
+    def is_rash(self) -> bool:
+        """Whether it does something now though the last deed has not been got over."""
+        return self._random.random() < _RASHNESS
 
     def act(self, processes: list[int]) -> None:
-        """SIGKILL, or SIGSTOP until the next deed but one."""
+        """SIGKILL, or SIGSTOP until the next deed but one, or a few rests later."""
         self.relent(keep=1)
-        if not processes:
+        words = {pid: _read(pid, "cmdline") for pid in sorted({*processes} - {*self._stopped})}
+        alive = [pid for pid, said in words.items() if said]
+        if not alive:
             return
-        process = self._random.choice(sorted(processes))
+        process = self._random.choice(alive)
         deed = self._random.choice([signal.SIGKILL, signal.SIGSTOP])
-        what = _read(process, "cmdline").replace(b"\0", b" ").decode(errors="replace")
+        what = words[process].replace(b"\0", b" ").decode(errors="replace")
         what = what.partition(" -m ")[2] or what
         with suppress(ProcessLookupError):
             os.kill(process, deed)
+            self._num_rests = 0
             self.deeds.append(f"{deed.name} {process} {what[:_LONGEST_WORDS]}")
             if deed is signal.SIGSTOP:
                 self._stopped.append(process)
+
+    def rest(self) -> None:
+        """Do nothing for once."""
+        self._num_rests += 1
+        if self._num_rests == _MOST_RESTS:
+            self.relent()
 
     def relent(self, keep: int = 0) -> None:
         """Let those go on that are stopped, but for the newest ``keep``."""

@@ -18,7 +18,7 @@ from layouts import LAYOUTS, Layout, Served, serve
 from monkey import Monkey, bearers
 from watching import wait_until
 
-_LINES = 300
+_LINES = 600
 #: After so many deeds the job may end in peace.
 _DEEDS = 8
 _GIVE_UP_S = 1200
@@ -75,7 +75,7 @@ def test_a_disturbed_job_ends_as_if_undisturbed(
         for number in count():
             output, events = tmp_path / f"out-{number}.jsonl", tmp_path / f"events-{number}.jsonl"
             words = _arguments(source, output, "--event-log", events, *served.arguments)
-            _disturb(monkey, layout, served, tmp_path / "job.log", words)
+            _disturb(monkey, layout, served, output, words)
             assert results(output) == undisturbed(layout)
             assert len(output.read_text().splitlines()) == _LINES
             _check_events(events)
@@ -106,10 +106,12 @@ def _check_events(events: Path) -> None:
 
 
 def _disturb(
-    monkey: Monkey, layout: Layout, served: Served, log: Path, words: list[object]
+    monkey: Monkey, layout: Layout, served: Served, output: Path, words: list[object]
 ) -> None:
-    """Run the command to its end, again if need be, while the monkey is at work."""
-    job, deadline = _start(log, words), time.monotonic() + _GIVE_UP_S
+    """Run the command to its end, again if need be, while the monkey is at work: mostly when there
+    are new answers, for much of a run's time passes before the first."""
+    log = output.with_name("job.log")
+    job, deadline, size = _start(log, words), time.monotonic() + _GIVE_UP_S, 0
     try:
         while job.poll() != 0:
             assert time.monotonic() < deadline, "the job has come to a standstill"
@@ -120,15 +122,20 @@ def _disturb(
                 process.tend()
             with suppress(subprocess.TimeoutExpired):
                 job.wait(monkey.pause_s())
-            if len(monkey.deeds) < _DEEDS:
+            is_answering, size = _size(output) > size, _size(output)
+            if len(monkey.deeds) < _DEEDS and (is_answering or monkey.is_rash()):
                 here = [served.process.pid for served in served.processes]
                 monkey.act([*layout.victims(job.pid), *here])
             else:
-                monkey.relent()
+                monkey.rest()
     finally:
         monkey.relent()
         job.kill()
         job.wait()
+
+
+def _size(output: Path) -> int:
+    return output.stat().st_size if output.exists() else 0
 
 
 def _start(log: Path, words: list[object]) -> subprocess.Popen[bytes]:
