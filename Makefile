@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-ROUNDS := 6
+ROUNDS := 11
 SEED := 0
 BIN := $(VENV)/bin
 # What `test-sanitize` builds, beside what is installed.
@@ -34,8 +34,8 @@ test: install ## all tests, in two processes
 test-all: install ## and every family in every combination of workers, batches and transports
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
-test-chaos: install ## jobs in which all the time something dies (ROUNDS=6 SEED=0)
-	$(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS) --first-seed $(SEED)
+test-chaos: install ## jobs in which all the time something dies, in each layout (ROUNDS=11 SEED=0)
+	$(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS) --first-seed $(SEED) -vv
 
 test-sanitize: install ## the C++ under ASan, UBSan and TSan: needs g++ and cmake, builds for minutes
 	test -d $(SANITIZED)/tools/nanobind || \

@@ -1,43 +1,31 @@
 """Jobs in which all the time something dies or stops; the seed says in which layout."""
 
 import json
+import signal
 import subprocess
+import sys
 import time
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
-from commands import EXAMPLES, glinthawk, kill, results, start, write_lines
-from monkey import Monkey, Supervised, descendants, worker_behind_relay
+from commands import EXAMPLES, call, glinthawk, results, write_lines
+from layouts import LAYOUTS, Layout, Served, serve
+from monkey import Monkey, bearers
+from watching import wait_until
 
-_LINES = 300
+_LINES = 600
 #: After so many deeds the job may end in peace.
 _DEEDS = 8
-_GIVE_UP_S = 900
+_GIVE_UP_S = 1200
+#: How a run may end before all is answered: it was killed, or left without those that serve it.
+_RESUMABLE = (-signal.SIGKILL, 2)
 
-
-@dataclass(frozen=True)
-class Layout:
-    """Where KV is: at two workers behind links that may be cut, and at what ``more`` says."""
-
-    name: str
-    more: tuple[object, ...] = ()
-    kv: str = "64MiB"
-    has_drives: bool = False
-    is_pipeline: bool = False
-
-
-LAYOUTS = [
-    Layout("two nodes, three workers each", is_pipeline=True),
-    Layout("workers", ("--tier2", "local:1", "--worker-kv", "64MiB")),
-    Layout("heads", ("--split-attention", "heads")),
-    Layout("hybrid", ("--tier1-kv", "2MiB")),
-    Layout("drives", kv="1MiB", has_drives=True),
-    Layout("x-cache", ("--xcache", 0.5)),
-]
+_Answers = dict[str, dict[str, object]]
 
 
 @pytest.fixture(scope="module")
@@ -54,78 +42,104 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source: Path) -> dict[str, object]:
-    """The answers of one process."""
-    output = source.with_name("undisturbed.jsonl")
-    done = glinthawk(*_arguments(source, output))
-    assert done.returncode == 0, done.stderr
-    return dict(results(output))
+def undisturbed(source: Path) -> Callable[[Layout], _Answers]:
+    """The answers of one process, asked for when they are needed."""
+    known: dict[tuple[object, ...], _Answers] = {}
+
+    def answers(layout: Layout) -> _Answers:
+        if layout.exact not in known:
+            output = source.with_name(f"undisturbed-{len(known)}.jsonl")
+            done = glinthawk(*_arguments(source, output, "--quiet", *layout.exact))
+            assert done.returncode == 0, done.stderr
+            known[layout.exact] = results(output)
+        return known[layout.exact]
+
+    return answers
+
+
+@pytest.fixture(autouse=True)
+def nothing_outlives_the_job(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Not even what a killed run had started."""
+    mark = f"GLINTHAWK_CHAOS={uuid4()}"
+    monkeypatch.setenv(*mark.split("="))
+    yield
+    wait_until(lambda: not bearers(mark))
 
 
 @pytest.mark.chaos
 def test_a_disturbed_job_ends_as_if_undisturbed(
-    tmp_path: Path, source: Path, undisturbed: dict[str, object], seed: int
+    tmp_path: Path, source: Path, undisturbed: Callable[[Layout], _Answers], seed: int
 ) -> None:
     monkey, layout = Monkey(seed), LAYOUTS[seed % len(LAYOUTS)]
-    with ExitStack() as stack:
-        links, others = [], []
-        for name in ("a", "b"):
-            worker = worker_behind_relay(tmp_path, name, *_drive(layout, tmp_path), kv=layout.kv)
-            link, processes = stack.enter_context(worker)
-            links.append(link)
-            others += processes
-        for output in (tmp_path / f"out-{number}.jsonl" for number in count()):
-            _disturb(monkey, others, *_arguments(source, output, *_places(layout, tmp_path, links)))
-            # Shown when the test fails; `make test-chaos ROUNDS=1 SEED=...` does it again.
-            print(f"seed {seed}: {layout.name}", *monkey.deeds, sep="\n")  # noqa: T201
-            assert results(output) == undisturbed
+    with serve(layout, tmp_path) as served, _telling(tmp_path, seed, layout, monkey):
+        for number in count():
+            output, events = tmp_path / f"out-{number}.jsonl", tmp_path / f"events-{number}.jsonl"
+            words = _arguments(source, output, "--event-log", events, *served.arguments)
+            _disturb(monkey, layout, served, output, words)
+            assert results(output) == undisturbed(layout)
             assert len(output.read_text().splitlines()) == _LINES
+            _check_events(events)
             if len(monkey.deeds) == _DEEDS:  # else the job was faster than the monkey
                 break
 
 
+@contextmanager
+def _telling(folder: Path, seed: int, layout: Layout, monkey: Monkey) -> Iterator[None]:
+    """Shown when the test fails; `make test-chaos ROUNDS=1 SEED=...` does it again."""
+    try:
+        yield
+    finally:
+        print(f"seed {seed}: {layout.name}", *monkey.deeds, sep="\n")  # noqa: T201
+        for log in sorted(folder.glob("*.log")):
+            print(f"--- {log}", log.read_text(), sep="\n")  # noqa: T201
+
+
 def _arguments(source: Path, output: Path, *more: object) -> list[object]:
-    exact = ["--dtype", "float32", "--batch-size", 8, "--quiet"]
-    return ["run", "-m", "demo", "-i", source, "-o", output, *exact, *more]
+    return ["run", "-m", "demo", "-i", source, "-o", output, "--batch-size", 8, *more]
 
 
-def _places(layout: Layout, folder: Path, links: list[str]) -> list[object]:
-    if layout.is_pipeline:
-        return ["--cluster", _write_cluster(folder / "cluster.toml", links)]
-    return [word for link in links for word in ("--tier2", link)] + [*layout.more]
+def _check_events(events: Path) -> None:
+    """The last run's scheduler decides again as it did, and its sums hold after every event."""
+    if events.stat().st_size:  # else all had been answered when that run began
+        replayed = call("replay", events)
+        assert replayed.returncode == 0, replayed.stdout + replayed.stderr
 
 
-def _drive(layout: Layout, folder: Path) -> list[object]:
-    return ["--storage", f"{folder}:64MiB"] if layout.has_drives else []
-
-
-def _write_cluster(path: Path, links: list[str]) -> Path:
-    """Nodes that are started by the run, each with two workers of its own and one behind a link."""
-    entries = [f'[[nodes]]\nworkers = ["local:2", "{link}"]\nworker_kv = "64MiB"' for link in links]
-    path.write_text("\n".join(entries))
-    return path
-
-
-def _disturb(monkey: Monkey, others: list[Supervised], *arguments: object) -> None:
-    """Run the command to its end, again if need be, while the monkey is at work."""
-    job, deadline = start(*arguments), time.monotonic() + _GIVE_UP_S
+def _disturb(
+    monkey: Monkey, layout: Layout, served: Served, output: Path, words: list[object]
+) -> None:
+    """Run the command to its end, again if need be, while the monkey is at work: mostly when there
+    are new answers, for much of a run's time passes before the first."""
+    log = output.with_name("job.log")
+    job, deadline, size = _start(log, words), time.monotonic() + _GIVE_UP_S, 0
     try:
         while job.poll() != 0:
             assert time.monotonic() < deadline, "the job has come to a standstill"
-            if job.poll() is not None:  # killed, or nothing to go on with: resume
-                job.communicate()
-                job = start(*arguments)
-            for other in others:
-                other.tend()
+            if job.poll() is not None:
+                assert job.returncode in _RESUMABLE, f"status {job.returncode}"
+                job = _start(log, words)
+            for process in served.processes:
+                process.tend()
             with suppress(subprocess.TimeoutExpired):
                 job.wait(monkey.pause_s())
-            if len(monkey.deeds) < _DEEDS:
-                here = [other.process.pid for other in others]
-                monkey.act([job.pid, *descendants(job.pid), *here])
+            is_answering, size = _size(output) > size, _size(output)
+            if len(monkey.deeds) < _DEEDS and (is_answering or monkey.is_rash()):
+                here = [served.process.pid for served in served.processes]
+                monkey.act([*layout.victims(job.pid), *here])
             else:
-                monkey.relent()
+                monkey.rest()
     finally:
         monkey.relent()
-        if job.poll() is None:
-            kill(job)
-        job.communicate()
+        job.kill()
+        job.wait()
+
+
+def _size(output: Path) -> int:
+    return output.stat().st_size if output.exists() else 0
+
+
+def _start(log: Path, words: list[object]) -> subprocess.Popen[bytes]:
+    """A run in a process group of its own, which says into ``log`` what happens to it."""
+    command = [sys.executable, "-m", "glinthawk", *map(str, words)]
+    with log.open("ab") as said:
+        return subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,53 @@ def test_a_gpu_that_no_machine_has_is_named(run: Run, case: Case) -> None:
     with pytest.raises(UsageError, match="no GPU in the Ray cluster"), open_run(config):
         pass
     assert answer(run, case) == case.expected()
+
+
+def test_another_runs_own_cluster_is_not_joined(run: Run) -> None:
+    """Its processes are here to be seen; it ends when that run does."""
+    from glinthawk.runtime.ray_cluster import find_running
+
+    assert find_running() is None
+
+
+def test_a_cluster_that_was_started_here_is_joined_while_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from glinthawk.runtime.ray_cluster import find_running
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        assert find_running() == address
+    assert find_running() is None
+
+
+def test_a_named_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from glinthawk.runtime.ray_cluster import find_running
+
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert find_running() == address
+    with pytest.raises(UsageError, match=f"RAY_ADDRESS={address}"):
+        find_running()
+
+
+def test_rays_folder_goes_even_with_a_killed_run() -> None:
+    script = """
+from glinthawk.runtime.ray_cluster import own_folder
+with own_folder() as folder:
+    print(folder, flush=True)
+    input()
+"""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+        folder = Path(process.stdout.readline().strip())
+        assert folder.is_dir()
+        process.kill()
+    wait_until(lambda: not folder.exists())
 
 
 @pytest.mark.parametrize(

@@ -299,8 +299,8 @@ def _workers(
 
 
 _PARCELS = {
-    "workers": ("begin", "attend", "store", "attended", "stored", "release"),
-    "heads": ("attend", "attended", "stored"),
+    "workers": ("open", "opened", "begin", "attend", "store", "attended", "stored", "release"),
+    "heads": ("open", "attend", "attended", "stored"),
     "tokens": ("beginpart", "attend", "attended", "stored"),
     "fetch": ("fetch", "fetched"),
 }
@@ -321,6 +321,22 @@ def test_one_parcel_between_tier_1_and_a_worker(
     with _within(_BOUND_S), _workers(model, places, tmp_path, judge, _LAYOUTS[layout]) as run:
         assert _answer(run) == expected
         run.stats()
+        assert _answer(run) == expected
+    assert judge.done
+
+
+@pytest.mark.parametrize("tag", ["open", "opened"])
+@pytest.mark.parametrize("layout", ["workers", "tokens"])
+def test_a_connection_that_breaks_at_the_start_is_made_again(
+    model: Path,
+    places: Path,
+    expected: dict[int, list[int]],
+    tmp_path: Path,
+    layout: str,
+    tag: str,
+) -> None:
+    judge = _Once("cut", tag, 2)
+    with _within(_BOUND_S), _workers(model, places, tmp_path, judge, _LAYOUTS[layout]) as run:
         assert _answer(run) == expected
     assert judge.done
 

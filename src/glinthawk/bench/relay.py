@@ -1,5 +1,5 @@
-"""A longer, or a narrower, link: a process that passes bytes on between two Unix sockets, each some
-time later, and no more than so many a second."""
+"""A longer, or a narrower, link: a process that passes bytes on between two places, each some time
+later, and no more than so many a second. A place is a Unix socket's path, or a ``host:port``."""
 
 import asyncio
 import subprocess
@@ -69,7 +69,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 class _Link:
     """Bytes on their way."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: str) -> None:
         self.delay_s = 0.0
         self.bytes_per_s = inf
         self._target = target
@@ -105,18 +105,27 @@ class _Link:
             await writer.drain()
 
 
-async def _reach(target: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _reach(target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Whoever listens there may still be starting."""
     while True:
         with suppress(FileNotFoundError, ConnectionRefusedError):
-            return await asyncio.open_unix_connection(str(target), limit=_CHUNK)
+            if _is_path(target):
+                return await asyncio.open_unix_connection(target, limit=_CHUNK)
+            return await asyncio.open_connection(*target.rsplit(":", 1), limit=_CHUNK)
         await asyncio.sleep(_RETRY_S)
 
 
-async def _relay(path: str, target: str) -> None:
+def _is_path(place: str) -> bool:
+    return "/" in place
+
+
+async def _relay(near: str, far: str) -> None:
     """Serve until standard input ends; each line there is an order, and answered by a line."""
-    link = _Link(Path(target))
-    await asyncio.start_unix_server(link.connect, path, limit=_CHUNK)
+    link = _Link(far)
+    if _is_path(near):
+        await asyncio.start_unix_server(link.connect, near, limit=_CHUNK)
+    else:
+        await asyncio.start_server(link.connect, *near.rsplit(":", 1), limit=_CHUNK)
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(orders), sys.stdin

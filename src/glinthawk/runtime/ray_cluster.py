@@ -5,6 +5,8 @@ wire: tcp with CURVE, and one key pair that is made for the run and given to all
 """
 
 import os
+import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray._private.services import find_bootstrap_address
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -26,12 +29,15 @@ from glinthawk.runtime.ray_actors import Actors
 from glinthawk.wire.address import Address
 from glinthawk.wire.keys import Identity
 
-__all__ = ["open_on_ray", "share_cpus"]
+__all__ = ["find_running", "open_on_ray", "own_folder", "share_cpus"]
 
 _PLACE_S = 60.0
+_ANSWER_S = 5.0
 #: Tensors never pass through Ray's object store; this is about the least that it takes.
 _STORE_BYTES = 80 << 20
 _HOST = "127.0.0.1"
+#: Waits for the end of its input, then removes a folder in which some may still be writing.
+_SWEEP = 'cat; for _ in 1 2 3 4 5; do rm -rf "$1" && break; sleep 1; done'
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,24 +115,52 @@ def _connected() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with tempfile.TemporaryDirectory(prefix=PRIVATE_FOLDER, ignore_cleanup_errors=True) as folder:
+    with own_folder() as folder:
         try:
-            _connect(folder)
+            _connect(find_running(), folder)
             yield
         finally:
             ray.shutdown()
 
 
-def _connect(folder: str) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+@contextmanager
+def own_folder() -> Iterator[str]:
+    """For Ray's logs and sockets. Whoever removes it also does when this process is killed, once
+    its end of the pipe is closed, and Ray's processes, which end with this one, are gone."""
+    folder = tempfile.mkdtemp(prefix=PRIVATE_FOLDER)
+    command = ["sh", "-c", _SWEEP, "sh", folder]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **quiet):
+        yield folder
+
+
+def find_running() -> str | None:
+    """The cluster that RAY_ADDRESS names, or that `ray start` made here, if that is still there.
+
+    Not any other whose processes are found here, as Ray's "auto" would have it: that may be another
+    run's own, or the last one's that is just ending. Raises UsageError.
+    """
+    if address := os.environ.get("RAY_ADDRESS"):
+        if "://" not in address and ":" in address and not _listens(address):
+            raise UsageError(f"no Ray cluster answers at RAY_ADDRESS={address}")
+        return address
+    started = find_bootstrap_address(None)
+    return started if started is not None and _listens(started) else None
+
+
+def _listens(address: str) -> bool:
+    """Whether anybody does; Ray itself would ask for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
     try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError as error:
-        if address := os.environ.get("RAY_ADDRESS"):
-            raise UsageError(
-                f"no Ray cluster answers at RAY_ADDRESS={address}; if it asks for a token, give "
-                "the same RAY_AUTH_MODE and RAY_AUTH_TOKEN as it has"
-            ) from error
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _connect(address: str | None, folder: str) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
         ray.init(
             address="local",
             include_dashboard=False,
@@ -135,6 +169,14 @@ def _connect(folder: str) -> None:
             _node_ip_address=_HOST,
             **quiet,
         )
+        return
+    try:
+        ray.init(address=address, **quiet)
+    except ConnectionError as error:
+        raise UsageError(
+            f"the Ray cluster at {address} does not answer; if it asks for a token, give the same "
+            "RAY_AUTH_MODE and RAY_AUTH_TOKEN as it has"
+        ) from error
 
 
 @contextmanager

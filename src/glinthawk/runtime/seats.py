@@ -32,10 +32,17 @@ _RETRY_S = 0.5
 
 @dataclass(slots=True)
 class _Trial:
-    """A home that is being opened again."""
+    """A home that is being opened."""
 
     home: WorkerHome | None = None
     next_s: float = field(default_factory=time.monotonic)
+
+    def wait(self) -> None:
+        """Until there may be an answer."""
+        if self.home is None:
+            time.sleep(_LOOK_S)
+        else:
+            self.home.links[0].channel.wait(_LOOK_S)
 
 
 class Seats:
@@ -95,9 +102,9 @@ class Seats:
     def open_all(self) -> list[WorkerHome]:
         """The homes of all workers. Raises WorkerError if one cannot be opened."""
         for number in self._addresses:
-            self._open[number] = self._begin(number)
-            self._await(self._open[number])
-            self._check_kernel(self._open[number])
+            self._trials[number] = _Trial()
+            self._await(number)
+            self._take_seat(number)
         return list(self._open.values())
 
     def lose(self, number: int) -> None:
@@ -118,12 +125,21 @@ class Seats:
         """Homes that are open again. Never waits."""
         if self._trials:
             self._workers.revive()
-        for number, trial in list(self._trials.items()):
-            if self._has_opened(number, trial):
-                assert trial.home is not None
-                self._open[number] = trial.home
-                del self._trials[number]
-                yield trial.home
+        for number in list(self._trials):
+            try:
+                if not self._has_opened(number):
+                    continue
+            except WorkerError as error:
+                _log.info("not yet: %s", error)
+                continue
+            yield self._take_seat(number)
+
+    def _take_seat(self, number: int) -> WorkerHome:
+        """A trial has ended well."""
+        home = self._trials.pop(number).home
+        assert home is not None
+        self._open[number] = home
+        return home
 
     def worked(self, number: int) -> None:
         """A step that had rows at this home is taken."""
@@ -165,20 +181,29 @@ class Seats:
             undo.pop_all()
         return home
 
-    def _await(self, home: WorkerHome) -> None:
-        """One that is still starting is given time, unless it dies."""
-        is_local = any(link.channel.address in self._workers.addresses for link in home.links)
-        deadline = time.monotonic() + (_START_S if is_local else _ANSWER_S)
-        while True:
+    def _await(self, number: int) -> None:
+        """Return when a home is open. One that is still starting is given time, unless it dies;
+        when its connection breaks, or a message is lost, it is asked anew. Raises WorkerError."""
+        addresses = self._addresses[number]
+        is_local = not set(addresses).isdisjoint(self._workers.addresses)
+        within_s = _START_S if is_local else _ANSWER_S
+        places = ", ".join(address.endpoint for address in addresses)
+        problem = WorkerLost(f"no answer from {places} in {within_s:g} s", home=number)
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
             try:
-                return home.await_open(_LOOK_S if is_local else _ANSWER_S)
-            except WorkerLost:
-                self._workers.check()
-                if time.monotonic() > deadline:
-                    raise
+                if self._has_opened(number):
+                    return
+            except WorkerLost as error:
+                problem = error
+            self._workers.check()
+            self._trials[number].wait()
+        raise problem
 
-    def _has_opened(self, number: int, trial: _Trial) -> bool:
-        """Look at the answer to a trial's last question; ask anew, some time after it failed."""
+    def _has_opened(self, number: int) -> bool:
+        """Look at the answer to a trial's last question; ask anew, some time after it failed.
+        Raises WorkerError when it has."""
+        trial = self._trials[number]
         if trial.home is None:
             if time.monotonic() >= trial.next_s:
                 trial.home = self._begin(number)
@@ -187,12 +212,11 @@ class Seats:
             if not trial.home.has_opened():
                 return False
             self._check_kernel(trial.home)
-            return True
-        except WorkerError as error:
-            _log.info("not yet: %s", error)
+        except WorkerError:
             trial.home.close()
             trial.home, trial.next_s = None, time.monotonic() + _RETRY_S
-            return False
+            raise
+        return True
 
     def _check_kernel(self, home: WorkerHome) -> None:
         if self._kernel is None:
