@@ -17,14 +17,14 @@ from glinthawk.core.config import (
 from glinthawk.core.drives import Drive
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import Run, run_on
-from glinthawk.tier1.cut import Passes
-from glinthawk.tier1.homes import Home, LocalHome
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.prompts import PromptAttention, attend_prompts
-from glinthawk.tier1.ranges import STRIPE_PAGES
-from glinthawk.tier1.splits import group_workers, make_home
-from glinthawk.tier1.staging import Staging
-from glinthawk.tier1.xshare import XShare
+from glinthawk.tier1.device.staging import Staging
+from glinthawk.tier1.forward.cut import Passes
+from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
+from glinthawk.tier1.kv.home import Home, LocalHome
+from glinthawk.tier1.kv.home_factory import group_workers, make_home
+from glinthawk.tier1.kv.token_split import STRIPE_PAGES
+from glinthawk.tier1.model.loader import LoadedModel
+from glinthawk.tier1.xcache.share import XShare
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.tier2.page_files import PageFiles

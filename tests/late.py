@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from glinthawk.tier1.staging import HostStaging
+from glinthawk.tier1.device.staging import HostStaging
 
 __all__ = ["LateCopy", "LateStaging"]
 

@@ -1,5 +1,5 @@
-// What Python sees: thin, and private to glinthawk.tier2.native, glinthawk.tier1.norms and
-// glinthawk.tier1.rotary, which check tensors. Addresses are plain numbers. Every call that takes long
+// What Python sees: thin, and private to glinthawk.tier2.native, glinthawk.tier1.forward.norms and
+// glinthawk.tier1.forward.rotary, which check tensors. Addresses are plain numbers. Every call that takes long
 // releases the GIL.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>

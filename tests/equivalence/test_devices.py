@@ -12,8 +12,8 @@ from cluster import open_cluster
 from glinthawk.core.config import EngineConfig
 from glinthawk.runtime.run import open_run
 from glinthawk.runtime.tuning import choose_prompt_attention
-from glinthawk.tier1.graphs import GraphedPasses
-from glinthawk.tier1.recording import CudaRecorder
+from glinthawk.tier1.forward.graphs import GraphedPasses
+from glinthawk.tier1.forward.recording import CudaRecorder
 from late import LateStaging
 from tape import TapeRecorder
 

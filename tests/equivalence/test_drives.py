@@ -9,9 +9,9 @@ from test_families import _NUM_SHORT, Case
 
 from cluster import open_cluster, pages_bytes
 from glinthawk.core.config import PAGE_TOKENS, SplitAttention
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.rebuild import learn_rebuild
-from glinthawk.tier1.xshare import XShare
+from glinthawk.tier1.model.loader import LoadedModel
+from glinthawk.tier1.xcache.rebuild import learn_rebuild
+from glinthawk.tier1.xcache.share import XShare
 
 #: Plain, norms of queries and keys, softcap and windows, multi-head.
 FAMILIES = ["llama", "qwen3", "gemma2", "opt"]

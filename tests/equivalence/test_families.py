@@ -17,7 +17,7 @@ from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.run import open_run
-from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.cache import KVCache
 
 #: The families that run in every combination of workers, batches, memories and transports.

@@ -9,7 +9,7 @@ from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 
 _NEW = 6
 _MS = [2, 10, 50, pytest.param(100, marks=pytest.mark.matrix)]

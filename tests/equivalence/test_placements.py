@@ -13,7 +13,7 @@ from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.run import open_run
-from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 
 #: Plain, no groups, softcap and windows, windows in every layer, sinks, keys wider than values.
 FAMILIES = ["llama", "opt", "gemma2", "mistral", "gpt_oss", "deepseek_v3"]

@@ -7,8 +7,8 @@ from test_families import Case, _prompts_with_prefixes
 
 from cluster import open_cluster
 from glinthawk.core.config import PAGE_TOKENS
-from glinthawk.tier1.rebuild import learn_rebuild
-from glinthawk.tier1.xshare import XShare
+from glinthawk.tier1.xcache.rebuild import learn_rebuild
+from glinthawk.tier1.xcache.share import XShare
 
 #: RoPE and groups; norms of q and k; softcap and windows; learned positions and biases; one
 #: product for q, k and v; sinks; keys wider than values.

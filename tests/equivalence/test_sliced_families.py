@@ -17,11 +17,11 @@ from glinthawk.core.errors import ModelError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.slices import LayerSlice, split_layers
-from glinthawk.tier1.check import check_cut
-from glinthawk.tier1.homes import LocalHome
-from glinthawk.tier1.loader import LoadedModel, count_layers, load_model
+from glinthawk.tier1.forward.packing import PackedLinear
+from glinthawk.tier1.kv.home import LocalHome
+from glinthawk.tier1.model.loader import LoadedModel, count_layers, load_model
+from glinthawk.tier1.model.self_check import check_cut
 from glinthawk.tier1.node import Node
-from glinthawk.tier1.packing import PackedLinear
 from glinthawk.tier2.cache import KVCache
 
 _LENGTHS = (5, 1, 17, 30)

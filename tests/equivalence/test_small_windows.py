@@ -15,10 +15,10 @@ from test_families import Case, _prompts_with_prefixes
 from cluster import open_cluster
 from glinthawk.core.config import EngineConfig
 from glinthawk.runtime.run import open_run
-from glinthawk.tier1.graphs import GraphedPasses
-from glinthawk.tier1.links import Link
-from glinthawk.tier1.rebuild import learn_rebuild
-from glinthawk.tier1.xshare import XShare
+from glinthawk.tier1.forward.graphs import GraphedPasses
+from glinthawk.tier1.kv.link import Link
+from glinthawk.tier1.xcache.rebuild import learn_rebuild
+from glinthawk.tier1.xcache.share import XShare
 from glinthawk.wire.channel import ClientChannel
 from late import LateStaging
 from tape import TapeRecorder
@@ -104,7 +104,7 @@ def test_little_is_asked_for_at_a_time(
     case: Case, tmp_path: Path, scales: _Scales, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the pages that Tier 1 fetches, where one step's would be too much already."""
-    monkeypatch.setattr("glinthawk.tier1.fetching.LINK_WINDOW", 1)
+    monkeypatch.setattr("glinthawk.tier1.kv.fetching.LINK_WINDOW", 1)
     _check(case, tmp_path, scales, _WINDOW, batches_in_flight=3, placement="fetch")
 
 

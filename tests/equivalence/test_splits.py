@@ -12,7 +12,7 @@ from glinthawk.core.config import PAGE_TOKENS, SplitAttention
 from glinthawk.core.errors import UsageError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.tier1.graphs import GraphedPasses
+from glinthawk.tier1.forward.graphs import GraphedPasses
 from late import LateStaging
 from tape import TapeRecorder
 

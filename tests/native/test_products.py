@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from glinthawk.tier1.tile_linear import TileLinear, has_tiles
+from glinthawk.tier1.forward.tile_linear import TileLinear, has_tiles
 
 KINDS = [
     pytest.param(True, id="emulated"),

@@ -10,7 +10,7 @@ from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.runtime.opening import open_node
-from glinthawk.tier1.loader import load_model
+from glinthawk.tier1.model.loader import load_model
 
 
 def _config(model: Path, **settings: Any) -> EngineConfig:

@@ -25,8 +25,8 @@ from glinthawk.runtime.revival import Fate
 from glinthawk.runtime.run import run_on
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.tier1.loader import LoadedModel, load_model
-from glinthawk.tier1.splits import make_home
+from glinthawk.tier1.kv.home_factory import make_home
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.runtime.tuning import MOST_IN_FLIGHT, batches_to_hide, tune
-from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.loader import load_model
+from glinthawk.tier1.forward.dense_pass import DensePass
+from glinthawk.tier1.model.loader import load_model
 
 
 @given(st.floats(0, 10, allow_nan=False), st.floats(1e-6, 10), st.floats(0, 10, allow_nan=False))

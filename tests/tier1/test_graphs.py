@@ -19,11 +19,11 @@ from families import FAMILIES as ALL_FAMILIES
 from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.slices import split_layers
-from glinthawk.tier1.cut import Call, Forward, Pass, make_hidden
-from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.graphs import BUCKETS, GraphedPasses, ReplayedPass
-from glinthawk.tier1.loader import LoadedModel, load_model
-from glinthawk.tier1.recording import CudaRecorder, Recorder
+from glinthawk.tier1.forward.cut import Call, Forward, Pass, make_hidden
+from glinthawk.tier1.forward.dense_pass import DensePass
+from glinthawk.tier1.forward.graphs import BUCKETS, GraphedPasses, ReplayedPass
+from glinthawk.tier1.forward.recording import CudaRecorder, Recorder
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 from tape import TapeRecorder
 
 FAMILIES = ["llama", "gemma2", "opt", "phi3", "mixtral", "gpt_oss", "deepseek_v3"]

@@ -18,8 +18,8 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import run_on
-from glinthawk.tier1.loader import LoadedModel, load_model
-from glinthawk.tier1.splits import make_home
+from glinthawk.tier1.kv.home_factory import make_home
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address

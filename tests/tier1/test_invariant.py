@@ -15,10 +15,10 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.slices import LayerSlice
 from glinthawk.runtime.run import open_run
-from glinthawk.tier1.agreement import agree
-from glinthawk.tier1.cut import Call, Forward, Pass, Passes, attend_alone, make_hidden
-from glinthawk.tier1.invariant import InvariantPasses, cover
-from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.forward.cut import Call, Forward, Pass, Passes, attend_alone, make_hidden
+from glinthawk.tier1.forward.invariant import InvariantPasses, cover
+from glinthawk.tier1.model.agreement import agree
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.backends import BackendChoice
 
 

@@ -12,7 +12,7 @@ import torch
 import families
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError
-from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 
 
 @pytest.fixture(scope="module")

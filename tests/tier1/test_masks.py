@@ -17,7 +17,7 @@ from transformers.masking_utils import (
 )
 
 from glinthawk.core.errors import UnsupportedModel
-from glinthawk.tier1.masks import MaskShape, recognise
+from glinthawk.tier1.model.masks import MaskShape, recognise
 
 Mask = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 NO_PADDING = torch.zeros(1, dtype=torch.long)

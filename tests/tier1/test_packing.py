@@ -10,11 +10,11 @@ from torch import nn
 
 from families import FAMILIES, make_model
 from glinthawk.core.config import EngineConfig
-from glinthawk.tier1.check import check_cut
-from glinthawk.tier1.homes import LocalHome
-from glinthawk.tier1.loader import load_model
-from glinthawk.tier1.norms import FusedNorm, match_norm
-from glinthawk.tier1.packing import GatedMLP, PackedLinear, pack_model
+from glinthawk.tier1.forward.norms import FusedNorm, match_norm
+from glinthawk.tier1.forward.packing import GatedMLP, PackedLinear, pack_model
+from glinthawk.tier1.kv.home import LocalHome
+from glinthawk.tier1.model.loader import load_model
+from glinthawk.tier1.model.self_check import check_cut
 from glinthawk.tier2.cache import KVCache
 
 bfloat16 = pytest.mark.skipif(

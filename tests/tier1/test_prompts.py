@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier1.prompts import attend_prompt, attend_prompts
+from glinthawk.tier1.forward.prompt_attention import attend_prompt, attend_prompts
 
 PLAIN = AttentionLayer(4, 2, 8, 8, 0.3)
 LAYERS = {

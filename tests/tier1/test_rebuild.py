@@ -10,11 +10,11 @@ from families import FAMILIES, make_model
 from glinthawk.core.config import Dtype, EngineConfig
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.pages import Pages
-from glinthawk.tier1.cut import Call, Pass
-from glinthawk.tier1.loader import LoadedModel, load_model
-from glinthawk.tier1.rebuild import Rebuild, learn_rebuild
-from glinthawk.tier1.shares import Rows, Share
-from glinthawk.tier1.xcache import XCache
+from glinthawk.tier1.forward.cut import Call, Pass
+from glinthawk.tier1.kv.token_sharding import Rows, Share
+from glinthawk.tier1.model.loader import LoadedModel, load_model
+from glinthawk.tier1.xcache.rebuild import Rebuild, learn_rebuild
+from glinthawk.tier1.xcache.store import XCache
 from glinthawk.wire.messages import View
 
 

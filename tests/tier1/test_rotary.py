@@ -10,8 +10,8 @@ from transformers.models.llama import modeling_llama
 
 from families import make_model
 from glinthawk.core.config import EngineConfig
-from glinthawk.tier1.loader import load_model
-from glinthawk.tier1.rotary import fuse_rotary, rotate
+from glinthawk.tier1.forward.rotary import fuse_rotary, rotate
+from glinthawk.tier1.model.loader import load_model
 
 
 @settings(deadline=None, max_examples=60)

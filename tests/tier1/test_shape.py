@@ -6,8 +6,8 @@ from transformers import AutoModelForCausalLM
 
 from families import FAMILIES, make_settings
 from glinthawk.core.slices import LayerSlice
-from glinthawk.tier1.discovery import discover
-from glinthawk.tier1.shape import count_shape
+from glinthawk.tier1.model.discovery import discover
+from glinthawk.tier1.model.parameter_count import count_shape
 
 
 @pytest.mark.parametrize("family", FAMILIES)

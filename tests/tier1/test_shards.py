@@ -9,7 +9,7 @@ from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError
 from glinthawk.core.slices import split_layers
-from glinthawk.tier1.loader import load_model
+from glinthawk.tier1.model.loader import load_model
 
 _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4976698672\n"
 

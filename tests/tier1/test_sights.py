@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier1.partials import Merge, attend_some
-from glinthawk.tier1.sights import lay_out
+from glinthawk.tier1.xcache.partials import Merge, attend_some
+from glinthawk.tier1.xcache.visible_tokens import lay_out
 from glinthawk.wire.messages import View
 
 CPU = torch.device("cpu")

@@ -12,10 +12,10 @@ from families import FAMILIES, make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.slices import LayerSlice, split_layers
-from glinthawk.tier1.cut import Pass
-from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.loader import count_layers, load_model
-from glinthawk.tier1.weights import load_weights
+from glinthawk.tier1.forward.cut import Pass
+from glinthawk.tier1.forward.dense_pass import DensePass
+from glinthawk.tier1.model.loader import count_layers, load_model
+from glinthawk.tier1.model.weights import load_weights
 
 _FIRST, _MIDDLE, _LAST = split_layers(3, 3)
 

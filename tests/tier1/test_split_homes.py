@@ -17,10 +17,10 @@ from glinthawk.core.pages import Pages
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.spec import AttentionLayer, ModelSpec, share_heads
-from glinthawk.tier1.heads import HeadSplitHome
-from glinthawk.tier1.homes import LocalHome
-from glinthawk.tier1.ranges import RangeSplitHome
-from glinthawk.tier1.remote import RemoteHome
+from glinthawk.tier1.kv.head_split import HeadSplitHome
+from glinthawk.tier1.kv.home import LocalHome
+from glinthawk.tier1.kv.remote import RemoteHome
+from glinthawk.tier1.kv.token_split import RangeSplitHome
 from glinthawk.tier2.backends import BackendChoice
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.messages import Attend, Begin, BeginPart, Store

@@ -20,11 +20,11 @@ from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.spec import AttentionLayer, ModelSpec
 from glinthawk.runtime.local_node import LocalNode
 from glinthawk.runtime.run import Run
-from glinthawk.tier1.graphs import GraphedPasses
-from glinthawk.tier1.loader import load_model
+from glinthawk.tier1.device.staging import CudaStaging, HostStaging, Outbox, make_staging, upload
+from glinthawk.tier1.forward.graphs import GraphedPasses
+from glinthawk.tier1.kv.remote import RemoteHome
+from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier1.node import Node
-from glinthawk.tier1.remote import RemoteHome
-from glinthawk.tier1.staging import CudaStaging, HostStaging, Outbox, make_staging, upload
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.credit import Window
 from glinthawk.wire.messages import Abandon, Attend, Begin, Release, Store

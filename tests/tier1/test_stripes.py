@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from glinthawk.core.pages import Pages
-from glinthawk.tier1.stripes import Stripes
+from glinthawk.tier1.kv.token_stripes import Stripes
 
 _SEQUENCES = st.integers(0, 5)
 

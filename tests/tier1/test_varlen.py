@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier1.prompts import attend_prompts
-from glinthawk.tier1.varlen import PackedPrompts, agrees, find_packed_kernel
+from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernel
+from glinthawk.tier1.forward.prompt_attention import attend_prompts
 
 PLAIN = AttentionLayer(4, 2, 16, 16, 0.3)
 LAYERS = {

@@ -16,10 +16,10 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.spec import ModelSpec
-from glinthawk.tier1.ranges import RangeSplitHome
-from glinthawk.tier1.rebuild import Slot
-from glinthawk.tier1.xcache import XCache
-from glinthawk.tier1.xshare import XShare
+from glinthawk.tier1.kv.token_split import RangeSplitHome
+from glinthawk.tier1.xcache.rebuild import Slot
+from glinthawk.tier1.xcache.share import XShare
+from glinthawk.tier1.xcache.store import XCache
 from glinthawk.wire.messages import Attend, BeginPart, Store
 
 

@@ -9,9 +9,9 @@ import torch
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
-from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.homes import Home
-from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.forward.dense_pass import DensePass
+from glinthawk.tier1.kv.home import Home
+from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.sampler import sample_batch
 

@@ -8,11 +8,11 @@ import torch
 
 from glinthawk.bench.models import load_shape
 from glinthawk.bench.timing import medians
-from glinthawk.tier1.agreement import agree
-from glinthawk.tier1.cut import Passes
-from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.packing import PackedLinear
+from glinthawk.tier1.forward.cut import Passes
+from glinthawk.tier1.forward.dense_pass import DensePass
+from glinthawk.tier1.forward.packing import PackedLinear
+from glinthawk.tier1.model.agreement import agree
+from glinthawk.tier1.model.loader import LoadedModel
 
 __all__ = ["Plan", "Row", "run"]
 

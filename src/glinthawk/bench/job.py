@@ -21,9 +21,9 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import Run, run_on
-from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.homes import Home, LocalHome
-from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.forward.dense_pass import DensePass
+from glinthawk.tier1.kv.home import Home, LocalHome
+from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
 
 __all__ = ["Layout", "Plan", "Row", "run"]

@@ -18,8 +18,8 @@ from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home
 from glinthawk.bench.models import load_shape
 from glinthawk.bench.relay import Relay
 from glinthawk.runtime.tuning import MOST_IN_FLIGHT, batches_to_hide, round_trip
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.remote import RemoteHome
+from glinthawk.tier1.kv.remote import RemoteHome
+from glinthawk.tier1.model.loader import LoadedModel
 
 __all__ = ["Link", "Plan", "measure_links", "run"]
 

@@ -13,8 +13,8 @@ from glinthawk.core.drives import Drive
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.runtime.opening import load_identity
 from glinthawk.runtime.processes import local_workers
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.remote import RemoteHome
+from glinthawk.tier1.kv.remote import RemoteHome
+from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.backends import BackendChoice
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel

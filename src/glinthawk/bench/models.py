@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glinthawk.core.config import Dense, EngineConfig
-from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.model.loader import LoadedModel, load_model
 
 __all__ = ["SHAPES", "load_shape", "write_shape"]
 

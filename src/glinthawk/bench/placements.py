@@ -19,11 +19,11 @@ from glinthawk.bench.relay import Relay
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.drives import Drive
 from glinthawk.runtime.opening import load_identity
-from glinthawk.tier1.homes import WorkerHome
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.rebuild import learn_rebuild
-from glinthawk.tier1.splits import make_home
-from glinthawk.tier1.xshare import XShare
+from glinthawk.tier1.kv.home import WorkerHome
+from glinthawk.tier1.kv.home_factory import make_home
+from glinthawk.tier1.model.loader import LoadedModel
+from glinthawk.tier1.xcache.rebuild import learn_rebuild
+from glinthawk.tier1.xcache.share import XShare
 from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel

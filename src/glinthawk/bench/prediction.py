@@ -29,8 +29,8 @@ from glinthawk.planner.simulator import Simulator
 from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import run_on
 from glinthawk.runtime.tuning import choose_prompt_attention
-from glinthawk.tier1.homes import Home, LocalHome
-from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.kv.home import Home, LocalHome
+from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 

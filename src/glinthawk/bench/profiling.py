@@ -26,10 +26,10 @@ from glinthawk.core.spec import AttentionLayer
 from glinthawk.planner.costs import Link
 from glinthawk.planner.profile import Curve, Grid, Profile
 from glinthawk.runtime.tuning import choose_prompt_attention, round_trip
-from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.homes import Home, LocalHome
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.prompts import PromptAttention
+from glinthawk.tier1.forward.dense_pass import DensePass
+from glinthawk.tier1.forward.prompt_attention import PromptAttention
+from glinthawk.tier1.kv.home import Home, LocalHome
+from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address

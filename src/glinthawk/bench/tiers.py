@@ -19,8 +19,8 @@ from glinthawk.bench.layouts import START_S, kv_bytes, on_cores, open_home, work
 from glinthawk.bench.memory import peak_bytes, peaks_of_children
 from glinthawk.bench.models import load_shape
 from glinthawk.core.units import format_size
-from glinthawk.tier1.homes import LocalHome
-from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.kv.home import LocalHome
+from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 

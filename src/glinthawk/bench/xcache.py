@@ -20,12 +20,12 @@ from glinthawk.core.pages import Pages
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.runtime.run import open_run
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.packing import PackedLinear
-from glinthawk.tier1.rebuild import learn_rebuild
-from glinthawk.tier1.shares import Rows, Share
-from glinthawk.tier1.sights import PIECE_TOKENS
-from glinthawk.tier1.xcache import XCache
+from glinthawk.tier1.forward.packing import PackedLinear
+from glinthawk.tier1.kv.token_sharding import Rows, Share
+from glinthawk.tier1.model.loader import LoadedModel
+from glinthawk.tier1.xcache.rebuild import learn_rebuild
+from glinthawk.tier1.xcache.store import XCache
+from glinthawk.tier1.xcache.visible_tokens import PIECE_TOKENS
 from glinthawk.wire.messages import View
 
 __all__ = ["RebuildSpeed", "ShareNumbers", "measure_rebuild", "measure_share", "run"]

@@ -97,7 +97,7 @@ def _bench(config: EngineConfig, place: str) -> "Bench":
     from glinthawk.bench.profiling import Bench
     from glinthawk.runtime.opening import share_threads
     from glinthawk.runtime.processes import parse_tier2
-    from glinthawk.tier1.loader import load_model
+    from glinthawk.tier1.model.loader import load_model
 
     num_local, addresses = parse_tier2(() if place == "none" else (place,))
     if num_local > 1:

@@ -109,7 +109,7 @@ def same_model(one: str, other: str) -> bool:
 
 
 def _read(name: str, dtype: str, trust: bool) -> ModelShape:
-    from glinthawk.tier1.shape import read_shape  # torch and transformers: seconds
+    from glinthawk.tier1.model.parameter_count import read_shape  # torch and transformers: seconds
 
     return read_shape(name, dtype if dtype == "auto" else _check_dtype(dtype), trust)
 

@@ -12,8 +12,8 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice, split_layers
 from glinthawk.core.source import resolve_model
 from glinthawk.runtime.processes import parse_tier2
-from glinthawk.tier1.loader import count_layers
-from glinthawk.tier1.splits import group_workers
+from glinthawk.tier1.kv.home_factory import group_workers
+from glinthawk.tier1.model.loader import count_layers
 from glinthawk.wire.address import Address
 from glinthawk.wire.control import Load
 from glinthawk.wire.messages import VERSION

@@ -18,8 +18,8 @@ from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.pace import Pace
 from glinthawk.telemetry.usage import Usage
-from glinthawk.tier1.homes import Home
-from glinthawk.tier1.links import Traffic
+from glinthawk.tier1.kv.home import Home
+from glinthawk.tier1.kv.link import Traffic
 from glinthawk.tier1.node import Node
 from glinthawk.wire.address import Address
 

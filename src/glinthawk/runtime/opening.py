@@ -19,19 +19,19 @@ from glinthawk.runtime.processes import local_workers, parse_tier2
 from glinthawk.runtime.seats import Seats
 from glinthawk.runtime.tuning import Tuning, choose_prompt_attention, tune
 from glinthawk.telemetry.trace import Trace
-from glinthawk.tier1.agreement import agree
-from glinthawk.tier1.check import check_cut
-from glinthawk.tier1.cut import Passes
-from glinthawk.tier1.graphs import GraphedPasses
-from glinthawk.tier1.homes import Home, LocalHome
-from glinthawk.tier1.loader import LoadedModel, load_model
+from glinthawk.tier1.forward.cut import Passes
+from glinthawk.tier1.forward.graphs import GraphedPasses
+from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
+from glinthawk.tier1.forward.recording import CudaRecorder
+from glinthawk.tier1.kv.home import Home, LocalHome
+from glinthawk.tier1.model.agreement import agree
+from glinthawk.tier1.model.loader import LoadedModel, load_model
+from glinthawk.tier1.model.same_bits import check_same_bits
+from glinthawk.tier1.model.self_check import check_cut
 from glinthawk.tier1.node import Node, Sampler
-from glinthawk.tier1.prompts import PromptAttention, attend_prompts
-from glinthawk.tier1.rebuild import learn_rebuild
-from glinthawk.tier1.recording import CudaRecorder
-from glinthawk.tier1.same_bits import check_same_bits
 from glinthawk.tier1.sampler import sample_batch
-from glinthawk.tier1.xshare import XShare
+from glinthawk.tier1.xcache.rebuild import learn_rebuild
+from glinthawk.tier1.xcache.share import XShare
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.wire.address import Address

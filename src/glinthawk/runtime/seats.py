@@ -10,11 +10,11 @@ from glinthawk.core.config import SplitAttention
 from glinthawk.core.errors import WorkerError, WorkerLost, WorkerRefused
 from glinthawk.runtime.processes import LocalProcesses
 from glinthawk.runtime.revival import Fate
-from glinthawk.tier1.fetching import PageAttention
-from glinthawk.tier1.homes import WorkerHome
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.splits import group_workers, make_home
-from glinthawk.tier1.xshare import XShare
+from glinthawk.tier1.kv.fetching import PageAttention
+from glinthawk.tier1.kv.home import WorkerHome
+from glinthawk.tier1.kv.home_factory import group_workers, make_home
+from glinthawk.tier1.model.loader import LoadedModel
+from glinthawk.tier1.xcache.share import XShare
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity

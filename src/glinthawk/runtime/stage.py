@@ -18,7 +18,7 @@ from glinthawk.runtime.opening import OpenNode, load_identity, open_node
 from glinthawk.runtime.sources import Sources
 from glinthawk.runtime.tier import Done
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.tier1.loader import LoadedModel
+from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel

@@ -12,13 +12,13 @@ import torch
 from glinthawk.core.config import Auto, EngineConfig
 from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
-from glinthawk.tier1.cut import Passes
-from glinthawk.tier1.dense import DensePass
-from glinthawk.tier1.homes import Home
-from glinthawk.tier1.links import Link
-from glinthawk.tier1.loader import LoadedModel
-from glinthawk.tier1.prompts import PromptAttention, attend_prompts
-from glinthawk.tier1.varlen import PackedPrompts, agrees, find_packed_kernel
+from glinthawk.tier1.forward.cut import Passes
+from glinthawk.tier1.forward.dense_pass import DensePass
+from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernel
+from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
+from glinthawk.tier1.kv.home import Home
+from glinthawk.tier1.kv.link import Link
+from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.prompts import PromptKernel
 
 __all__ = [

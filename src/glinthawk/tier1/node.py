@@ -19,10 +19,10 @@ from glinthawk.core.batch import Batch, Span
 from glinthawk.core.errors import UnsupportedModel, WorkerLost
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
-from glinthawk.tier1.cut import Arguments, Call, Forward, Pass, Passes
-from glinthawk.tier1.homes import Home, Reply
-from glinthawk.tier1.prompts import PromptAttention, attend_prompts
-from glinthawk.tier1.staging import upload
+from glinthawk.tier1.device.staging import upload
+from glinthawk.tier1.forward.cut import Arguments, Call, Forward, Pass, Passes
+from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
+from glinthawk.tier1.kv.home import Home, Reply
 
 __all__ = ["AttentionSpeed", "Node", "Sampler"]
 

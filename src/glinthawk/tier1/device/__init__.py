@@ -1,0 +1,1 @@
+"""Between a device and the host: tensors on their way."""

@@ -1,0 +1,1 @@
+"""A model made ready: found, loaded, sliced, learned and checked."""

@@ -1,0 +1,165 @@
+"""Models by name: a local folder, a hub name, or the bundled demo."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import ModelError, UnsupportedModel
+from glinthawk.core.slices import LayerSlice
+from glinthawk.core.source import refuse_code, resolve_model
+from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
+from glinthawk.tier1.forward.experts import spread_experts
+from glinthawk.tier1.forward.packing import pack_model
+from glinthawk.tier1.model.discovery import Discovery, discover
+from glinthawk.tier1.model.self_check import Truth, own_answers
+from glinthawk.tier1.model.shards import check_shards
+from glinthawk.tier1.model.weights import load_weights, make_random
+
+__all__ = ["LoadedModel", "count_layers", "load_model"]
+
+
+_DTYPES = [getattr(torch, name) for name in DTYPE_BYTES]
+_FAILURES = (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model, or a pipeline slice of one, ready to be run through the cut."""
+
+    model: PreTrainedModel
+    #: Of a slice: its own layers alone.
+    spec: ModelSpec
+    #: What it said before anything in it was replaced.
+    truth: Truth
+    part: LayerSlice
+    #: Whether it computes its experts one after the other, though it could do it otherwise.
+    spreads_experts: bool = False
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers in a token's hidden state, which travels from slice to slice."""
+        size: int = self.model.config.get_text_config().hidden_size
+        return size
+
+
+def count_layers(config: EngineConfig) -> int:
+    """Decoder layers of a model, which slices are made of. Raises ModelError."""
+    count: int = _read_settings(config).num_hidden_layers
+    return count
+
+
+@torch.inference_mode()
+def load_model(config: EngineConfig, part: LayerSlice | None = None) -> LoadedModel:
+    """Load weights (or make random ones), learn the attention layers; of the layers in ``part``, or
+    of all. Raises ModelError."""
+    settings = _read_settings(config)
+    part = part or LayerSlice(0, settings.num_hidden_layers, settings.num_hidden_layers)
+    if part.num_layers != settings.num_hidden_layers:
+        raise ModelError(
+            f"{config.model} has {settings.num_hidden_layers} layers, not {part.num_layers}; "
+            "split as many"
+        )
+    try:
+        return _load(config, part)
+    except UnsupportedModel as error:
+        raise _refusal(config.model, settings.model_type, part, error) from error
+
+
+def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
+    model = _make(config, part)
+    if model.dtype not in _DTYPES:
+        raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
+    model.requires_grad_(False)
+    model.eval()
+    spec = _describe(config, model, discover(model, part))
+    spreads_experts = config.batch_invariant and spread_experts(model)
+    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts)
+    if config.dense == "auto":
+        pack_model(model, fixed=config.batch_invariant)
+    return loaded
+
+
+def _read_settings(config: EngineConfig) -> PreTrainedConfig:
+    try:
+        settings: PreTrainedConfig = AutoConfig.from_pretrained(
+            resolve_model(config.model), trust_remote_code=config.trust_remote_code
+        )
+    except _FAILURES as error:
+        raise _failure(config.model, error) from error
+    return settings.get_text_config()
+
+
+def _pick_device(wish: str) -> torch.device:
+    """``auto`` is the GPU if there is one."""
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise ModelError("there is no CUDA device here; use --device cpu or auto")
+    if wish == "auto":
+        wish = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wish)
+
+
+def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
+    source, device = resolve_model(config.model), _pick_device(config.device)
+    dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
+    try:
+        if config.load_format == "dummy":
+            return make_random(source, dtype, device, part, config.trust_remote_code)
+        check_shards(Path(source))
+        model, missing = load_weights(source, dtype, part, config.trust_remote_code)
+    except _FAILURES as error:
+        raise _failure(config.model, error) from error
+    if missing:  # transformers fills them with random numbers; that would answer nonsense
+        raise ModelError(
+            f"{config.model} lacks {len(missing)} weights, {missing[0]} among them; download it "
+            "again"
+        )
+    return model.to(device)
+
+
+def _describe(config: EngineConfig, model: PreTrainedModel, found: Discovery) -> ModelSpec:
+    text = model.config.get_text_config()
+    longest = getattr(text, "max_position_embeddings", None) or 1 << 20
+    reason = "the model has no positions beyond"
+    if found.max_len is not None and found.max_len < longest:
+        longest, reason = found.max_len, found.reason
+    if config.max_model_len is not None and config.max_model_len > longest:
+        raise ModelError(
+            f"--max-model-len {config.max_model_len} is too long for {config.model}: {reason} "
+            f"{longest} tokens; give at most that"
+        )
+    return ModelSpec(
+        name=config.model,
+        dtype=str(model.dtype).removeprefix("torch."),
+        vocab_size=text.vocab_size,
+        max_model_len=config.max_model_len or longest,
+        layers=tuple(found.layers),
+        longest_len=longest,
+    )
+
+
+def _refusal(name: str, kind: str, part: LayerSlice, error: Exception) -> UnsupportedModel:
+    if part.is_whole:
+        return UnsupportedModel(
+            f"{name} ({kind}) cannot run on two tiers: {error}. Its answers would be wrong; use a "
+            "model whose attention goes through transformers' attention interface."
+        )
+    return UnsupportedModel(
+        f"layers {part.first}:{part.last} of {name} ({kind}) cannot run by themselves: {error}. "
+        "Their answers would be wrong; run the model whole."
+    )
+
+
+def _failure(name: str, error: Exception) -> ModelError:
+    refuse_code(name, error)
+    return ModelError(
+        f"cannot load {name!r}: {_first_line(error)} Give a folder in Hugging Face format, a hub "
+        "name, or demo."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
