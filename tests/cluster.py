@@ -25,9 +25,9 @@ from glinthawk.tier1.kv.home_factory import group_workers, make_home
 from glinthawk.tier1.kv.token_split import STRIPE_PAGES
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.xcache.share import XShare
+from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.fetched import FetchedPages
-from glinthawk.tier2.page_files import PageFiles
+from glinthawk.tier2.pages.page_files import PageFiles
 from glinthawk.tier2.server import serve
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel

@@ -1,4 +1,4 @@
-// What Python sees: thin, and private to glinthawk.tier2.native, glinthawk.tier1.forward.norms and
+// What Python sees: thin, and private to glinthawk.tier2.backends.native, glinthawk.tier1.forward.norms and
 // glinthawk.tier1.forward.rotary, which check tensors. Addresses are plain numbers. Every call that takes long
 // releases the GIL.
 #include <nanobind/nanobind.h>

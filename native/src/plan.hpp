@@ -19,7 +19,7 @@ inline constexpr int kGangRows = 64;  // most query rows that share one pass ove
 // Most partial rows of a component: what a call needs in memory beside its pages stays bounded.
 inline constexpr std::size_t kComponentRows = 4096;
 
-// The raw table, as glinthawk.tier2.pages.SpanTable has it.
+// The raw table, as glinthawk.tier2.pages.page_table.SpanTable has it.
 struct SpanView {
     const int* starts;
     const int* lengths;

@@ -14,7 +14,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.runtime.run import Run, open_run
 from glinthawk.tier1.model.loader import load_model
-from glinthawk.tier2.native import page_bytes
+from glinthawk.tier2.backends.native import page_bytes
 
 #: Tokens and log-probabilities of each request.
 Answers = dict[int, tuple[list[int], list[TokenLogprobs]]]

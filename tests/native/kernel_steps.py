@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.native import KV_DTYPES, NativeBackend, supported_isas
-from glinthawk.tier2.pages import PageTable, SpanTable
-from glinthawk.tier2.reference import attend_sequence
+from glinthawk.tier2.backends.native import KV_DTYPES, NativeBackend, supported_isas
+from glinthawk.tier2.backends.torch import attend_sequence
+from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 
 ISAS = ("portable", "avx2", "avx512", "avx512_bf16", "amx_emulated", "amx")
 

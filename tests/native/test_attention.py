@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_steps import ISAS, Cache, make_layer, relative_error, require
 
-from glinthawk.tier2.native import KV_DTYPES, NativeBackend, page_bytes, supported_isas
-from glinthawk.tier2.pages import PageTable
+from glinthawk.tier2.backends.native import KV_DTYPES, NativeBackend, page_bytes, supported_isas
+from glinthawk.tier2.pages.page_table import PageTable
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

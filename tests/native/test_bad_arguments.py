@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from kernel_steps import Cache, make_layer
 
 from glinthawk.core.errors import WireError, WorkerRefused
-from glinthawk.tier2.native import NativeBackend
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.backends.native import NativeBackend
+from glinthawk.tier2.pages.page_table import SpanTable
 
 CACHE = Cache(make_layer(), num_pages=8)
 EXTREMES = [-(2**31), -1, 0, 1, 7, 8, 9, 31, 32, 33, 255, 256, 257, 2**31 - 1]

@@ -10,9 +10,9 @@ from kernel_steps import ISAS, Cache, make_layer, require
 from test_same_bits import KV, int32
 
 from glinthawk.core.errors import WireError
-from glinthawk.tier2.native import NativeBackend
-from glinthawk.tier2.pages import SpanTable, cut_to_window
-from glinthawk.tier2.sight import find_sight
+from glinthawk.tier2.backends.native import NativeBackend
+from glinthawk.tier2.pages.page_table import SpanTable, cut_to_window
+from glinthawk.tier2.pages.visible_pages import find_sight
 
 LENGTHS = {0: 1300, 1: 15, 2: 512, 3: 77}
 

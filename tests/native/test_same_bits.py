@@ -7,7 +7,7 @@ import torch
 from kernel_steps import ISAS, Cache, make_layer, require
 
 from glinthawk.core.openmp import find_team
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.pages.page_table import SpanTable
 
 KV = ("float32", "bfloat16", "float16", "int8")
 

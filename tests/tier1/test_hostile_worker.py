@@ -20,7 +20,7 @@ from glinthawk.runtime.opening import join_homes
 from glinthawk.runtime.run import run_on
 from glinthawk.tier1.kv.home_factory import make_home
 from glinthawk.tier1.model.loader import LoadedModel, load_model
-from glinthawk.tier2.fetched import FetchedPages
+from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel

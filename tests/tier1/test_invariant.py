@@ -19,7 +19,7 @@ from glinthawk.tier1.forward.cut import Call, Forward, Pass, Passes, attend_alon
 from glinthawk.tier1.forward.invariant import InvariantPasses, cover
 from glinthawk.tier1.model.agreement import agree
 from glinthawk.tier1.model.loader import LoadedModel, load_model
-from glinthawk.tier2.backends import BackendChoice
+from glinthawk.tier2.backends.choice import BackendChoice
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from glinthawk.tier1.kv.head_split import HeadSplitHome
 from glinthawk.tier1.kv.home import LocalHome
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.kv.token_split import RangeSplitHome
-from glinthawk.tier2.backends import BackendChoice
+from glinthawk.tier2.backends.choice import BackendChoice
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.messages import Attend, Begin, BeginPart, Store
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["DTYPES", "LAYERS", "Twin", "normal"]
 

@@ -10,8 +10,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2 import triton as backend
-from glinthawk.tier2.pages import PageTable
+from glinthawk.tier2.backends import triton as backend
+from glinthawk.tier2.pages.page_table import PageTable
 
 _NAMES = {
     torch.float32: "fp32",

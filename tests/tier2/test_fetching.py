@@ -9,8 +9,8 @@ from attention_cases import Twin
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.tier2.worker import Answer
 from glinthawk.wire.messages import (
     VERSION,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.drives import Drive
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.page_files import PageFiles
+from glinthawk.tier2.pages.page_files import PageFiles
 from glinthawk.wire.messages import (
     Abandon,
     Attend,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from glinthawk.core.errors import WireError
-from glinthawk.tier2.pages import PageTable, SpanTable
+from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 Columns = tuple[list[int], list[int], list[int]]

@@ -16,11 +16,11 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.drives import Drive
 from glinthawk.core.errors import DriveFailed, UsageError, WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backends.native import NativeBackend
+from glinthawk.tier2.backends.storage import StorageBackend
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.native import NativeBackend
-from glinthawk.tier2.page_files import PageFiles
-from glinthawk.tier2.pages import PageTable
-from glinthawk.tier2.storage import StorageBackend
+from glinthawk.tier2.pages.page_files import PageFiles
+from glinthawk.tier2.pages.page_table import PageTable
 from glinthawk.wire.messages import VERSION, Begin, Fault, Open, Spans, Store
 from worker_talk import NONE, Talk
 

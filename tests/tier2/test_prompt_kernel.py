@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from attention_cases import normal
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.prompts import PromptKernel
+from glinthawk.tier2.backends.native_prompts import PromptKernel
 
 
 @st.composite

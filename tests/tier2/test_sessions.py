@@ -29,10 +29,10 @@ from hypothesis.stateful import (
 
 from glinthawk.core.drives import Drive
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backends.fetched_pages import FetchedPages
+from glinthawk.tier2.backends.storage import StorageBackend
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.fetched import FetchedPages
-from glinthawk.tier2.page_files import PageFiles
-from glinthawk.tier2.storage import StorageBackend
+from glinthawk.tier2.pages.page_files import PageFiles
 from glinthawk.wire.messages import (
     VERSION,
     Abandon,

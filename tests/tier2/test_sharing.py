@@ -12,7 +12,7 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WireError
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.pages import PageTable
+from glinthawk.tier2.pages.page_table import PageTable
 from glinthawk.wire.messages import Abandon, Attend, Begin, Release, Spans
 from worker_talk import NONE, Talk
 

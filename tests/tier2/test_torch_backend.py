@@ -11,9 +11,9 @@ from attention_cases import DTYPES, LAYERS, Twin, normal
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WorkerRefused
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.tier2.backends.torch import TorchBackend
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.pages import PageTable, SpanTable
-from glinthawk.tier2.reference import TorchBackend
+from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 
 PLAIN = AttentionLayer(2, 1, 4, 4, 0.5)
 

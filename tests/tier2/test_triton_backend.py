@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from attention_cases import DTYPES, LAYERS, Twin, normal
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.backends import BackendChoice
+from glinthawk.tier2.backends.choice import BackendChoice
+from glinthawk.tier2.backends.triton import TritonBackend, is_interpreted
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.pages import PageTable, SpanTable
-from glinthawk.tier2.triton import TritonBackend, is_interpreted
+from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 from glinthawk.wire.messages import Stored
 from worker_talk import Talk
 
@@ -255,7 +255,7 @@ def test_page_bytes_is_the_memory_that_a_page_takes(kv_dtype: str) -> None:
 
 @pytest.mark.skipif(not is_interpreted(), reason="a GPU is here")
 def test_without_a_gpu_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("glinthawk.tier2.triton.is_interpreted", lambda: False)
+    monkeypatch.setattr("glinthawk.tier2.backends.triton.is_interpreted", lambda: False)
     with pytest.raises(WorkerRefused, match="needs a GPU"):
         KVCache((PLAIN,), 1 << 16, "float32", backend="triton")
 

@@ -6,7 +6,7 @@ import torch
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
-from glinthawk.tier2.page_files import PageFile
+from glinthawk.tier2.pages.page_files import PageFile
 from glinthawk.tier2.worker import Answer, Worker
 from glinthawk.wire.messages import (
     VERSION,

@@ -11,9 +11,9 @@ import torch
 from glinthawk import _native
 from glinthawk.bench.timing import medians
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.native import NativeBackend
-from glinthawk.tier2.pages import PageTable, SpanTable
-from glinthawk.tier2.reference import attend_sequence
+from glinthawk.tier2.backends.native import NativeBackend
+from glinthawk.tier2.backends.torch import attend_sequence
+from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 
 __all__ = ["Plan", "Row", "run"]
 

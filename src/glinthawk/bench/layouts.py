@@ -15,7 +15,7 @@ from glinthawk.runtime.opening import load_identity
 from glinthawk.runtime.processes import local_workers
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.model.loader import LoadedModel
-from glinthawk.tier2.backends import BackendChoice
+from glinthawk.tier2.backends.choice import BackendChoice
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 

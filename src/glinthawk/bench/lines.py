@@ -20,7 +20,7 @@ from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
 from glinthawk.runtime.engine import Engine
 from glinthawk.scheduler.scheduler import BatchLimits
-from glinthawk.tier2.memory import resident_bytes
+from glinthawk.tier2.worker_memory import resident_bytes
 
 __all__ = ["Row", "run"]
 

@@ -20,9 +20,9 @@ import torch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.drives import Drive
 from glinthawk.core.spec import AttentionLayer, kv_bytes_per_token
+from glinthawk.tier2.backends.storage import StorageBackend
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.page_files import PageFile, PageFiles
-from glinthawk.tier2.storage import StorageBackend
+from glinthawk.tier2.pages.page_files import PageFile, PageFiles
 
 __all__ = ["AttentionRow", "WriteBack", "measure_attention", "measure_write_back", "read_in_a_row"]
 

@@ -24,7 +24,7 @@ from glinthawk.tier1.kv.home_factory import make_home
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
-from glinthawk.tier2.fetched import FetchedPages
+from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 

@@ -51,9 +51,9 @@ def worker(
     from glinthawk.core.drives import parse_drives
     from glinthawk.core.units import format_size, parse_size
     from glinthawk.tier2.device import describe, pick_device
-    from glinthawk.tier2.memory import describe_memory
-    from glinthawk.tier2.page_files import PageFiles
+    from glinthawk.tier2.pages.page_files import PageFiles
     from glinthawk.tier2.server import largest_frame, serve
+    from glinthawk.tier2.worker_memory import describe_memory
 
     num_bytes, drives = parse_size(kv), parse_drives(storage or ())
     num_bytes_in_all = num_bytes + sum(drive.num_bytes for drive in drives)

@@ -54,7 +54,7 @@ class WorkerActor:
         """Never returns."""
         import torch
 
-        from glinthawk.tier2.page_files import PageFiles
+        from glinthawk.tier2.pages.page_files import PageFiles
         from glinthawk.tier2.server import serve
 
         torch.set_num_threads(self._threads)

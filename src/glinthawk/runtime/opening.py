@@ -32,8 +32,8 @@ from glinthawk.tier1.node import Node, Sampler
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
+from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.tier2.cache import KVCache
-from glinthawk.tier2.fetched import FetchedPages
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity

@@ -19,7 +19,7 @@ from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_pro
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.model.loader import LoadedModel
-from glinthawk.tier2.prompts import PromptKernel
+from glinthawk.tier2.backends.native_prompts import PromptKernel
 
 __all__ = [
     "LINK_SLACK",

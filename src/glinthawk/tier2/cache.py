@@ -8,10 +8,10 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.core.units import format_size
-from glinthawk.tier2.backend import Backend
-from glinthawk.tier2.backends import BackendChoice
-from glinthawk.tier2.page_files import PageFile
-from glinthawk.tier2.pages import PageTable, SpanTable
+from glinthawk.tier2.backends.backend import Backend
+from glinthawk.tier2.backends.choice import BackendChoice
+from glinthawk.tier2.pages.page_files import PageFile
+from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 
 __all__ = ["KVCache"]
 

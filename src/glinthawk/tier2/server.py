@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import zmq
 
-from glinthawk.tier2.page_files import PageFile
+from glinthawk.tier2.pages.page_files import PageFile
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.channel import LARGEST_FRAME, ServerChannel
 from glinthawk.wire.messages import Ping

@@ -10,9 +10,9 @@ from glinthawk.core.errors import WireError
 from glinthawk.core.spec import DTYPE_BYTES, KV_DTYPES, AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.device import to_device, to_host
-from glinthawk.tier2.page_files import PageFile
-from glinthawk.tier2.pages import SpanTable
-from glinthawk.tier2.sight import Sight, find_sight
+from glinthawk.tier2.pages.page_files import PageFile
+from glinthawk.tier2.pages.page_table import SpanTable
+from glinthawk.tier2.pages.visible_pages import Sight, find_sight
 from glinthawk.wire.channel import LARGEST_FRAME
 from glinthawk.wire.messages import Attend, Begin, BeginPart, Fetch, Open, Spans, Store, View
 

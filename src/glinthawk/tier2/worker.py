@@ -8,7 +8,7 @@ import torch
 
 from glinthawk.core.errors import DriveFailed, GlinthawkError, WireError, WorkerRefused
 from glinthawk.core.units import format_size
-from glinthawk.tier2.page_files import PageFile
+from glinthawk.tier2.pages.page_files import PageFile
 from glinthawk.tier2.session import Session, check_layers
 from glinthawk.wire.messages import (
     VERSION,

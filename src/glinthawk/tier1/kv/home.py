@@ -1,8 +1,8 @@
 """Where attention over KV happens, as Tier 1 sees it: a home keeps KV and answers attention.
 
 ``LocalHome`` is Tier 1's own memory, ``RemoteHome`` a worker; several workers may be one home, too
-(``head_split.py``, ``token_split.py``), and a worker's KV may be attended here (``fetching.py``). All take
-the rows of a step once and then one parcel a layer.
+(``head_split.py``, ``token_split.py``), and a worker's KV may be attended here (``fetching.py``).
+All take the rows of a step once and then one parcel a layer.
 """
 
 from abc import ABC, abstractmethod

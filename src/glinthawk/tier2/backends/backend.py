@@ -5,7 +5,7 @@ from typing import Protocol
 
 import torch
 
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["UNREADABLE", "Backend"]
 

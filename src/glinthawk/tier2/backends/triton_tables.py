@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["Cut", "Pieces", "StepTables"]
 

@@ -8,9 +8,9 @@ import torch
 from glinthawk import _native
 from glinthawk.core.errors import DriveFailed, WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.native import NativeBackend, make_layers
-from glinthawk.tier2.page_files import PageFile
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.backends.native import NativeBackend, make_layers
+from glinthawk.tier2.pages.page_files import PageFile
+from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["StorageBackend"]
 

@@ -10,10 +10,10 @@ import triton.language as tl
 
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.backend import UNREADABLE, Backend
-from glinthawk.tier2.pages import SpanTable
-from glinthawk.tier2.triton_kernels import append_kernel, attend_kernel, merge_kernel
-from glinthawk.tier2.triton_tables import Cut, StepTables
+from glinthawk.tier2.backends.backend import UNREADABLE, Backend
+from glinthawk.tier2.backends.triton_kernels import append_kernel, attend_kernel, merge_kernel
+from glinthawk.tier2.backends.triton_tables import Cut, StepTables
+from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["TritonBackend", "is_interpreted"]
 

@@ -9,11 +9,11 @@ import torch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WorkerRefused
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer, kv_bytes_per_token
-from glinthawk.tier2 import native
-from glinthawk.tier2.backend import Backend
-from glinthawk.tier2.page_files import PageFile
-from glinthawk.tier2.reference import TorchBackend
-from glinthawk.tier2.storage import StorageBackend
+from glinthawk.tier2.backends import native
+from glinthawk.tier2.backends.backend import Backend
+from glinthawk.tier2.backends.storage import StorageBackend
+from glinthawk.tier2.backends.torch import TorchBackend
+from glinthawk.tier2.pages.page_files import PageFile
 
 __all__ = ["BackendChoice"]
 
@@ -79,7 +79,9 @@ class BackendChoice:
                     on_torch_threads=self.on_torch_threads,
                 )
             case "triton":
-                from glinthawk.tier2.triton import TritonBackend  # optional, and slow to import
+                from glinthawk.tier2.backends.triton import (
+                    TritonBackend,  # optional, and slow to import
+                )
 
                 return TritonBackend(
                     self.layers, num_pages, PAGE_TOKENS, self.kv_dtype, self.device

@@ -9,8 +9,8 @@ from glinthawk import _native
 from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.openmp import find_team
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.backend import Backend
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.backends.backend import Backend
+from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["KV_DTYPES", "NativeBackend", "make_layers", "page_bytes", "supported_isas"]
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from glinthawk.tier2.pages import SpanTable, cut_to_window, see_all
+from glinthawk.tier2.pages.page_table import SpanTable, cut_to_window, see_all
 
 __all__ = ["Sight", "find_sight"]
 

@@ -6,9 +6,9 @@ import torch
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.backends import BackendChoice
-from glinthawk.tier2.native import NativeBackend
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.backends.choice import BackendChoice
+from glinthawk.tier2.backends.native import NativeBackend
+from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["PromptKernel"]
 

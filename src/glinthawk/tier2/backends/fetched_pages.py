@@ -8,9 +8,9 @@ import torch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError, WireError
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.backends import BackendChoice
-from glinthawk.tier2.native import NativeBackend
-from glinthawk.tier2.pages import SpanTable, cut_to_window
+from glinthawk.tier2.backends.choice import BackendChoice
+from glinthawk.tier2.backends.native import NativeBackend
+from glinthawk.tier2.pages.page_table import SpanTable, cut_to_window
 
 __all__ = ["FetchedPages", "FetchedRows"]
 

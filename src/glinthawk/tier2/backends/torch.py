@@ -5,8 +5,8 @@ import torch
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.errors import WorkerRefused
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.backend import UNREADABLE, Backend
-from glinthawk.tier2.pages import SpanTable
+from glinthawk.tier2.backends.backend import UNREADABLE, Backend
+from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["TorchBackend", "attend_sequence"]
 

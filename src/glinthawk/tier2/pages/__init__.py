@@ -1,0 +1,1 @@
+"""Which pages hold whose KV, in memory and on drives; numbers and files, never tensors."""
