@@ -11,7 +11,7 @@ from functools import cache
 from claims.layouts import Layout, Rig
 from claims.table import Table
 from glinthawk.planner.catalogue import Machine, load_catalogue
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.workload import Workload
 
 __all__ = ["tables"]

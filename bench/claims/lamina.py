@@ -12,7 +12,7 @@ from claims.layouts import Layout, Rig, fuse
 from claims.table import Table
 from glinthawk.planner.catalogue import Machine, load_catalogue
 from glinthawk.planner.formulas import least_link_bytes_per_s
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import Roofline
 from glinthawk.planner.workload import Workload
 

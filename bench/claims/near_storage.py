@@ -22,7 +22,7 @@ from glinthawk.planner.formulas import (
     near_storage_gain,
     near_storage_speedup,
 )
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import Roofline, roofline_slices
 from glinthawk.planner.simulator import Simulator
 from glinthawk.planner.workload import Workload

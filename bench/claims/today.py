@@ -7,7 +7,7 @@ from claims.layouts import Layout, Rig, fuse
 from claims.table import Table
 from glinthawk.core.shape import ModelShape
 from glinthawk.planner.catalogue import load_catalogue
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.workload import Workload
 
 __all__ = ["tables"]

@@ -60,7 +60,7 @@ def make_model(folder: Path, name: str) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from glinthawk.bench.models import SHAPES
+    from glinthawk.bench.random_models import SHAPES
 
     torch.manual_seed(0)
     shape = {**SHAPES["M"], **_TINY} if name == "T" else SHAPES[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import call, glinthawk
-from glinthawk.bench.models import SHAPES
+from glinthawk.bench.random_models import SHAPES
 from glinthawk.runtime.tuning import MOST_IN_FLIGHT
 
 ROWS = {

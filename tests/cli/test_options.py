@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from commands import call
-from glinthawk.cli import batch
+from glinthawk.cli import batch_file as batch
 from glinthawk.core.config import EngineConfig
 
 #: (words, setting, what it is then); with more words that it needs beside it.

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
-from glinthawk.jobs.lengths import LONG_TEXT, check_length
 from glinthawk.jobs.lines import LineReader, Refusal, Task
 from glinthawk.jobs.text import Text
+from glinthawk.jobs.text_lengths import LONG_TEXT, check_length
 from job_files import line
 
 _WORDS = "the cat sat on the mat "

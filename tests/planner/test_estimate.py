@@ -14,7 +14,7 @@ from glinthawk.core.shape import ModelShape
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.costs import Link
 from glinthawk.planner.estimate import Estimate, Estimator, estimate
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import roofline_slices
 from glinthawk.planner.workload import Workload
 

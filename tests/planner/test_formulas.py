@@ -5,7 +5,7 @@ import doctest
 import pytest
 
 from glinthawk.planner import formulas
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 
 
 def test_worked_examples() -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from families import FAMILIES, make_settings
 from glinthawk.core.errors import UsageError
-from glinthawk.planner.models import known_models, known_shape, same_model, shape_of
+from glinthawk.planner.known_models import known_models, known_shape, same_model, shape_of
 
 #: Parameters as the hub counts them; of the OPT models as their config.json files give them.
 PUBLIC = {

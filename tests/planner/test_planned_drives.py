@@ -13,15 +13,15 @@ from glinthawk.core.plan import Plan
 from glinthawk.planner.catalogue import Machine, load_catalogue
 from glinthawk.planner.costs import Link
 from glinthawk.planner.estimate import Estimate, Estimator, estimate
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
+from glinthawk.planner.machine_layouts import measured_rigs
 from glinthawk.planner.outcome import Outcome
+from glinthawk.planner.plan_text import kv_of, xcache_note
 from glinthawk.planner.profile import Curve, Grid, Profile
-from glinthawk.planner.rigs import measured_rigs
 from glinthawk.planner.roofline import Roofline, roofline_slices
 from glinthawk.planner.search import Search
 from glinthawk.planner.simulator import Simulator
 from glinthawk.planner.steady import simulate_steady
-from glinthawk.planner.words import kv_of, xcache_note
 from glinthawk.planner.workload import Workload
 
 CATALOGUE = load_catalogue()

@@ -10,12 +10,12 @@ import pytest
 
 from glinthawk.planner import svg
 from glinthawk.planner.catalogue import load_catalogue
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
+from glinthawk.planner.machine_layouts import Offer, offered_rigs
+from glinthawk.planner.plan_text import number
 from glinthawk.planner.report import render_report
-from glinthawk.planner.rigs import Offer, offered_rigs
 from glinthawk.planner.search import Found, Search
 from glinthawk.planner.svg import Axes, Point
-from glinthawk.planner.words import number
 from glinthawk.planner.workload import Workload
 
 VOID = {"meta", "br"}

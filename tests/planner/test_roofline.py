@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from glinthawk.core.errors import UsageError
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.costs import Link, SliceCosts
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import Roofline, roofline_slices
 
 CATALOGUE = load_catalogue()

@@ -15,8 +15,8 @@ from glinthawk.core.plan import Plan
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.costs import Link
 from glinthawk.planner.estimate import estimate
-from glinthawk.planner.models import known_shape
-from glinthawk.planner.rigs import (
+from glinthawk.planner.known_models import known_shape
+from glinthawk.planner.machine_layouts import (
     STORAGE_RESERVE,
     TIER1_RESERVE,
     WORKER_RESERVE,

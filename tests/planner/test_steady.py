@@ -3,11 +3,11 @@
 import pytest
 
 from glinthawk.core.plan import Plan
-from glinthawk.planner.bunches import bunch
 from glinthawk.planner.catalogue import load_catalogue
+from glinthawk.planner.coarsening import bunch
 from glinthawk.planner.costs import Link
 from glinthawk.planner.estimate import estimate
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import Roofline, roofline_slices
 from glinthawk.planner.simulator import Simulator
 from glinthawk.planner.steady import simulate_steady

@@ -12,8 +12,8 @@ from glinthawk.core.batch import Batch
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler.commands import Finish, HomeJoined, Paced, Step, Stepped, Submitted
-from glinthawk.scheduler.pace import TIER1, Load, Pace
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.step_cost import TIER1, Load, Pace
 
 LAYERS = 4
 PAGE = 16

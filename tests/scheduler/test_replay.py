@@ -10,12 +10,12 @@ from glinthawk.core.batch import Batch
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler import commands, records
-from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.pace import Pace
+from glinthawk.scheduler.answer_lengths import Lengths
 from glinthawk.scheduler.recorded import RecordedScheduler
 from glinthawk.scheduler.records import Record
 from glinthawk.scheduler.replay import Replay
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.step_cost import Pace
 from glinthawk.scheduler.story import story
 from test_scheduler import RARELY, Storm, short_answers
 

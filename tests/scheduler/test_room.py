@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
-from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.outlook import Outlook
-from glinthawk.scheduler.room import Room, peak_tokens
+from glinthawk.scheduler.answer_lengths import Lengths
+from glinthawk.scheduler.kv_budget import Room, peak_tokens
+from glinthawk.scheduler.peak_forecast import Outlook
 
 PAIRS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), max_size=20)
 PAGE = 4

@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Phase, Request, Sequence
+from glinthawk.scheduler.answer_lengths import Lengths
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -19,10 +20,9 @@ from glinthawk.scheduler.commands import (
     Stepped,
     Submitted,
 )
-from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.pace import Pace
-from glinthawk.scheduler.room import peak_tokens
+from glinthawk.scheduler.kv_budget import peak_tokens
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.step_cost import Pace
 
 EOS = 7
 RARELY = st.integers(0, 9).map(lambda number: number == 0)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from glinthawk.bench.models import load_shape
+from glinthawk.bench.random_models import load_shape
 from glinthawk.bench.timing import medians
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.dense_pass import DensePass

@@ -15,8 +15,8 @@ from functools import partial
 import torch
 
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home, worker_on
-from glinthawk.bench.models import load_shape
 from glinthawk.bench.profiling import Bench, Sizes, measure_link, measure_profile
+from glinthawk.bench.random_models import load_shape
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.plan import Plan
 from glinthawk.core.sampling import SamplingParams

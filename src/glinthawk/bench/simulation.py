@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from glinthawk.core.plan import Plan
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.costs import Link
-from glinthawk.planner.models import known_shape
+from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import roofline_slices
 from glinthawk.planner.simulator import Simulator
 from glinthawk.planner.workload import Workload

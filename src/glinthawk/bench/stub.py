@@ -9,8 +9,8 @@ from glinthawk.core.sequence import Request
 from glinthawk.runtime.engine import Engine
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined
-from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.scheduler.step_cost import Pace
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled
 

@@ -17,7 +17,7 @@ from glinthawk.bench import latency
 from glinthawk.bench.decoding import Decoding, dense_seconds
 from glinthawk.bench.layouts import START_S, kv_bytes, on_cores, open_home, worker_on
 from glinthawk.bench.memory import peak_bytes, peaks_of_children
-from glinthawk.bench.models import load_shape
+from glinthawk.bench.random_models import load_shape
 from glinthawk.core.units import format_size
 from glinthawk.tier1.kv.home import LocalHome
 from glinthawk.tier1.model.loader import LoadedModel

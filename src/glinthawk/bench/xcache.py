@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from glinthawk.bench.models import load_shape, write_shape
+from glinthawk.bench.random_models import load_shape, write_shape
 from glinthawk.bench.timing import medians
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.core.pages import Pages
@@ -110,7 +110,7 @@ def measure_share(
     answer_tokens: int,
     worker_kv: str = "1GiB",
 ) -> ShareNumbers:
-    """Run ``sequences`` that all fit at once through a shape of ``bench/models.py``."""
+    """Run ``sequences`` that all fit at once through a shape of ``bench/random_models.py``."""
     with tempfile.TemporaryDirectory() as folder:
         config = EngineConfig(
             model=str(write_shape(Path(folder), model)),

@@ -4,15 +4,15 @@ import sys
 
 import typer
 
-from glinthawk.cli.bench import bench
-from glinthawk.cli.keygen import keygen
-from glinthawk.cli.node import node
-from glinthawk.cli.plan import plan
-from glinthawk.cli.profile import profile
-from glinthawk.cli.replay import replay
-from glinthawk.cli.run import run
-from glinthawk.cli.simulate import simulate
-from glinthawk.cli.worker import worker
+from glinthawk.cli.bench_command import bench
+from glinthawk.cli.keygen_command import keygen
+from glinthawk.cli.node_command import node
+from glinthawk.cli.plan_command import plan
+from glinthawk.cli.profile_command import profile
+from glinthawk.cli.replay_command import replay
+from glinthawk.cli.run_command import run
+from glinthawk.cli.simulate_command import simulate
+from glinthawk.cli.worker_command import worker
 from glinthawk.core.errors import GlinthawkError
 
 __all__ = ["app", "main"]

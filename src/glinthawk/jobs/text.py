@@ -10,13 +10,13 @@ from typing import Any
 from glinthawk.core.errors import ModelError, RequestError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.source import refuse_code
+from glinthawk.jobs.chat_messages import read_messages
 from glinthawk.jobs.dates import fix_date
 from glinthawk.jobs.detokenize import Detokenizer
 from glinthawk.jobs.ending import Ending
 from glinthawk.jobs.forms import ContentForms
-from glinthawk.jobs.lengths import LONG_TEXT, check_length
-from glinthawk.jobs.messages import read_messages
 from glinthawk.jobs.spelling import Spelling
+from glinthawk.jobs.text_lengths import LONG_TEXT, check_length
 
 __all__ = ["Text"]
 

@@ -10,11 +10,11 @@ from typing import get_args
 from glinthawk.core.units import format_size
 from glinthawk.planner.catalogue import Machine
 from glinthawk.planner.estimate import Binding
-from glinthawk.planner.rigs import STORAGE_RESERVE, TIER1_RESERVE, WORKER_RESERVE
+from glinthawk.planner.machine_layouts import STORAGE_RESERVE, TIER1_RESERVE, WORKER_RESERVE
+from glinthawk.planner.plan_text import dollars, kv_of, layout_of, number
 from glinthawk.planner.search import Candidate, Found, Rank, Search
 from glinthawk.planner.svg import Axes, Point, bars, dots
 from glinthawk.planner.timeline import Timeline, record_timeline
-from glinthawk.planner.words import dollars, kv_of, layout_of, number
 from glinthawk.planner.workload import Workload
 
 __all__ = ["render_report", "write_report"]

@@ -12,9 +12,9 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.planner.estimate import Estimate, Estimator
-from glinthawk.planner.rigs import Rig
+from glinthawk.planner.machine_layouts import Rig
+from glinthawk.planner.plan_text import xcache_note
 from glinthawk.planner.steady import Steady, simulate_steady
-from glinthawk.planner.words import xcache_note
 from glinthawk.planner.workload import Workload
 
 __all__ = ["Candidate", "Found", "Rank", "Search"]

@@ -20,11 +20,11 @@ from glinthawk.core.sequence import Sequence as Answering
 from glinthawk.planner.costs import SliceCosts
 from glinthawk.planner.formulas import read_share
 from glinthawk.planner.outcome import Outcome
+from glinthawk.planner.sim_node import Flight, Workshop
 from glinthawk.planner.work import Keeping, weigh
-from glinthawk.planner.workshop import Flight, Workshop
 from glinthawk.scheduler.commands import Finish, HomeJoined, Step, Stepped, Submitted
-from glinthawk.scheduler.pace import TIER1
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.step_cost import TIER1
 from glinthawk.telemetry.trace import Tracer
 
 __all__ = ["Simulator"]

@@ -9,7 +9,7 @@ counts.
 
 *All are alike*: sequences that begin together end together, for ever. So a job is a wave that comes
 again, and one whole wave counts. Those that begin in one step stay together and are simulated as
-one (planner/bunches.py).
+one (planner/coarsening.py).
 """
 
 import random
@@ -22,7 +22,7 @@ from glinthawk.core.plan import Plan
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.shape import ModelShape
-from glinthawk.planner.bunches import bunch
+from glinthawk.planner.coarsening import bunch
 from glinthawk.planner.costs import SliceCosts
 from glinthawk.planner.simulator import Simulator
 from glinthawk.planner.workload import Workload

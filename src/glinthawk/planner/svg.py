@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
 
-from glinthawk.planner.words import number
+from glinthawk.planner.plan_text import number
 
 __all__ = ["Axes", "Point", "bars", "dots"]
 

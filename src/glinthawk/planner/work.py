@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from glinthawk.core.batch import Batch
 from glinthawk.planner.costs import SliceCosts
-from glinthawk.scheduler.pace import TIER1
+from glinthawk.scheduler.step_cost import TIER1
 
 __all__ = ["FarWork", "Keeping", "SliceWork", "weigh"]
 

@@ -16,7 +16,7 @@ from glinthawk.runtime.revival import Fate
 from glinthawk.runtime.seats import Seats
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.scheduler.pace import Pace
+from glinthawk.scheduler.step_cost import Pace
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Traffic

@@ -31,8 +31,8 @@ from glinthawk.runtime.places import Processes, open_places
 from glinthawk.runtime.tier import Done, ModelFacts, TierEvent
 from glinthawk.runtime.tuning import LINK_SLACK, MOST_IN_FLIGHT
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.scheduler.step_cost import Pace
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled as Choice
 from glinthawk.wire.address import Address

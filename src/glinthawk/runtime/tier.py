@@ -5,7 +5,7 @@ from typing import Protocol
 
 from glinthawk.core.batch import Batch
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.scheduler.pace import Pace
+from glinthawk.scheduler.step_cost import Pace
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled
 

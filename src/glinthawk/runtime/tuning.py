@@ -10,8 +10,8 @@ from functools import partial
 import torch
 
 from glinthawk.core.config import Auto, EngineConfig
-from glinthawk.scheduler.pace import Pace
 from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.scheduler.step_cost import Pace
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernel

@@ -5,8 +5,8 @@ from array import array
 import numpy as np
 
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.outlook import Integers, Outlook
+from glinthawk.scheduler.answer_lengths import Lengths
+from glinthawk.scheduler.peak_forecast import Integers, Outlook
 
 __all__ = ["Census"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.pace import Pace
+from glinthawk.scheduler.step_cost import Pace
 
 __all__ = [
     "Abort",

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.hybrid import Hybrid
-from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.pace import TIER1
-from glinthawk.scheduler.room import Room, Start
+from glinthawk.scheduler.answer_lengths import Lengths
+from glinthawk.scheduler.kv_budget import Room, Start
+from glinthawk.scheduler.offload_policy import Hybrid
+from glinthawk.scheduler.step_cost import TIER1
 
 __all__ = ["Evict", "Placement"]
 

@@ -5,8 +5,8 @@ from typing import Self
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sequence import Sequence
+from glinthawk.scheduler.answer_lengths import Lengths
 from glinthawk.scheduler.commands import Command, Event, Paced
-from glinthawk.scheduler.lengths import Lengths
 from glinthawk.scheduler.records import (
     Dropped,
     Out,

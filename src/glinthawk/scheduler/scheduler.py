@@ -16,6 +16,7 @@ from typing import Self
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sequence import FinishReason, Phase, Sequence
+from glinthawk.scheduler.answer_lengths import Lengths
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -29,12 +30,11 @@ from glinthawk.scheduler.commands import (
     Stepped,
     Submitted,
 )
-from glinthawk.scheduler.hybrid import Hybrid
-from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.pace import TIER1
+from glinthawk.scheduler.kv_budget import Room, Start
+from glinthawk.scheduler.offload_policy import Hybrid
 from glinthawk.scheduler.placement import Placement
-from glinthawk.scheduler.room import Room, Start
-from glinthawk.scheduler.waiting import Waiting
+from glinthawk.scheduler.request_queue import Waiting
+from glinthawk.scheduler.step_cost import TIER1
 
 __all__ = ["BatchLimits", "Scheduler"]
 

@@ -249,7 +249,7 @@ def run(
         from glinthawk.cli.planned import follow
 
         settings |= follow(laid, settings, _given(context))
-    from glinthawk.cli.batch import answer_file
+    from glinthawk.cli.batch_file import answer_file
 
     raise typer.Exit(
         answer_file(

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.pace import TIER1, Load, Pace
-from glinthawk.scheduler.room import Room
+from glinthawk.scheduler.kv_budget import Room
+from glinthawk.scheduler.step_cost import TIER1, Load, Pace
 
 __all__ = ["Hybrid"]
 

@@ -23,8 +23,8 @@ from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
 from glinthawk.core.units import format_size
 from glinthawk.planner.costs import Link, SliceCosts
+from glinthawk.planner.known_models import shape_of
 from glinthawk.planner.measured import Measured
-from glinthawk.planner.models import shape_of
 from glinthawk.planner.outcome import Outcome
 from glinthawk.planner.profile import Profile
 from glinthawk.planner.roofline import roofline_slices

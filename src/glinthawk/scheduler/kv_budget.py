@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from glinthawk.core.pages import Pages
 from glinthawk.core.sequence import Sequence
+from glinthawk.scheduler.answer_lengths import Lengths
 from glinthawk.scheduler.census import Census
-from glinthawk.scheduler.lengths import Lengths
-from glinthawk.scheduler.outlook import Outlook
+from glinthawk.scheduler.peak_forecast import Outlook
 from glinthawk.scheduler.prefixes import Prefixes
 
 __all__ = ["Room", "Start", "peak_tokens"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from glinthawk.bench.models import load_shape
 from glinthawk.bench.near_storage import (
     AttentionRow,
     WriteBack,
@@ -17,6 +16,7 @@ from glinthawk.bench.near_storage import (
     measure_write_back,
 )
 from glinthawk.bench.placements import Placed, measure_placements
+from glinthawk.bench.random_models import load_shape
 from glinthawk.core.spec import AttentionLayer
 
 __all__ = ["Plan", "run"]

@@ -65,7 +65,7 @@ def job(
     requests: Annotated[int | None, typer.Option(help="Requests of the job.")] = None,
 ) -> None:
     """A whole job on one tier, on two, and on both at once, where KV memory is scarce."""
-    from glinthawk.bench.job import run
+    from glinthawk.bench.whole_job import run
 
     run(typer.echo, quick=quick, requests=requests)
 
@@ -78,7 +78,7 @@ def storage(
     ] = Path(),
 ) -> None:
     """Attention near storage against the drive's own speed, and against fetching KV."""
-    from glinthawk.bench.storage import run
+    from glinthawk.bench.kv_on_drives import run
 
     run(typer.echo, folder.resolve(), quick=quick)
 
@@ -121,6 +121,6 @@ def lines(
     ] = Path(),
 ) -> None:
     """The most memory that a job takes for each line of its input, and time, without a model."""
-    from glinthawk.bench.lines import run
+    from glinthawk.bench.input_lines import run
 
     run(typer.echo, folder.resolve(), quick=quick, lines=lines)

@@ -24,9 +24,9 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import ModelShape
 from glinthawk.core.units import parse_size
-from glinthawk.planner.models import shape_of
+from glinthawk.planner.known_models import shape_of
+from glinthawk.planner.machine_layouts import Offer, Rig, measured_rigs, offered_rigs
 from glinthawk.planner.profile import Profile
-from glinthawk.planner.rigs import Offer, Rig, measured_rigs, offered_rigs
 from glinthawk.planner.search import Rank, Search
 from glinthawk.planner.workload import Workload
 
@@ -96,7 +96,7 @@ def plan(
 ) -> None:
     """Find the cheapest or fastest layout of a model for a job: all are estimated, the best few
     simulated with the scheduler that a run has."""
-    from glinthawk.cli.findings import show
+    from glinthawk.cli.formatting import show
 
     kv = check_kv_dtypes(kv_dtype or [])
     work, shape = Workload.parse(workload), shape_of(model, dtype, trust_remote_code)

@@ -3,8 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
+from glinthawk.planner.plan_text import dollars, kv_of, layout_of
 from glinthawk.planner.search import Candidate, Found, Rank
-from glinthawk.planner.words import dollars, kv_of, layout_of
 
 __all__ = ["show"]
 

@@ -15,7 +15,7 @@ import torch
 
 from glinthawk import _native
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home, worker_on
-from glinthawk.bench.models import load_shape
+from glinthawk.bench.random_models import load_shape
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
