@@ -10,12 +10,12 @@ from glinthawk.core.batch import Batch
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler import commands, records
-from glinthawk.scheduler.answer_lengths import Lengths
+from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.recorded import RecordedScheduler
 from glinthawk.scheduler.records import Record
 from glinthawk.scheduler.replay import Replay
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.scheduler.story import story
 from test_scheduler import RARELY, Storm, short_answers
 
@@ -31,7 +31,7 @@ def _written(record: Record) -> Record:
 class RecordedStorm(Storm):
     """A storm that is recorded, and runs again when it is over."""
 
-    def make_scheduler(self, lengths: Lengths | None) -> Scheduler:
+    def make_scheduler(self, lengths: AnswerLengths | None) -> Scheduler:
         self.records: list[Record] = []
         self.experienced = lengths is not None
         return RecordedScheduler(self.limits, self.records.append, lengths, page_tokens=4)
@@ -112,7 +112,7 @@ class Told:
 def _job() -> Told:
     """Two prompts that begin alike, one answer that is stopped, and one that is not."""
     told = Told(20)
-    told.take(commands.Paced(Pace(((1, 0.5),), {0: 0.1}, {})))
+    told.take(commands.Paced(StepCost(((1, 0.5),), {0: 0.1}, {})))
     told.ask(0, (*range(8), 50), 3, "first")
     told.ask(1, (*range(8), 60), 2, "second")
     for _ in range(4):
@@ -132,7 +132,7 @@ def test_a_run_is_the_same_again() -> None:
 def test_a_pace_without_news_is_not_noted() -> None:
     told = Told(20)
     for seconds in (0.5, 0.5, 0.25):
-        told.take(commands.Paced(Pace(((1, seconds),), {0: 0.1}, {})))
+        told.take(commands.Paced(StepCost(((1, seconds),), {0: 0.1}, {})))
     assert len([each for each in told.records if isinstance(each, records.Paced)]) == 2
 
 

@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Phase, Request, Sequence
-from glinthawk.scheduler.answer_lengths import Lengths
+from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -22,7 +22,7 @@ from glinthawk.scheduler.commands import (
 )
 from glinthawk.scheduler.kv_budget import peak_tokens
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 
 EOS = 7
 RARELY = st.integers(0, 9).map(lambda number: number == 0)
@@ -51,7 +51,7 @@ class Storm(RuleBasedStateMachine):
         for pages in homes:
             self.add_home(pages)
 
-    def make_scheduler(self, lengths: Lengths | None) -> Scheduler:
+    def make_scheduler(self, lengths: AnswerLengths | None) -> Scheduler:
         return Scheduler(self.limits, lengths, page_tokens=4)
 
     @property
@@ -93,8 +93,8 @@ class Storm(RuleBasedStateMachine):
     @rule(dense=st.floats(0.01, 1), far=st.floats(0, 1), link=st.floats(0, 1))
     def measure(self, dense: float, far: float, link: float) -> None:
         attend_s = {home: far for home in self.kv if home} | {0: 0.01}
-        pace = Pace(((1, dense), (4, 2 * dense)), attend_s, dict.fromkeys(self.kv, link))
-        self.carry_out(self.scheduler.handle(Paced(pace)))
+        step_cost = StepCost(((1, dense), (4, 2 * dense)), attend_s, dict.fromkeys(self.kv, link))
+        self.carry_out(self.scheduler.handle(Paced(step_cost)))
 
     @rule()
     def schedule(self) -> None:
@@ -180,7 +180,7 @@ class Storm(RuleBasedStateMachine):
             self.carry_out(self.scheduler.handle(Stepped(batch, (1,) * len(batch.spans))))
         assert sorted(self.finished) == sorted(self.asked)
         assert self.scheduler.is_idle
-        kept = {home: room.kept.keys() for home, room in self.scheduler._rooms.items()}
+        kept = {home: budget.kept.keys() for home, budget in self.scheduler._budgets.items()}
         assert {home: sequences.keys() for home, sequences in self.kv.items()} == kept
 
 
@@ -189,9 +189,9 @@ def _is_new(span: Span) -> bool:
     return not span.is_decode or span.source is not None
 
 
-def short_answers() -> Lengths:
+def short_answers() -> AnswerLengths:
     """Experience that makes the scheduler take in too much: it must pre-empt."""
-    lengths = Lengths()
+    lengths = AnswerLengths()
     for number in range(50):
         sequence = _sequence(number, 1, 100)
         sequence.output.append(1)
@@ -309,8 +309,8 @@ def test_a_common_prefix_is_prefilled_and_held_once() -> None:
     shared = [span for span in second.extends if span.source is not None]
     assert [(span.source, span.start, span.length) for span in shared] == [(1, 8, 4)] * 3
     # Each has a page of its own, and the first one's next token begins another.
-    assert sum(len(room.pages.held) for room in scheduler._rooms.values()) == 4
-    assert scheduler._rooms[1].pages.num_used == 2 + 4 + 1
+    assert sum(len(budget.pages.held) for budget in scheduler._budgets.values()) == 4
+    assert scheduler._budgets[1].pages.num_used == 2 + 4 + 1
     scheduler.handle(Stepped(second, (1,) * 4))
     scheduler.validate()
 

@@ -10,7 +10,7 @@ from glinthawk.runtime.engine import Engine
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined
 from glinthawk.scheduler.scheduler import BatchLimits
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled
 
@@ -52,7 +52,7 @@ class Instant:
         batch = self._running.pop(0)
         return [Done(batch, [Sampled(7) for _ in batch.spans])]
 
-    def pace(self) -> Pace | None:
+    def step_cost(self) -> StepCost | None:
         return None
 
     def usage(self) -> Usage:

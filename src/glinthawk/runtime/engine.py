@@ -195,8 +195,8 @@ class Engine:
         self._tell_pace()
 
     def _tell_pace(self) -> None:
-        if (pace := self._tier1.pace()) is not None:
-            self.scheduler.handle(Paced(pace))
+        if (step_cost := self._tier1.step_cost()) is not None:
+            self.scheduler.handle(Paced(step_cost))
 
     def _take_in(
         self, batch: Batch, sampled: list[Sampled], stop_found: StopFound

@@ -16,7 +16,7 @@ from glinthawk.runtime.revival import Fate
 from glinthawk.runtime.seats import Seats
 from glinthawk.runtime.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Traffic
@@ -35,18 +35,18 @@ _MOST_FAULTS = 5
 
 
 class LocalNode:
-    """``pace`` is what was measured at start; ``seats`` open lost homes again."""
+    """``step_cost`` is what was measured at start; ``seats`` open lost homes again."""
 
     def __init__(
         self,
         node: Node,
         homes: Sequence[Home],
-        pace: Pace | None = None,
+        step_cost: StepCost | None = None,
         seats: Seats | None = None,
     ) -> None:
         self.node = node
         self._homes = {home.id: home for home in homes}
-        self._pace, self._seats = pace, seats
+        self._step_cost, self._seats = step_cost, seats
         self._faults: Counter[int] = Counter()
         #: Tier 1's own home, once it has been emptied.
         self._renewed: dict[int, Home] = {}
@@ -121,13 +121,13 @@ class LocalNode:
             time.sleep(timeout_s)
         return [*(Done(batch, result) for batch, result in done), *joining]  # type: ignore[arg-type]
 
-    def pace(self) -> Pace | None:
-        if self._pace is None:
+    def step_cost(self) -> StepCost | None:
+        if self._step_cost is None:
             return None
         speeds = self.node.attention.items()
         layers = self.node.num_layers
         return replace(
-            self._pace, attend_s={home: layers * s.seconds_per_token for home, s in speeds}
+            self._step_cost, attend_s={home: layers * s.seconds_per_token for home, s in speeds}
         )
 
     def usage(self) -> Usage:

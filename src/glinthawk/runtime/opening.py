@@ -142,7 +142,7 @@ def join_homes(
     """A node over homes that are open; ``seats`` open them again when they are lost."""
     tuning = tune(config, loaded, homes, passes)
     node = Node(loaded.model, loaded.spec.layers, homes, sample, trace, attention, passes)
-    return OpenNode(LocalNode(node, homes, tuning.pace, seats), loaded, tuning)
+    return OpenNode(LocalNode(node, homes, tuning.step_cost, seats), loaded, tuning)
 
 
 def share_cores(count: int) -> int:

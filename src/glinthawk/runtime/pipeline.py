@@ -32,7 +32,7 @@ from glinthawk.runtime.tier import Done, ModelFacts, TierEvent
 from glinthawk.runtime.tuning import LINK_SLACK, MOST_IN_FLIGHT
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.scheduler import BatchLimits
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled as Choice
 from glinthawk.wire.address import Address
@@ -236,7 +236,7 @@ class Pipeline:
         events, self._events = self._events, []
         return events
 
-    def pace(self) -> Pace | None:
+    def step_cost(self) -> StepCost | None:
         return None
 
     def usage(self) -> Usage:

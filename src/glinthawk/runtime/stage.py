@@ -384,14 +384,14 @@ def _model_key(config: EngineConfig, part: LayerSlice) -> object:
 
 def _describe(opened: OpenNode) -> Loaded:
     spec, tuning = opened.loaded.spec, opened.tuning
-    pace = tuning.pace
+    step_cost = tuning.step_cost
     return Loaded(
         spec.max_model_len,
         spec.vocab_size,
         spec.dtype,
         tuning.limits.batch_size,
-        dense_s=pace.dense_s(tuning.limits.batch_size) if pace else 0.0,
-        link_s=max(pace.link_s.values(), default=0.0) if pace else 0.0,
+        dense_s=step_cost.dense_s(tuning.limits.batch_size) if step_cost else 0.0,
+        link_s=max(step_cost.link_s.values(), default=0.0) if step_cost else 0.0,
         arithmetic=opened.arithmetic,
         longest_len=spec.longest_len,
     )

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from glinthawk.core.batch import Batch
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled
 
@@ -89,7 +89,7 @@ class Tier1(Protocol):
         no time is given. Raises GlinthawkError when it cannot go on."""
         ...
 
-    def pace(self) -> Pace | None:
+    def step_cost(self) -> StepCost | None:
         """What steps cost, if the scheduler may decide by it."""
         ...
 

@@ -11,7 +11,7 @@ import torch
 
 from glinthawk.core.config import Auto, EngineConfig
 from glinthawk.scheduler.scheduler import BatchLimits
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernel
@@ -57,7 +57,7 @@ class Tuning:
 
     limits: BatchLimits
     #: What steps and links take, where the scheduler may decide by it.
-    pace: Pace | None = None
+    step_cost: StepCost | None = None
 
 
 def tune(
@@ -66,21 +66,21 @@ def tune(
     """Limits of the scheduler: what the user said, and measured numbers for what is ``auto``.
 
     How many batches are in flight decides what workers are worth beside KV on Tier 1, so who says
-    how many also says that workers are used whenever Tier 1 is full: then there is no pace.
+    how many also says that workers are used whenever Tier 1 is full: then there is no step cost.
     """
     remote = [home for home in homes if home.links]
-    size, in_flight, pace = config.batch_size, config.batches_in_flight, None
+    size, in_flight, step_cost = config.batch_size, config.batches_in_flight, None
     if size == "auto" or (in_flight == "auto" and remote):
         size, dense = _grow_batch(partial(_step_seconds, loaded, passes), size, config.batch_tokens)
         num_layers = len(loaded.spec.layers)
         trips = {home.id: max(round_trip(link) for link in home.links) for home in remote}
-        pace = Pace(dense, {}, {home: num_layers * trip for home, trip in trips.items()})
+        step_cost = StepCost(dense, {}, {home: num_layers * trip for home, trip in trips.items()})
     if in_flight != "auto":
         return Tuning(BatchLimits(size, in_flight, config.batch_tokens))
     in_flight = 1
-    if pace is not None and remote:
-        in_flight = batches_to_hide(max(pace.link_s.values()), pace.dense_s(size))
-    return Tuning(BatchLimits(size, in_flight, config.batch_tokens), pace)
+    if step_cost is not None and remote:
+        in_flight = batches_to_hide(max(step_cost.link_s.values()), step_cost.dense_s(size))
+    return Tuning(BatchLimits(size, in_flight, config.batch_tokens), step_cost)
 
 
 def batches_to_hide(link_s: float, dense_s: float) -> int:

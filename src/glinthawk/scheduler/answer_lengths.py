@@ -5,13 +5,13 @@ from numpy.typing import NDArray
 
 from glinthawk.core.sequence import Sequence
 
-__all__ = ["Lengths"]
+__all__ = ["AnswerLengths"]
 
 #: Below this many ended answers the mean says little; every answer is taken to be the longest.
 _ENOUGH = 16
 
 
-class Lengths:
+class AnswerLengths:
     """A running mean of the share of ``max_tokens`` that answers use."""
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@ from array import array
 import numpy as np
 
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.answer_lengths import Lengths
-from glinthawk.scheduler.peak_forecast import Integers, Outlook
+from glinthawk.scheduler.answer_lengths import AnswerLengths
+from glinthawk.scheduler.peak_forecast import Integers, PeakForecast
 
 __all__ = ["Census"]
 
@@ -56,13 +56,13 @@ class Census:
             self._sequences[row] = last
             self._row_of[last] = row
 
-    def outlook(self, page_tokens: int, lengths: Lengths) -> Outlook:
+    def forecast(self, page_tokens: int, lengths: AnswerLengths) -> PeakForecast:
         """Of all who live here."""
         produced = _as_array(self._produced)
         left = lengths.expect_all(
             _as_array(self._longest), produced, np.frombuffer(self._may_stop, np.bool_)
         )
-        return Outlook(page_tokens, _as_array(self._prompt) + produced, left)
+        return PeakForecast(page_tokens, _as_array(self._prompt) + produced, left)
 
 
 def _as_array(column: "array[int]") -> Integers:

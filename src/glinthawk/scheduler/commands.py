@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 
 __all__ = [
     "Abort",
@@ -62,7 +62,7 @@ class Stepped:
 class Paced:
     """What steps cost has been measured, again."""
 
-    pace: Pace
+    step_cost: StepCost
 
 
 Event = HomeJoined | HomeLost | Submitted | Stepped | Paced

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from glinthawk.core.pages import Pages
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.answer_lengths import Lengths
+from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.census import Census
-from glinthawk.scheduler.peak_forecast import Outlook
+from glinthawk.scheduler.peak_forecast import PeakForecast
 from glinthawk.scheduler.prefixes import Prefixes
 
-__all__ = ["Room", "Start", "peak_tokens"]
+__all__ = ["KVBudget", "Start", "peak_tokens"]
 
 #: A prefix is shared where that saves at least this part of a prompt. The rest of the prompt is
 #: then attended at home, which for a short prefix would cost more than computing it again.
@@ -29,7 +29,7 @@ class Start(NamedTuple):
     is_early: bool
 
 
-class Room:
+class KVBudget:
     """A home's pages, counted exactly as the home does, and who lives there."""
 
     def __init__(self, num_pages: int, page_tokens: int, most_sequences: int | None = None) -> None:
@@ -43,7 +43,7 @@ class Room:
         self._refused: tuple[int, int] | None = None
         self._census = Census()
         #: Of those that live here; None when one of them stepped or left. Some may yet be added.
-        self._outlook: Outlook | None = None
+        self._forecast: PeakForecast | None = None
         self._admitted: list[Sequence] = []
         #: Answers from which had been learned what the two above say.
         self._num_learned = 0
@@ -90,7 +90,7 @@ class Room:
         """It has a token more, and its prompt, at the latest, has now been computed: others may
         share it."""
         self._census.stepped(sequence)
-        self._outlook = None
+        self._forecast = None
         if sequence in self._prefilling:
             self._prefilling.discard(sequence)
             self._prefilled.add(sequence)
@@ -117,7 +117,7 @@ class Room:
     def _leave(self, sequence: Sequence) -> None:
         del self.living[sequence.id]
         self._census.remove(sequence)
-        self._outlook = None
+        self._forecast = None
 
     def _release(self, sequence: Sequence) -> None:
         self.pages.release(sequence.id)
@@ -125,7 +125,7 @@ class Room:
         self._prefilling.discard(sequence)
         self._prefilled.discard(sequence)
 
-    def peak_with(self, sequence: Sequence, start: Start, lengths: Lengths) -> int | None:
+    def peak_with(self, sequence: Sequence, start: Start, lengths: AnswerLengths) -> int | None:
         """Most tokens here at one time, if ``sequence`` comes too; None if that is more than there
         is room for. A home that is empty takes anything that fits at all."""
         self._learn(lengths)
@@ -133,27 +133,27 @@ class Room:
         if self._refused is not None and new[0] >= self._refused[0] and new[1] >= self._refused[1]:
             # Those that live here step, which makes what they have more and what comes less.
             return None
-        peak = self._current_outlook(lengths).peak_with(*new)
+        peak = self._current_forecast(lengths).peak_with(*new)
         if peak <= self.pages.num_tokens or not self.living:
             return peak
         self._refused = new
         return None
 
-    def _learn(self, lengths: Lengths) -> None:
+    def _learn(self, lengths: AnswerLengths) -> None:
         """Other expectations, learned wherever a sequence ended, make other answers."""
         if self._num_learned != lengths.num_ended:
             self._num_learned = lengths.num_ended
-            self._outlook = self._refused = None
+            self._forecast = self._refused = None
 
-    def _current_outlook(self, lengths: Lengths) -> Outlook:
+    def _current_forecast(self, lengths: AnswerLengths) -> PeakForecast:
         """Made again at most once after each step; those admitted since are added one by one."""
-        if self._outlook is None:
-            self._outlook = self._census.outlook(self.pages.page_tokens, lengths)
+        if self._forecast is None:
+            self._forecast = self._census.forecast(self.pages.page_tokens, lengths)
         else:
             for one in self._admitted:
-                self._outlook.add(_held(one), lengths.expect_remaining(one))
+                self._forecast.add(_held(one), lengths.expect_remaining(one))
         self._admitted.clear()
-        return self._outlook
+        return self._forecast
 
     def validate(self) -> None:
         """The sums hold."""
@@ -168,7 +168,7 @@ def _held(sequence: Sequence) -> int:
 
 def peak_tokens(sequences: Iterable[tuple[int, int]], page_tokens: int) -> int:
     """Most tokens that ``sequences`` will hold at one time if all step together until they end:
-    the slow truth of ``Outlook.peak_with``.
+    the slow truth of ``PeakForecast.peak_with``.
 
     ``sequences`` are (tokens now, tokens still to come). When the ones that end first are gone, the
     longer ones have grown by as much: the peak lies right before one of the endings.

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Integers", "Outlook"]
+__all__ = ["Integers", "PeakForecast"]
 
 Integers = NDArray[np.int64]
 
@@ -13,7 +13,7 @@ Integers = NDArray[np.int64]
 _SPARE = 64
 
 
-class Outlook:
+class PeakForecast:
     """Sums of ``(tokens now, tokens still to come)``, by what is still to come.
 
     Of the sequences that end together only their sum matters to the peak, so a question takes time

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.answer_lengths import Lengths
-from glinthawk.scheduler.kv_budget import Room, Start
-from glinthawk.scheduler.offload_policy import Hybrid
+from glinthawk.scheduler.answer_lengths import AnswerLengths
+from glinthawk.scheduler.kv_budget import KVBudget, Start
+from glinthawk.scheduler.offload_policy import OffloadPolicy
 from glinthawk.scheduler.step_cost import TIER1
 
 __all__ = ["Evict", "Placement"]
@@ -32,8 +32,10 @@ class _Place(NamedTuple):
 class Placement:
     """Finds homes, by the room that is there and the speed that is known."""
 
-    def __init__(self, rooms: Mapping[int, Room], hybrid: Hybrid, lengths: Lengths) -> None:
-        self._rooms, self._hybrid, self._lengths = rooms, hybrid, lengths
+    def __init__(
+        self, budgets: Mapping[int, KVBudget], policy: OffloadPolicy, lengths: AnswerLengths
+    ) -> None:
+        self._budgets, self._policy, self._lengths = budgets, policy, lengths
 
     def find(self, sequence: Sequence, num_waiting: int, evict: Evict) -> tuple[int, Start] | None:
         """A home with room for ``sequence``, and what it finds there of its prompt.
@@ -41,12 +43,12 @@ class Placement:
         Tier 1 itself, if it has room; else a worker, if that pays: the one with the smallest burden
         then; or one that has its prefix, if its burden is not much larger.
         """
-        near = [home for home in self._rooms if home == TIER1]
+        near = [home for home in self._budgets if home == TIER1]
         places = self._places(near, sequence, evict)
         if not places:
-            if not self._hybrid.pays(sequence, num_waiting):
+            if not self._policy.pays(sequence, num_waiting):
                 return None
-            workers = [home for home in self._rooms if home != TIER1]
+            workers = [home for home in self._budgets if home != TIER1]
             places = self._places(workers, sequence, evict)
         if not places:
             return None
@@ -64,13 +66,13 @@ class Placement:
         """
         places = []
         for home in homes:
-            room = self._rooms[home]
-            start = room.start(sequence)
-            while not (fits := room.fits(start)) and evict(home):
-                start = room.start(sequence)
-            peak = room.peak_with(sequence, start, self._lengths) if fits else None
+            budget = self._budgets[home]
+            start = budget.start(sequence)
+            while not (fits := budget.fits(start)) and evict(home):
+                start = budget.start(sequence)
+            peak = budget.peak_with(sequence, start, self._lengths) if fits else None
             if peak is not None:
-                of_token = self._hybrid.seconds_of_token(home) or 1 / room.pages.num_tokens
+                of_token = self._policy.seconds_of_token(home) or 1 / budget.pages.num_tokens
                 places.append(_Place(peak * of_token, of_token, home, start))
         return places
 

@@ -5,7 +5,7 @@ from typing import Self
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sequence import Sequence
-from glinthawk.scheduler.answer_lengths import Lengths
+from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.commands import Command, Event, Paced
 from glinthawk.scheduler.records import (
     Dropped,
@@ -31,7 +31,7 @@ class RecordedScheduler(Scheduler):
         self,
         limits: BatchLimits,
         note: Callable[[Record], None],
-        lengths: Lengths | None = None,
+        lengths: AnswerLengths | None = None,
         page_tokens: int = PAGE_TOKENS,
     ) -> None:
         super().__init__(limits, lengths, page_tokens)
@@ -39,7 +39,7 @@ class RecordedScheduler(Scheduler):
 
     def handle(self, event: Event) -> list[Command]:
         """Take in what happened."""
-        if isinstance(event, Paced) and event.pace == self._hybrid.pace:
+        if isinstance(event, Paced) and event.step_cost == self._policy.step_cost:
             return []  # told after every step, mostly without news
         out: Out = None
         try:

@@ -122,7 +122,7 @@ class Stepped(_Record, frozen=True):
 
 
 class Paced(_Record, frozen=True):
-    """As ``pace.Pace``, in seconds."""
+    """As ``step_cost.StepCost``, in seconds."""
 
     dense: tuple[tuple[int, float], ...]
     attend_s: dict[int, float]
@@ -166,8 +166,8 @@ def record_of(event: commands.Event, out: Out) -> Record:
                 tuple(sorted(asked.stop_ids)),
                 out,
             )
-        case commands.Paced(pace):
-            return Paced(pace.dense, dict(pace.attend_s), dict(pace.link_s), out)
+        case commands.Paced(step_cost):
+            return Paced(step_cost.dense, dict(step_cost.attend_s), dict(step_cost.link_s), out)
         case commands.HomeJoined(home, num_pages, page_tokens, most):
             return Joined(home, num_pages, page_tokens, most, out)
         case commands.HomeLost(home):

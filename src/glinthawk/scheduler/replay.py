@@ -8,7 +8,7 @@ from glinthawk.scheduler import commands, records
 from glinthawk.scheduler.recorded import RecordedScheduler
 from glinthawk.scheduler.records import Record
 from glinthawk.scheduler.scheduler import BatchLimits
-from glinthawk.scheduler.step_cost import Pace
+from glinthawk.scheduler.step_cost import StepCost
 
 __all__ = ["Replay"]
 
@@ -63,7 +63,7 @@ class Replay:
             case records.Lost(home):
                 return commands.HomeLost(home)
             case records.Paced(dense, attend_s, link_s):
-                return commands.Paced(Pace(dense, attend_s, link_s))
+                return commands.Paced(StepCost(dense, attend_s, link_s))
         raise TypeError(f"{record} is no event")
 
     def _carry_out(self, issued: list[commands.Command]) -> None:

@@ -6,10 +6,10 @@ from heapq import heappop, heappush
 
 from glinthawk.core.sequence import Sequence
 
-__all__ = ["Waiting"]
+__all__ = ["RequestQueue"]
 
 
-class Waiting:
+class RequestQueue:
     """Pre-empted sequences first, then the longest answers, so that a job's tail is short; among
     equals those together whose prompts begin with the same ``page_tokens`` tokens."""
 

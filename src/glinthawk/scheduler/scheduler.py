@@ -16,7 +16,7 @@ from typing import Self
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sequence import FinishReason, Phase, Sequence
-from glinthawk.scheduler.answer_lengths import Lengths
+from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -30,10 +30,10 @@ from glinthawk.scheduler.commands import (
     Stepped,
     Submitted,
 )
-from glinthawk.scheduler.kv_budget import Room, Start
-from glinthawk.scheduler.offload_policy import Hybrid
+from glinthawk.scheduler.kv_budget import KVBudget, Start
+from glinthawk.scheduler.offload_policy import OffloadPolicy
 from glinthawk.scheduler.placement import Placement
-from glinthawk.scheduler.request_queue import Waiting
+from glinthawk.scheduler.request_queue import RequestQueue
 from glinthawk.scheduler.step_cost import TIER1
 
 __all__ = ["BatchLimits", "Scheduler"]
@@ -69,7 +69,7 @@ class Scheduler:
     def __init__(
         self,
         limits: BatchLimits,
-        lengths: Lengths | None = None,
+        lengths: AnswerLengths | None = None,
         page_tokens: int = PAGE_TOKENS,
     ) -> None:
         self.limits = limits
@@ -79,7 +79,7 @@ class Scheduler:
         self.num_repeated_tokens = 0
         #: Batches that would have been larger if a home had more room.
         self.num_cramped = 0
-        self.waiting = Waiting(page_tokens)
+        self.waiting = RequestQueue(page_tokens)
         #: Longest rested first; in a form in which one in the middle is found at once.
         self._ready: OrderedDict[Sequence, None] = OrderedDict()
         self._batches: dict[int, Batch] = {}
@@ -88,17 +88,17 @@ class Scheduler:
         #: While decode rows are taken: a home's sequences, but for the youngest ones that do not
         #: rest.
         self._resting: dict[int, list[Sequence]] = {}
-        self._rooms: dict[int, Room] = {}
-        self._hybrid = Hybrid(self._rooms, limits.batch_size, limits.batches_in_flight)
-        self._lengths = lengths or Lengths()
-        self._placement = Placement(self._rooms, self._hybrid, self._lengths)
+        self._budgets: dict[int, KVBudget] = {}
+        self._policy = OffloadPolicy(self._budgets, limits.batch_size, limits.batches_in_flight)
+        self._lengths = lengths or AnswerLengths()
+        self._placement = Placement(self._budgets, self._policy, self._lengths)
         self._num_admitted = 0
         self._num_batches = 0
 
     @property
     def num_living(self) -> int:
         """Sequences that hold KV."""
-        return sum(len(room.living) for room in self._rooms.values())
+        return sum(len(budget.living) for budget in self._budgets.values())
 
     @property
     def is_idle(self) -> bool:
@@ -106,7 +106,7 @@ class Scheduler:
 
     def num_pages_used(self, home: int) -> int:
         """Pages of a home that sequences have."""
-        return self._rooms[home].pages.num_used
+        return self._budgets[home].pages.num_used
 
     @property
     def num_batches(self) -> int:
@@ -115,7 +115,7 @@ class Scheduler:
 
     @property
     def homes(self) -> list[int]:
-        return list(self._rooms)
+        return list(self._budgets)
 
     def handle(self, event: Event) -> list[Command]:
         """Take in what happened."""
@@ -124,12 +124,12 @@ class Scheduler:
                 self.waiting.push(sequence)
                 return []
             case HomeJoined(home, num_pages, page_tokens, most_sequences):
-                self._rooms[home] = Room(num_pages, page_tokens, most_sequences)
+                self._budgets[home] = KVBudget(num_pages, page_tokens, most_sequences)
                 return []
             case HomeLost(home):
                 return self._lose(home)
-            case Paced(pace):
-                self._hybrid.pace = pace
+            case Paced(step_cost):
+                self._policy.step_cost = step_cost
                 return []
             case Stepped():
                 return self._step_done(event)
@@ -137,7 +137,7 @@ class Scheduler:
     def schedule(self) -> list[Command]:
         """Fill the free batch slots."""
         commands: list[Command] = []
-        while len(self._batches) < self._hybrid.in_flight:
+        while len(self._batches) < self._policy.in_flight:
             preemptions = self.num_preemptions
             decodes = self._take_decodes(commands)
             # What was just pre-empted stays out for a step, unless nothing else can run.
@@ -169,9 +169,9 @@ class Scheduler:
 
     def _take_decodes(self, commands: list[Command]) -> list[Span]:
         """Rows for an equal share of the living sequences, longest rested first."""
-        share = -(-self.num_living // self._hybrid.in_flight)
+        share = -(-self.num_living // self._policy.in_flight)
         rows = min(self.limits.batch_size, self.limits.batch_tokens, share)
-        most_far = self._hybrid.far_rows_a_batch()
+        most_far = self._policy.far_rows_a_batch()
         spans: list[Span] = []
         passed: list[Sequence] = []
         far: Counter[int | None] = Counter()
@@ -197,8 +197,8 @@ class Scheduler:
         """Room for one more token at home, if need be at the cost of the youngest at rest there."""
         home = sequence.home
         assert home is not None
-        room = self._rooms[home]
-        while not room.pages.grow(sequence.id, sequence.length):
+        budget = self._budgets[home]
+        while not budget.pages.grow(sequence.id, sequence.length):
             if self._evict(home, commands):
                 continue
             youngest = self._youngest_resting(home)
@@ -211,7 +211,7 @@ class Scheduler:
 
     def _evict(self, home: int, commands: list[Command], spare: Container[int | None] = ()) -> bool:
         """Give up KV that was kept for its prefix; False if there is none."""
-        evicted = self._rooms[home].evict(spare)
+        evicted = self._budgets[home].evict(spare)
         if evicted is not None:
             commands.append(Release(home, (evicted,)))
         return evicted is not None
@@ -220,7 +220,7 @@ class Scheduler:
         """Nobody begins to rest while rows are taken, so what was passed over stays so."""
         resting = self._resting.setdefault(home, [])
         if not resting:
-            resting += self._rooms[home].living.values()  # in order of admission
+            resting += self._budgets[home].living.values()  # in order of admission
         while resting[-1].phase is not Phase.READY:
             resting.pop()
         return resting[-1]
@@ -241,7 +241,7 @@ class Scheduler:
         """Take its pages back; returns the home that held them."""
         home = sequence.home
         assert home is not None
-        self._rooms[home].forget(sequence)
+        self._budgets[home].forget(sequence)
         return home
 
     def _take_prompts(self, num_decodes: int, commands: list[Command]) -> list[Span]:
@@ -282,7 +282,7 @@ class Scheduler:
         sequence.admitted = self._num_admitted
         self._num_admitted += 1
         self.num_shared_tokens += start.num_tokens
-        self._rooms[home].admit(sequence, start)
+        self._budgets[home].admit(sequence, start)
         return self._span(sequence, start.num_tokens, start.num_own, start.source)
 
     def _span(self, sequence: Sequence, start: int, length: int, source: int | None = None) -> Span:
@@ -313,7 +313,7 @@ class Scheduler:
         for span, token in zip(event.batch.spans, event.tokens, strict=True):
             sequence = span.sequence
             self._num_stepping[span.home] -= 1
-            self._rooms[span.home].stepped(sequence)
+            self._budgets[span.home].stepped(sequence)
             sequence.output.append(token)
             sequence.finish_reason = _finish_reason(sequence, sequence.id in event.stopped)
             if sequence.finish_reason is None:
@@ -330,7 +330,7 @@ class Scheduler:
             sequence.phase = Phase.FINISHED
             assert sequence.home is not None
             if self.waiting.has_alike(sequence):
-                self._rooms[sequence.home].keep(sequence)
+                self._budgets[sequence.home].keep(sequence)
             else:
                 freed.setdefault(self._forget(sequence), []).append(sequence.id)
         releases = [Release(home, tuple(ids)) for home, ids in freed.items()]
@@ -343,10 +343,10 @@ class Scheduler:
         for batch in aborted:
             commands.append(Abort(batch))
             commands += self._undo(batch, home)
-        for sequence in list(self._rooms[home].living.values()):
+        for sequence in list(self._budgets[home].living.values()):
             self._ready.pop(sequence, None)
             self._requeue(sequence)
-        del self._rooms[home], self._num_stepping[home]
+        del self._budgets[home], self._num_stepping[home]
         return commands
 
     def _undo(self, batch: Batch, lost: int) -> Iterable[Command]:
@@ -365,21 +365,21 @@ class Scheduler:
 
     def validate(self) -> None:
         """Every sequence is in one place and every page is accounted for. For tests."""
-        for room in self._rooms.values():
-            room.validate()
+        for budget in self._budgets.values():
+            budget.validate()
         stepping = [span.sequence.id for b in self._batches.values() for span in b.spans]
         ready = [sequence.id for sequence in self._ready]
         waiting = [sequence.id for sequence in self.waiting]
         everywhere = stepping + ready + waiting
         assert len(everywhere) == len(set(everywhere))
-        living = {id for room in self._rooms.values() for id in room.living}
+        living = {id for budget in self._budgets.values() for id in budget.living}
         assert living == set(stepping + ready)
         assert len(self._batches) <= self.limits.batches_in_flight
         assert +self._num_stepping == Counter(
             s.home for b in self._batches.values() for s in b.spans
         )
-        for home, room in self._rooms.items():
-            assert all(sequence.home == home for sequence in room.living.values())
+        for home, budget in self._budgets.items():
+            assert all(sequence.home == home for sequence in budget.living.values())
 
 
 def _finish_reason(sequence: Sequence, stopped: bool) -> FinishReason | None:

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["TIER1", "Load", "Pace"]
+__all__ = ["TIER1", "Load", "StepCost"]
 
 #: The home that is Tier 1's own memory.
 TIER1 = 0
@@ -35,7 +35,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class StepCost:
     """Seconds, over all layers of a step."""
 
     #: (rows, seconds) of Tier 1's step without attention, by rising rows; at least one.

@@ -129,7 +129,7 @@ class Joined(Message, frozen=True):
 
 
 class Loaded(Message, frozen=True):
-    """The slice is ready; its homes follow. Times are of a step, see ``scheduler.pace``."""
+    """The slice is ready; its homes follow. Times are of a step, see ``scheduler.step_cost``."""
 
     max_model_len: int
     vocab_size: int

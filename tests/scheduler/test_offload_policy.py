@@ -13,7 +13,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler.commands import Finish, HomeJoined, Paced, Step, Stepped, Submitted
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
-from glinthawk.scheduler.step_cost import TIER1, Load, Pace
+from glinthawk.scheduler.step_cost import TIER1, Load, StepCost
 
 LAYERS = 4
 PAGE = 16
@@ -32,7 +32,7 @@ class Flying:
 class Machine:
     """Tier 1 and workers that do one thing after the other, each taking the time it takes."""
 
-    pace: Pace
+    step_cost: StepCost
     scheduler: Scheduler
     clock_s: float = 0.0
     flying: list[Flying] = field(default_factory=list)
@@ -59,8 +59,8 @@ class Machine:
             self.finish(flying)
             return
         flying.layer += 1
-        near = self.kv_tokens(flying.batch, TIER1) * self.pace.attend_s.get(TIER1, 0.0)
-        self.clock_s += (self.pace.dense_s(flying.batch.num_tokens) + near) / LAYERS
+        near = self.kv_tokens(flying.batch, TIER1) * self.step_cost.attend_s.get(TIER1, 0.0)
+        self.clock_s += (self.step_cost.dense_s(flying.batch.num_tokens) + near) / LAYERS
         flying.ready_s = max(
             (self.attend_far(flying.batch, home) for home in homes_of(flying.batch)),
             default=self.clock_s,
@@ -68,8 +68,8 @@ class Machine:
 
     def attend_far(self, batch: Batch, home: int) -> float:
         """When the answer of worker ``home`` is back."""
-        seconds = self.kv_tokens(batch, home) * self.pace.attend_s[home] / LAYERS
-        way_s = self.pace.link_s[home] / LAYERS / 2
+        seconds = self.kv_tokens(batch, home) * self.step_cost.attend_s[home] / LAYERS
+        way_s = self.step_cost.link_s[home] / LAYERS / 2
         begun_s = max(self.clock_s + way_s, self.worker_free_s.get(home, 0.0))
         self.worker_free_s[home] = begun_s + seconds
         self.worker_busy_s[home] += seconds
@@ -83,7 +83,7 @@ class Machine:
         batch = flying.batch
         self.num_tokens += len(batch.spans)
         self.carry_out(self.scheduler.handle(Stepped(batch, (1,) * len(batch.spans))))
-        self.scheduler.handle(Paced(self.pace))
+        self.scheduler.handle(Paced(self.step_cost))
         self.scheduler.validate()
         self.carry_out(self.scheduler.schedule())
 
@@ -106,29 +106,31 @@ def requests(count: int, prompt: int, new: int) -> Iterator[Request]:
         yield Request(number, tokens, SamplingParams(max_tokens=new), 0, new)
 
 
-def seconds(pace: Pace, near: int, far: int, in_flight: int, count: int, new: int = 30) -> float:
+def seconds(
+    step_cost: StepCost, near: int, far: int, in_flight: int, count: int, new: int = 30
+) -> float:
     """Of a job with room for ``near`` sequences on Tier 1 and ``far`` at each worker."""
     prompt = 34
     pages = -(-(prompt + new) // PAGE)
     scheduler = Scheduler(BatchLimits(64, in_flight if far else 1, 2048), page_tokens=PAGE)
-    homes = [home for home in pace.attend_s if far or home == TIER1]
+    homes = [home for home in step_cost.attend_s if far or home == TIER1]
     for home in homes:
-        room = near if home == TIER1 else far
-        scheduler.handle(HomeJoined(home, room * pages, PAGE))
+        budget = near if home == TIER1 else far
+        scheduler.handle(HomeJoined(home, budget * pages, PAGE))
     for request in requests(count, prompt, new):
         scheduler.handle(Submitted(Sequence(request)))
-    machine = Machine(pace, scheduler)
-    scheduler.handle(Paced(pace))
+    machine = Machine(step_cost, scheduler)
+    scheduler.handle(Paced(step_cost))
     elapsed = machine.run()
     assert sorted(machine.finished) == list(range(count))
     return elapsed
 
 
-def paces() -> st.SearchStrategy[Pace]:
+def step_costs() -> st.SearchStrategy[StepCost]:
     """From weights that take a long time to read to rows that each take as long; workers and links
     of any speed."""
     return st.builds(
-        lambda weights, row, near, far, link, workers: Pace(
+        lambda weights, row, near, far, link, workers: StepCost(
             ((1, weights + row), (64, weights + 64 * row)),
             {TIER1: near, **{home: far for home in range(1, workers + 1)}},
             {home: link for home in range(1, workers + 1)},
@@ -143,35 +145,42 @@ def paces() -> st.SearchStrategy[Pace]:
 
 
 @settings(deadline=None, max_examples=25)  # whole jobs, twice
-@given(pace=paces(), near=st.integers(1, 8), far=st.integers(1, 15), in_flight=st.integers(2, 4))
-def test_workers_never_make_a_job_slower(pace: Pace, near: int, far: int, in_flight: int) -> None:
-    num_workers = len(pace.link_s)
+@given(
+    step_cost=step_costs(),
+    near=st.integers(1, 8),
+    far=st.integers(1, 15),
+    in_flight=st.integers(2, 4),
+)
+def test_workers_never_make_a_job_slower(
+    step_cost: StepCost, near: int, far: int, in_flight: int
+) -> None:
+    num_workers = len(step_cost.link_s)
     count = 8 * (near + far * num_workers)
-    alone = seconds(pace, near, 0, 1, count)
-    together = seconds(pace, near, far, in_flight, count)
+    alone = seconds(step_cost, near, 0, 1, count)
+    together = seconds(step_cost, near, far, in_flight, count)
     # When nothing waits any more, the last sequences at workers end at their own speed.
     rows = far * num_workers
-    last = pace.dense_s(rows) + pace.link_s[1] + 64 * far * pace.attend_s[1]
+    last = step_cost.dense_s(rows) + step_cost.link_s[1] + 64 * far * step_cost.attend_s[1]
     assert together <= 1.1 * alone + 30 * last
 
 
 def test_fast_workers_make_a_job_faster() -> None:
-    pace = Pace(((1, 0.03), (64, 0.04)), {TIER1: 1e-6, 1: 1e-6}, {1: 0.001})
-    assert seconds(pace, 4, 60, 2, 90) < 0.4 * seconds(pace, 4, 0, 1, 90)
+    step_cost = StepCost(((1, 0.03), (64, 0.04)), {TIER1: 1e-6, 1: 1e-6}, {1: 0.001})
+    assert seconds(step_cost, 4, 60, 2, 90) < 0.4 * seconds(step_cost, 4, 0, 1, 90)
 
 
 @pytest.mark.parametrize(("far_s", "pays"), [(1e-6, True), (2e-5, False), (1e-2, False)])
 def test_workers_are_used_only_if_that_pays(far_s: float, pays: bool) -> None:
     """20 rows on Tier 1 make some 400 tokens a second with one batch. A second batch takes as long
     again, so that a few more rows at a worker are not worth it."""
-    pace = Pace(((1, 0.03), (64, 0.04)), {TIER1: 1e-6, 1: far_s}, {1: 0.0})
-    assert pace.workers_pay(Load(20, 20_000, 60, 1000.0), in_flight=2) is pays
+    step_cost = StepCost(((1, 0.03), (64, 0.04)), {TIER1: 1e-6, 1: far_s}, {1: 0.0})
+    assert step_cost.workers_pay(Load(20, 20_000, 60, 1000.0), in_flight=2) is pays
 
 
 def test_near_rows_do_not_wait_for_what_a_slow_worker_cannot_attend() -> None:
     load = Load(20, 20_000, 60, 1000.0)
     slow, fast = (
-        Pace(((1, 0.03), (64, 0.04)), {TIER1: 1e-6, 1: s}, {1: 0.0}) for s in (2e-5, 1e-6)
+        StepCost(((1, 0.03), (64, 0.04)), {TIER1: 1e-6, 1: s}, {1: 0.0}) for s in (2e-5, 1e-6)
     )
     # two batches take Tier 1 some 0.08 s: time for 4 rows of 1000 tokens
     assert slow.best_far_rows(load, in_flight=2) == 4
@@ -180,13 +189,13 @@ def test_near_rows_do_not_wait_for_what_a_slow_worker_cannot_attend() -> None:
 
 @pytest.mark.parametrize("slow", [1.0, 1.5, 3.0])
 def test_workers_of_unlike_speed_are_equally_busy(slow: float) -> None:
-    pace = Pace(((1, 0.01), (64, 0.02)), {1: 1e-6, 2: slow * 1e-6}, {1: 0.0, 2: 0.0})
+    step_cost = StepCost(((1, 0.01), (64, 0.02)), {1: 1e-6, 2: slow * 1e-6}, {1: 0.0, 2: 0.0})
     scheduler = Scheduler(BatchLimits(64, 2, 2048), page_tokens=PAGE)
     for home in (1, 2):
         scheduler.handle(HomeJoined(home, 1000, PAGE))
     for request in requests(300, 34, 60):
         scheduler.handle(Submitted(Sequence(request)))
-    scheduler.handle(Paced(pace))
-    machine = Machine(pace, scheduler)
+    scheduler.handle(Paced(step_cost))
+    machine = Machine(step_cost, scheduler)
     machine.run()
     assert max(machine.worker_busy_s.values()) <= 1.15 * min(machine.worker_busy_s.values())

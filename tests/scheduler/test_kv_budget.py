@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
-from glinthawk.scheduler.answer_lengths import Lengths
-from glinthawk.scheduler.kv_budget import Room, peak_tokens
-from glinthawk.scheduler.peak_forecast import Outlook
+from glinthawk.scheduler.answer_lengths import AnswerLengths
+from glinthawk.scheduler.kv_budget import KVBudget, peak_tokens
+from glinthawk.scheduler.peak_forecast import PeakForecast
 
 PAIRS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), max_size=20)
 PAGE = 4
@@ -19,10 +19,10 @@ def test_an_outlook_says_the_peak_of_all(
     first: list[tuple[int, int]], later: list[tuple[int, int]], new: tuple[int, int], page: int
 ) -> None:
     now, left = np.array(first, np.int64).reshape(-1, 2).T
-    outlook = Outlook(page, now, left)
+    forecast = PeakForecast(page, now, left)
     for pair in later:
-        outlook.add(*pair)
-    assert outlook.peak_with(*new) == peak_tokens([*first, *later, new], page)
+        forecast.add(*pair)
+    assert forecast.peak_with(*new) == peak_tokens([*first, *later, new], page)
 
 
 def _sequence(number: int, prompt: int, most: int) -> Sequence:
@@ -39,14 +39,14 @@ def _answer(number: int, most: int, part: float, stops: bool) -> Sequence:
     return Sequence(request, output=range(int(part * most)))  # type: ignore[arg-type]
 
 
-def _truth(room: Room, new: Sequence, lengths: Lengths) -> int | None:
-    pairs = [(s.length - s.shared, lengths.expect_remaining(s)) for s in room.living.values()]
+def _truth(budget: KVBudget, new: Sequence, lengths: AnswerLengths) -> int | None:
+    pairs = [(s.length - s.shared, lengths.expect_remaining(s)) for s in budget.living.values()]
     peak = peak_tokens([*pairs, (new.length, lengths.expect_remaining(new))], PAGE)
-    return peak if peak <= room.pages.num_tokens or not room.living else None
+    return peak if peak <= budget.pages.num_tokens or not budget.living else None
 
 
-def _was_refused(room: Room, new: Sequence, lengths: Lengths) -> bool:
-    tokens, left = room._refused or (1 << 30, 0)
+def _was_refused(budget: KVBudget, new: Sequence, lengths: AnswerLengths) -> bool:
+    tokens, left = budget._refused or (1 << 30, 0)
     return new.length >= tokens and lengths.expect_remaining(new) >= left
 
 
@@ -55,24 +55,24 @@ MOVES = st.tuples(st.sampled_from(["admit", "step", "forget", "learn"]), st.inte
 
 @given(st.lists(MOVES, max_size=60), st.integers(4, 60))
 def test_a_room_answers_as_if_it_counted_anew(moves: list[tuple[str, int]], pages: int) -> None:
-    room, lengths = Room(pages, PAGE), Lengths()
+    budget, lengths = KVBudget(pages, PAGE), AnswerLengths()
     for number, (move, size) in enumerate(moves):
         new = _sequence(number, 1 + size % 7, size)
-        start = room.start(new)
-        peak = room.peak_with(new, start, lengths)
-        truth = _truth(room, new, lengths)
+        start = budget.start(new)
+        peak = budget.peak_with(new, start, lengths)
+        truth = _truth(budget, new, lengths)
         # What asks for no less than one that was refused is refused while others only step.
-        assert peak == truth or (peak is None and _was_refused(room, new, lengths))
-        living = list(room.living.values())
-        if move == "admit" and peak is not None and room.fits(start):
-            room.admit(new, start)
+        assert peak == truth or (peak is None and _was_refused(budget, new, lengths))
+        living = list(budget.living.values())
+        if move == "admit" and peak is not None and budget.fits(start):
+            budget.admit(new, start)
         elif move == "step":
             for one in living:
-                if one.remaining > 1 and room.pages.grow(one.id, one.length + 1):
-                    room.stepped(one)
+                if one.remaining > 1 and budget.pages.grow(one.id, one.length + 1):
+                    budget.stepped(one)
                     one.output.append(1)
         elif move == "forget" and living:
-            room.forget(living[size % len(living)])
+            budget.forget(living[size % len(living)])
         elif move == "learn":
             new.output.append(1)
             lengths.ended(new)
@@ -85,7 +85,7 @@ ANSWERS = st.tuples(st.integers(1, 10**6), st.floats(0, 1), st.booleans())
 def test_of_many_as_much_is_expected_as_of_each(
     ended: list[tuple[int, float, bool]], living: list[tuple[int, float, bool]]
 ) -> None:
-    lengths = Lengths()
+    lengths = AnswerLengths()
     for number, (most, part, _) in enumerate(ended):
         lengths.ended(_answer(number, most, part, stops=True))
     sequences = [_answer(number, *one) for number, one in enumerate(living)]
@@ -96,12 +96,12 @@ def test_of_many_as_much_is_expected_as_of_each(
 
 
 def test_a_refusal_ends_when_shorter_answers_are_expected() -> None:
-    room, lengths = Room(10, PAGE), Lengths()
+    budget, lengths = KVBudget(10, PAGE), AnswerLengths()
     first, second = _sequence(0, 4, 30), _sequence(1, 4, 30)
-    room.admit(first, room.start(first))
-    assert room.peak_with(second, room.start(second), lengths) is None
+    budget.admit(first, budget.start(first))
+    assert budget.peak_with(second, budget.start(second), lengths) is None
     for number in range(2, 20):  # elsewhere
         ended = _sequence(number, 4, 30)
         ended.output.append(1)
         lengths.ended(ended)
-    assert room.peak_with(second, room.start(second), lengths) is not None
+    assert budget.peak_with(second, budget.start(second), lengths) is not None
