@@ -10,7 +10,8 @@ __all__ = ["OffloadPolicy"]
 
 
 class OffloadPolicy:
-    """Advises the scheduler once the cost of a step is known; before that, workers are used without limit."""
+    """Advises the scheduler once the cost of a step is known; before that, workers are used without
+    limit."""
 
     def __init__(self, budgets: Mapping[int, KVBudget], batch_size: int, in_flight: int) -> None:
         self._budgets = budgets
