@@ -15,8 +15,8 @@ from glinthawk.core.config import (
     SplitAttention,
 )
 from glinthawk.core.drives import Drive
-from glinthawk.runtime.opening import join_homes
-from glinthawk.runtime.run import Run, run_on
+from glinthawk.engine.node_opening import join_homes
+from glinthawk.engine.run import Run, run_on
 from glinthawk.tier1.device.staging import Staging
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from glinthawk.runtime import processes, revival
+from glinthawk.launch import local_processes as processes
+from glinthawk.launch import revival
 
 __all__ = ["LAST_WORDS", "MOST_DEATHS", "make_frail", "make_worker_fall", "says"]
 
@@ -70,7 +71,7 @@ def make_worker_fall(poison: Path, fall_if: Callable[[Path, str], None]) -> None
 
 def _make_node_fall(poison: Path) -> None:
     """At the first step that it is told to take."""
-    from glinthawk.runtime.stage import _Stage
+    from glinthawk.engine.pipeline_node import _Stage
     from glinthawk.wire.control import Run
 
     run = _Stage._run

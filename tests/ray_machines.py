@@ -13,7 +13,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from frail import LAST_WORDS, make_worker_fall, says
-from glinthawk.runtime.actors import NodeActor, WorkerActor
+from glinthawk.engine.ray_node import NodeActor
+from glinthawk.launch.ray_worker import WorkerActor
 
 __all__ = ["add_machine", "first_machine", "frail_start", "the_only_ray"]
 

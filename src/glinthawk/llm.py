@@ -12,9 +12,9 @@ from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.source import resolve_model
+from glinthawk.engine.run import open_run
 from glinthawk.jobs.results import answer_text
 from glinthawk.jobs.text import Text
-from glinthawk.runtime.run import open_run
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
 

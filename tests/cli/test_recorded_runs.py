@@ -9,9 +9,9 @@ import pytest
 from commands import call, glinthawk, line, results, write_lines
 from families import make_model
 from glinthawk.core.errors import WorkerLost
+from glinthawk.engine.local_node import LocalNode
+from glinthawk.engine.tier import TierEvent
 from glinthawk.jobs.job import Job
-from glinthawk.runtime.local_node import LocalNode
-from glinthawk.runtime.tier import TierEvent
 
 _COUNT = 12
 
@@ -114,7 +114,7 @@ def test_a_log_without_its_beginning_has_stories_only(
     def finish(*_: object) -> None:
         raise ValueError("the first answer is one too many")
 
-    monkeypatch.setattr("glinthawk.runtime.event_log.EventRing.__init__.__defaults__", (5, 1 << 20))
+    monkeypatch.setattr("glinthawk.engine.event_log.EventRing.__init__.__defaults__", (5, 1 << 20))
     monkeypatch.setattr(Job, "finish", finish)
     output = tmp_path / "out.jsonl"
     with pytest.raises(ValueError, match="one too many"):

@@ -10,8 +10,8 @@ from test_families import Case
 
 from cluster import open_cluster
 from glinthawk.core.config import EngineConfig
-from glinthawk.runtime.run import open_run
-from glinthawk.runtime.tuning import choose_prompt_attention
+from glinthawk.engine.run import open_run
+from glinthawk.engine.tuning import choose_prompt_attention
 from glinthawk.tier1.forward.graphs import GraphedPasses
 from glinthawk.tier1.forward.recording import CudaRecorder
 from late import LateStaging

@@ -16,7 +16,7 @@ from glinthawk.core.config import PAGE_TOKENS, Device, EngineConfig
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import open_run
+from glinthawk.engine.run import open_run
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.cache import KVCache
 

@@ -12,7 +12,7 @@ from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, TokenLogprobs
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier2.backends.native import page_bytes
 

@@ -14,15 +14,15 @@ from test_families import Case
 from frail import LAST_WORDS, MOST_DEATHS
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import WorkerLost
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 from monkey import descendants
 from watching import wait_until
 
 pytest.importorskip("ray", reason="Ray is an extra: pip install 'glinthawk[ray]'")
 
 import ray_machines
-from glinthawk.runtime import ray_cluster, revival
-from glinthawk.runtime.ray_actors import Actors
+from glinthawk.launch import ray_cluster, revival
+from glinthawk.launch.ray_actors import Actors
 from ray_machines import add_machine, first_machine, the_only_ray
 
 _FOR_EVER_S = 1e9

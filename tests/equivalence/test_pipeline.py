@@ -6,7 +6,7 @@ import pytest
 from test_families import Case
 
 from glinthawk.core.config import EngineConfig, SplitAttention
-from glinthawk.runtime.run import open_run
+from glinthawk.engine.run import open_run
 
 
 def write_cluster(folder: Path, workers: list[int], tier1_kv: str = "0") -> str:

@@ -12,7 +12,7 @@ from cluster import open_cluster
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import open_run
+from glinthawk.engine.run import open_run
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 
 #: Plain, no groups, softcap and windows, windows in every layer, sinks, keys wider than values.

@@ -16,7 +16,7 @@ from test_families import Case
 from commands import EXAMPLES
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 from monkey import descendants
 from watching import wait_until
 
@@ -89,7 +89,7 @@ def test_a_killed_actor_costs_no_answer_and_comes_back(run: Run, case: Case, kin
 def test_a_cluster_without_room_is_named(
     run: Run, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("glinthawk.runtime.ray_cluster._PLACE_S", 0.5)
+    monkeypatch.setattr("glinthawk.launch.ray_cluster._PLACE_S", 0.5)
     config = make_config(case, worker_kv="100TiB")
     with pytest.raises(UsageError, match="no room for 1 nodes and 1 workers"), open_run(config):
         pass
@@ -106,7 +106,7 @@ def test_a_gpu_that_no_machine_has_is_named(run: Run, case: Case) -> None:
 
 def test_another_runs_own_cluster_is_not_joined(run: Run) -> None:
     """Its processes are here to be seen; it ends when that run does."""
-    from glinthawk.runtime.ray_cluster import find_running
+    from glinthawk.launch.ray_cluster import find_running
 
     assert find_running() is None
 
@@ -114,7 +114,7 @@ def test_another_runs_own_cluster_is_not_joined(run: Run) -> None:
 def test_a_cluster_that_was_started_here_is_joined_while_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from glinthawk.runtime.ray_cluster import find_running
+    from glinthawk.launch.ray_cluster import find_running
 
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     (tmp_path / "ray").mkdir()
@@ -126,7 +126,7 @@ def test_a_cluster_that_was_started_here_is_joined_while_it_is_there(
 
 
 def test_a_named_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from glinthawk.runtime.ray_cluster import find_running
+    from glinthawk.launch.ray_cluster import find_running
 
     with socket.create_server(("127.0.0.1", 0)) as head:
         address = f"127.0.0.1:{head.getsockname()[1]}"
@@ -138,7 +138,7 @@ def test_a_named_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPa
 
 def test_rays_folder_goes_even_with_a_killed_run() -> None:
     script = """
-from glinthawk.runtime.ray_cluster import own_folder
+from glinthawk.launch.ray_cluster import own_folder
 with own_folder() as folder:
     print(folder, flush=True)
     input()
@@ -158,7 +158,7 @@ with own_folder() as folder:
 def test_cpus_are_shared_so_that_all_find_room(
     hosts: list[float], count: int, share: float
 ) -> None:
-    from glinthawk.runtime.ray_cluster import share_cpus
+    from glinthawk.launch.ray_cluster import share_cpus
 
     assert share_cpus(hosts, count) == share
 

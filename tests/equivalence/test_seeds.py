@@ -10,7 +10,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 
 NUM_SHORT, NUM_LONG = 20, 8
 

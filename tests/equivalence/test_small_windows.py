@@ -14,7 +14,7 @@ from test_families import Case, _prompts_with_prefixes
 
 from cluster import open_cluster
 from glinthawk.core.config import EngineConfig
-from glinthawk.runtime.run import open_run
+from glinthawk.engine.run import open_run
 from glinthawk.tier1.forward.graphs import GraphedPasses
 from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.xcache.rebuild import learn_rebuild

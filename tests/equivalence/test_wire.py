@@ -9,7 +9,7 @@ from cluster import open_cluster
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import Run
+from glinthawk.engine.run import Run
 from glinthawk.tier1.model.loader import load_model
 
 _PROMPT, _NEW = 8, 6

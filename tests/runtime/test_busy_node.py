@@ -12,7 +12,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import WorkerBusy
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 
 
 @contextmanager

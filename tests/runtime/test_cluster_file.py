@@ -9,8 +9,8 @@ from families import make_model
 from glinthawk.core.cluster import LOCAL, Cluster, NodePlan
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
-from glinthawk.runtime.processes import LocalProcesses
-from glinthawk.runtime.run import open_run
+from glinthawk.engine.run import open_run
+from glinthawk.launch.local_processes import LocalProcesses
 
 
 def write(folder: Path, text: str) -> Path:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from glinthawk.core.errors import UsageError
-from glinthawk.runtime.event_log import End, EventFile, EventLog, EventRing
-from glinthawk.runtime.event_reader import EventReader
+from glinthawk.engine.event_log import End, EventFile, EventLog, EventRing
+from glinthawk.engine.event_reader import EventReader
 from glinthawk.scheduler import records
 from glinthawk.scheduler.records import Record
 from glinthawk.scheduler.scheduler import BatchLimits

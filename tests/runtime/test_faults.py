@@ -15,7 +15,7 @@ from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.core.errors import WorkerLost
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 
 
 @pytest.fixture(scope="module")

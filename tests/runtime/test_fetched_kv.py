@@ -9,7 +9,7 @@ import torch
 from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
-from glinthawk.runtime.opening import open_node
+from glinthawk.engine.node_opening import open_node
 from glinthawk.tier1.model.loader import load_model
 
 

@@ -19,7 +19,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.units import parse_size
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.node import Node
 from glinthawk.wire.channel import ClientChannel

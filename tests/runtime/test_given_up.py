@@ -16,8 +16,8 @@ from families import make_model
 from frail import LAST_WORDS, MOST_DEATHS, make_frail
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import WorkerLost
-from glinthawk.runtime.processes import LocalProcesses
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
+from glinthawk.launch.local_processes import LocalProcesses
 from monkey import descendants
 from watching import wait_until
 
@@ -176,7 +176,7 @@ def test_who_waits_in_vain_is_told_of_what_has_died(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     standing = partial(LocalProcesses, clock=lambda: 0.0)
-    monkeypatch.setattr("glinthawk.runtime.processes.LocalProcesses", standing)
+    monkeypatch.setattr("glinthawk.launch.local_processes.LocalProcesses", standing)
     settings = replace(config(model, "local:1"), wait_for_workers=0.5)
     words = r"no worker has come back for 0.5 s \(worker 1 was killed by signal 9 .*\); start"
     with open_run(settings) as run, pytest.raises(WorkerLost, match=words):

@@ -19,7 +19,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 
 _SOURCES = str(Path(glinthawk.__file__).parent)
 #: Longer than these runs, so that a number of lines is anywhere in them.

@@ -13,7 +13,7 @@ from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 
 _CHUNK = 1 << 16
 _CUTS = (2, 7, 11)

@@ -23,7 +23,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import WorkerError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import Run, open_run
+from glinthawk.engine.run import Run, open_run
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.control import Failed, Follow, FromNode, Hidden

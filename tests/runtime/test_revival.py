@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from glinthawk.runtime.processes import LocalProcesses
-from glinthawk.runtime.revival import Fate, Revival
+from glinthawk.launch.local_processes import LocalProcesses
+from glinthawk.launch.revival import Fate, Revival
 
 
 def _wait(processes: LocalProcesses) -> int:

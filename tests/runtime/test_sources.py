@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glinthawk.runtime.sources import Sources
+from glinthawk.engine.hidden_sources import Sources
 
 _CLIENTS = (b"one", b"two", b"three")
 

@@ -17,13 +17,13 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.slices import LayerSlice
-from glinthawk.runtime.engine import Engine
-from glinthawk.runtime.opening import join_homes
-from glinthawk.runtime.pipeline import Pipeline
-from glinthawk.runtime.places import Processes
-from glinthawk.runtime.revival import Fate
-from glinthawk.runtime.run import run_on
-from glinthawk.runtime.tier import Done, TierEvent
+from glinthawk.engine.engine import Engine
+from glinthawk.engine.node_opening import join_homes
+from glinthawk.engine.pipeline import Pipeline
+from glinthawk.engine.run import run_on
+from glinthawk.engine.tier import Done, TierEvent
+from glinthawk.launch.deployment import Processes
+from glinthawk.launch.revival import Fate
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.tier1.kv.home_factory import make_home
 from glinthawk.tier1.model.loader import LoadedModel, load_model

@@ -16,8 +16,8 @@ from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement
 from glinthawk.core.errors import UsageError, WireError, WorkerError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.opening import join_homes
-from glinthawk.runtime.run import run_on
+from glinthawk.engine.node_opening import join_homes
+from glinthawk.engine.run import run_on
 from glinthawk.tier1.kv.home_factory import make_home
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.backends.fetched_pages import FetchedPages

@@ -14,7 +14,7 @@ from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.slices import LayerSlice
-from glinthawk.runtime.run import open_run
+from glinthawk.engine.run import open_run
 from glinthawk.tier1.forward.cut import Call, Forward, Pass, Passes, attend_alone, make_hidden
 from glinthawk.tier1.forward.invariant import InvariantPasses, cover
 from glinthawk.tier1.model.agreement import agree

@@ -18,8 +18,8 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.spec import AttentionLayer, ModelSpec
-from glinthawk.runtime.local_node import LocalNode
-from glinthawk.runtime.run import Run
+from glinthawk.engine.local_node import LocalNode
+from glinthawk.engine.run import Run
 from glinthawk.tier1.device.staging import CudaStaging, HostStaging, Outbox, make_staging, upload
 from glinthawk.tier1.forward.graphs import GraphedPasses
 from glinthawk.tier1.kv.remote import RemoteHome

@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 from glinthawk.bench.memory import peak_bytes, reset_peak
 from glinthawk.bench.stub import Instant
 from glinthawk.core.limits import Limits
+from glinthawk.engine.engine import Engine
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
-from glinthawk.runtime.engine import Engine
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.tier2.worker_memory import resident_bytes
 

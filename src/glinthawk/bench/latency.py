@@ -17,7 +17,7 @@ from glinthawk.bench.decoding import Decoding, dense_seconds
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home
 from glinthawk.bench.random_models import load_shape
 from glinthawk.bench.relay import Relay
-from glinthawk.runtime.tuning import MOST_IN_FLIGHT, batches_to_hide, round_trip
+from glinthawk.engine.tuning import MOST_IN_FLIGHT, batches_to_hide, round_trip
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.model.loader import LoadedModel
 

@@ -11,8 +11,8 @@ from glinthawk.bench.relay import Relay, slow_link
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.drives import Drive
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.runtime.opening import load_identity
-from glinthawk.runtime.processes import local_workers
+from glinthawk.launch.local_machine import load_identity
+from glinthawk.launch.local_processes import local_workers
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.backends.choice import BackendChoice

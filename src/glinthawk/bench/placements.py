@@ -18,7 +18,7 @@ from glinthawk.bench.layouts import START_S, far_worker_on, on_cores
 from glinthawk.bench.relay import Relay
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.drives import Drive
-from glinthawk.runtime.opening import load_identity
+from glinthawk.launch.local_machine import load_identity
 from glinthawk.tier1.kv.home import WorkerHome
 from glinthawk.tier1.kv.home_factory import make_home
 from glinthawk.tier1.model.loader import LoadedModel

@@ -22,13 +22,13 @@ from glinthawk.core.plan import Plan
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.shape import LayerShape, ModelShape
+from glinthawk.engine.node_opening import join_homes
+from glinthawk.engine.run import run_on
+from glinthawk.engine.tuning import choose_prompt_attention
 from glinthawk.planner.costs import Link
 from glinthawk.planner.measured import Measured
 from glinthawk.planner.profile import Profile
 from glinthawk.planner.simulator import Simulator
-from glinthawk.runtime.opening import join_homes
-from glinthawk.runtime.run import run_on
-from glinthawk.runtime.tuning import choose_prompt_attention
 from glinthawk.tier1.kv.home import Home, LocalHome
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache

@@ -23,9 +23,9 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as Answering
 from glinthawk.core.spec import AttentionLayer
+from glinthawk.engine.tuning import choose_prompt_attention, round_trip
 from glinthawk.planner.costs import Link
 from glinthawk.planner.profile import Curve, Grid, Profile
-from glinthawk.runtime.tuning import choose_prompt_attention, round_trip
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.forward.prompt_attention import PromptAttention
 from glinthawk.tier1.kv.home import Home, LocalHome

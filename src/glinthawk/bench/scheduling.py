@@ -10,7 +10,7 @@ from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
-from glinthawk.runtime.event_log import EventRing
+from glinthawk.engine.event_log import EventRing
 from glinthawk.scheduler.commands import Command, HomeJoined, Step, Stepped, Submitted
 from glinthawk.scheduler.records import answers_of, record_of
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler

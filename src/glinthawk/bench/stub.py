@@ -6,8 +6,8 @@ from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.engine import Engine
-from glinthawk.runtime.tier import Done, TierEvent
+from glinthawk.engine.engine import Engine
+from glinthawk.engine.tier import Done, TierEvent
 from glinthawk.scheduler.commands import HomeJoined
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.scheduler.step_cost import StepCost

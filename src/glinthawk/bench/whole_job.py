@@ -19,8 +19,8 @@ from glinthawk.bench.random_models import load_shape
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.opening import join_homes
-from glinthawk.runtime.run import Run, run_on
+from glinthawk.engine.node_opening import join_homes
+from glinthawk.engine.run import Run, run_on
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.kv.home import Home, LocalHome
 from glinthawk.tier1.model.loader import LoadedModel

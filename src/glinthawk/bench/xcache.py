@@ -19,7 +19,7 @@ from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.core.pages import Pages
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.runtime.run import open_run
+from glinthawk.engine.run import open_run
 from glinthawk.tier1.forward.packing import PackedLinear
 from glinthawk.tier1.kv.token_sharding import Rows, Share
 from glinthawk.tier1.model.loader import LoadedModel

@@ -13,11 +13,11 @@ from glinthawk.core.errors import GlinthawkError, UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.core.units import format_size
+from glinthawk.engine.interrupt import drain_on_interrupt
+from glinthawk.engine.run import Run, open_run
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
-from glinthawk.runtime.interrupt import drain_on_interrupt
-from glinthawk.runtime.run import Run, open_run
 from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats

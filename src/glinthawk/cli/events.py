@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from glinthawk.core.errors import GlinthawkError
+from glinthawk.engine.event_log import EventFile, EventLog, EventRing
 from glinthawk.jobs.stream import is_stream
-from glinthawk.runtime.event_log import EventFile, EventLog, EventRing
 
 __all__ = ["keep_events"]
 

@@ -37,7 +37,7 @@ def node(
 
     The engine, and the node before this one in the pipeline, must be allowed to connect.
     """
-    from glinthawk.runtime.stage import serve_node
+    from glinthawk.engine.pipeline_node import serve_node
     from glinthawk.wire.channel import LARGEST_FRAME
 
     watched = open_lifeline(lifeline)

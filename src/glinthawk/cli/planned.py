@@ -9,8 +9,8 @@ from glinthawk.core.config import RAY
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.core.units import format_size
+from glinthawk.launch.local_processes import parse_tier2
 from glinthawk.planner.known_models import same_model
-from glinthawk.runtime.processes import parse_tier2
 
 __all__ = ["follow"]
 

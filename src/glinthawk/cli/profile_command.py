@@ -95,8 +95,8 @@ def _bench(config: EngineConfig, place: str) -> "Bench":
 
     from glinthawk.bench.layouts import worker_at, worker_on
     from glinthawk.bench.profiling import Bench
-    from glinthawk.runtime.opening import share_threads
-    from glinthawk.runtime.processes import parse_tier2
+    from glinthawk.launch.local_machine import share_threads
+    from glinthawk.launch.local_processes import parse_tier2
     from glinthawk.tier1.model.loader import load_model
 
     num_local, addresses = parse_tier2(() if place == "none" else (place,))

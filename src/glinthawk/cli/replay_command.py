@@ -13,7 +13,7 @@ from glinthawk import __version__
 from glinthawk.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from glinthawk.runtime.event_reader import EventReader
+    from glinthawk.engine.event_reader import EventReader
     from glinthawk.scheduler.scheduler import Scheduler
 
 __all__ = ["replay"]
@@ -41,7 +41,7 @@ def replay(
     Its own sums are checked after every event. Exit status: 0 all is as it was; 1 something is not;
     2 the log is cut, damaged or without its beginning.
     """
-    from glinthawk.runtime.event_reader import EventReader
+    from glinthawk.engine.event_reader import EventReader
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     with closing(EventReader(file)) as log:

@@ -23,9 +23,9 @@ from glinthawk.core.cluster import NodePlan
 from glinthawk.core.config import PRIVATE_FOLDER, EngineConfig
 from glinthawk.core.drives import Drive, parse_drives
 from glinthawk.core.errors import UsageError
-from glinthawk.runtime.actors import NodeActor, WorkerActor
-from glinthawk.runtime.places import Places
-from glinthawk.runtime.ray_actors import Actors
+from glinthawk.launch.deployment import Deployment
+from glinthawk.launch.ray_actors import Actors
+from glinthawk.launch.ray_worker import WorkerActor
 from glinthawk.wire.address import Address
 from glinthawk.wire.keys import Identity
 
@@ -59,15 +59,18 @@ class _Plan:
 
 
 @contextmanager
-def open_on_ray(config: EngineConfig) -> Iterator[Places]:
-    """Actors that serve until the block ends. Raises UsageError if there is no room for them."""
+def open_on_ray(config: EngineConfig, node_actor: type) -> Iterator[Deployment]:
+    """Actors that serve until the block ends; nodes are of class ``node_actor``. Raises UsageError
+    if there is no room for them."""
     with ExitStack() as stack:
         stack.enter_context(_connected())
         plan = _plan(config)
         group = stack.enter_context(_reserved(plan))
         identity = Identity.create()
-        actors = stack.enter_context(Actors(_starts(plan, group, identity), identity.public))
-        yield Places(_nodes(plan, actors.addresses), identity, actors)
+        actors = stack.enter_context(
+            Actors(_starts(plan, group, identity, node_actor), identity.public)
+        )
+        yield Deployment(_nodes(plan, actors.addresses), identity, actors)
 
 
 def _nodes(plan: _Plan, addresses: Sequence[Address]) -> tuple[NodePlan, ...]:
@@ -198,14 +201,14 @@ def _reserved(plan: _Plan) -> Iterator[PlacementGroup]:
 
 
 def _starts(
-    plan: _Plan, group: PlacementGroup, identity: Identity
+    plan: _Plan, group: PlacementGroup, identity: Identity, node_actor: type
 ) -> list[tuple[str, Callable[[], Any]]]:
     """Each actor's name, and what starts it in its bundle, again if need be."""
     threads, size = max(1, int(plan.cpus)), 1 + plan.workers
     starts: list[tuple[str, Callable[[], Any]]] = []
     for index, bundle in enumerate(plan.bundles()):
         name, place = f"node {1 + index // size}", index % size
-        start = partial(_start, NodeActor, (identity, threads), group, index, bundle)
+        start = partial(_start, node_actor, (identity, threads), group, index, bundle)
         if place:
             name = f"worker {place} of {name}"
             arguments = identity, threads, plan.kv_bytes, plan.drives

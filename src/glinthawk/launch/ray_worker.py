@@ -1,4 +1,4 @@
-"""What runs in the actors of a Ray cluster. Imports little: a worker needs no model's code.
+"""A worker in an actor of a Ray cluster. Imports little: it needs no model's code.
 
 An actor listens on a free port of the machine that Ray has put it on, and dies with whatever it
 meets there. The run starts another one in its place, which may be put elsewhere.
@@ -11,27 +11,7 @@ from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ServerChannel
 from glinthawk.wire.keys import Identity
 
-__all__ = ["NodeActor", "WorkerActor"]
-
-
-class NodeActor:
-    """A Tier-1 node."""
-
-    def __init__(self, identity: Identity, threads: int) -> None:
-        self._identity, self._threads = identity, threads
-
-    def listen(self) -> str:
-        """Where, once all is imported, which takes seconds."""
-        import glinthawk.runtime.stage  # noqa: F401
-
-        self._channel = _listen(self._identity)
-        return self._channel.endpoint
-
-    def serve(self) -> None:
-        """Never returns."""
-        from glinthawk.runtime.stage import serve_node
-
-        serve_node(self._channel, self._identity, self._threads)
+__all__ = ["WorkerActor", "listen_here"]
 
 
 class WorkerActor:
@@ -44,10 +24,10 @@ class WorkerActor:
         self._kv_bytes, self._drives = kv_bytes, drives
 
     def listen(self) -> str:
-        """As a node does."""
+        """Where, once all is imported, which takes seconds."""
         import glinthawk.tier2.server  # noqa: F401
 
-        self._channel = _listen(self._identity)
+        self._channel = listen_here(self._identity)
         return self._channel.endpoint
 
     def serve(self) -> None:
@@ -62,6 +42,7 @@ class WorkerActor:
             serve(self._channel, self._kv_bytes, files=files)
 
 
-def _listen(identity: Identity) -> ServerChannel:
+def listen_here(identity: Identity) -> ServerChannel:
+    """On a free port of the machine of this actor."""
     address = Address.parse(f"tcp://{ray.util.get_node_ip_address()}:0")
     return ServerChannel(address, identity, [identity.public])

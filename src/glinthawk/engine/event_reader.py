@@ -7,7 +7,7 @@ from zlib import crc32
 import msgspec
 
 from glinthawk.core.errors import UsageError
-from glinthawk.runtime.event_log import FORMAT, End, Header
+from glinthawk.engine.event_log import FORMAT, End, Header
 from glinthawk.scheduler.records import Record
 
 __all__ = ["EventReader"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.limits import Limits
-from glinthawk.runtime.engine import Engine
-from glinthawk.runtime.event_log import EventLog
-from glinthawk.runtime.opening import OpenNode, open_node
-from glinthawk.runtime.pipeline import open_pipeline
-from glinthawk.runtime.tier import ModelFacts, Tier1
+from glinthawk.engine.engine import Engine
+from glinthawk.engine.event_log import EventLog
+from glinthawk.engine.node_opening import OpenNode, open_node
+from glinthawk.engine.pipeline import open_pipeline
+from glinthawk.engine.tier import ModelFacts, Tier1
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.telemetry.trace import Trace

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from glinthawk.core.config import SplitAttention
 from glinthawk.core.errors import WorkerError, WorkerLost, WorkerRefused
-from glinthawk.runtime.processes import LocalProcesses
-from glinthawk.runtime.revival import Fate
+from glinthawk.launch.local_processes import LocalProcesses
+from glinthawk.launch.revival import Fate
 from glinthawk.tier1.kv.fetching import PageAttention
 from glinthawk.tier1.kv.home import WorkerHome
 from glinthawk.tier1.kv.home_factory import group_workers, make_home
@@ -19,7 +19,7 @@ from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.keys import Identity
 
-__all__ = ["Seats"]
+__all__ = ["WorkerSupervisor"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class _Trial:
             self.home.links[0].channel.wait(_LOOK_S)
 
 
-class Seats:
+class WorkerSupervisor:
     """Opens a home for each worker, or one for all, numbered from 1: those at ``addresses`` first,
     then those started here. Closes all at the end, whatever happened between. With ``attention``,
     the workers' KV is attended here. With a ``kernel``, workers that attend by another one are
@@ -73,7 +73,7 @@ class Seats:
         self._open: dict[int, WorkerHome] = {}
         self._trials: dict[int, _Trial] = {}
 
-    def __enter__(self) -> "Seats":
+    def __enter__(self) -> "WorkerSupervisor":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,9 +12,9 @@ import zmq
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.errors import WorkerError, WorkerLost
-from glinthawk.runtime.revival import Fate
-from glinthawk.runtime.seats import Seats
-from glinthawk.runtime.tier import Done, TierEvent
+from glinthawk.engine.tier import Done, TierEvent
+from glinthawk.launch.revival import Fate
+from glinthawk.launch.worker_supervisor import WorkerSupervisor
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
@@ -35,18 +35,18 @@ _MOST_FAULTS = 5
 
 
 class LocalNode:
-    """``step_cost`` is what was measured at start; ``seats`` open lost homes again."""
+    """``step_cost`` is what was measured at start; ``supervisor`` opens lost homes again."""
 
     def __init__(
         self,
         node: Node,
         homes: Sequence[Home],
         step_cost: StepCost | None = None,
-        seats: Seats | None = None,
+        supervisor: WorkerSupervisor | None = None,
     ) -> None:
         self.node = node
         self._homes = {home.id: home for home in homes}
-        self._step_cost, self._seats = step_cost, seats
+        self._step_cost, self._supervisor = step_cost, supervisor
         self._faults: Counter[int] = Counter()
         #: Tier 1's own home, once it has been emptied.
         self._renewed: dict[int, Home] = {}
@@ -59,7 +59,9 @@ class LocalNode:
 
     @property
     def is_expecting(self) -> bool:
-        return bool(self._renewed) or (self._seats is not None and self._seats.is_expecting)
+        return bool(self._renewed) or (
+            self._supervisor is not None and self._supervisor.is_expecting
+        )
 
     @property
     def last_words(self) -> str:
@@ -67,12 +69,12 @@ class LocalNode:
 
     def fates(self) -> dict[int, Fate]:
         """Of homes that are away, those whose processes have died."""
-        return {} if self._seats is None else self._seats.fates()
+        return {} if self._supervisor is None else self._supervisor.fates()
 
     def move(self, old: Address, new: Address) -> None:
         """A worker has come up again elsewhere."""
-        if self._seats is not None:
-            self._seats.move(old, new)
+        if self._supervisor is not None:
+            self._supervisor.move(old, new)
 
     def homes(self) -> list[HomeJoined]:
         return [_joined(home) for home in self._homes.values()]
@@ -94,16 +96,16 @@ class LocalNode:
     def lose(self, home: int) -> None:
         if home in self._homes:
             self._leave(home)
-        if home not in self._renewed and self._seats is not None:
-            self._seats.lose(home)
+        if home not in self._renewed and self._supervisor is not None:
+            self._supervisor.lose(home)
 
     def reset(self) -> None:
         self.node.reset()
         for home in self._homes.values():
             self._part_with(home)
         self._homes.clear()
-        if self._seats is not None:
-            self._seats.reset()
+        if self._supervisor is not None:
+            self._supervisor.reset()
 
     def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
         if self.is_expecting:
@@ -114,8 +116,8 @@ class LocalNode:
             return [self._lost(error)]
         for home in {span.home for batch, _ in done for span in batch.spans}:
             self._faults.pop(home, None)
-            if self._seats is not None:
-                self._seats.worked(home)
+            if self._supervisor is not None:
+                self._supervisor.worked(home)
         joining = self._joining()
         if not (done or joining or self.num_running) and timeout_s:
             time.sleep(timeout_s)
@@ -147,7 +149,7 @@ class LocalNode:
         return usage
 
     def _lost(self, error: WorkerError) -> HomeLost:
-        is_last = self._seats is None and len(self._homes) == 1
+        is_last = self._supervisor is None and len(self._homes) == 1
         if error.home is None or is_last:
             raise error
         self._faults[error.home] += not isinstance(error, WorkerLost)
@@ -169,7 +171,7 @@ class LocalNode:
     def _joining(self) -> list[HomeJoined]:
         joining = list(self._renewed.values())
         self._renewed.clear()
-        for returned in self._seats.returned() if self._seats is not None else ():
+        for returned in self._supervisor.returned() if self._supervisor is not None else ():
             _log.warning("worker %d is there again", returned.id)
             joining.append(returned)
         for home in joining:

@@ -7,8 +7,8 @@ from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import GlinthawkError, UsageError, WorkerLost
 from glinthawk.core.sequence import Request, Sequence
-from glinthawk.runtime.event_log import EventLog
-from glinthawk.runtime.tier import Done, Tier1
+from glinthawk.engine.event_log import EventLog
+from glinthawk.engine.tier import Done, Tier1
 from glinthawk.scheduler.commands import (
     Abort,
     Command,

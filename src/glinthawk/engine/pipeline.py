@@ -26,10 +26,11 @@ from glinthawk.core.errors import (
     WorkerBusy,
     WorkerLost,
 )
-from glinthawk.runtime.loads import list_homes, move_load, plan_loads
-from glinthawk.runtime.places import Processes, open_places
-from glinthawk.runtime.tier import Done, ModelFacts, TierEvent
-from glinthawk.runtime.tuning import LINK_SLACK, MOST_IN_FLIGHT
+from glinthawk.engine.slice_loads import list_homes, move_load, plan_loads
+from glinthawk.engine.tier import Done, ModelFacts, TierEvent
+from glinthawk.engine.tuning import LINK_SLACK, MOST_IN_FLIGHT
+from glinthawk.launch.deployment import Processes
+from glinthawk.launch.launcher import open_deployment
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.scheduler.step_cost import StepCost
@@ -470,7 +471,7 @@ class Pipeline:
 @contextmanager
 def open_pipeline(config: EngineConfig) -> Iterator[Pipeline]:
     """Start the nodes that the run starts itself, and load every node's slice."""
-    with open_places(config) as places:
+    with open_deployment(config, _import_node_actor) as places:
         loads = plan_loads(config, places.nodes)
         with Pipeline(loads, places.identity, places.processes) as pipeline:
             pipeline.open()
@@ -481,3 +482,10 @@ def _error(kind: str, text: str) -> GlinthawkError:
     found = getattr(errors, kind, WireError)
     is_ours = isinstance(found, type) and issubclass(found, GlinthawkError)
     return found(text) if is_ours else WireError(text)
+
+
+def _import_node_actor() -> type:
+    """Needs Ray, which is an extra."""
+    from glinthawk.engine.ray_node import NodeActor
+
+    return NodeActor

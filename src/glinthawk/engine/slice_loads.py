@@ -11,7 +11,7 @@ from glinthawk.core.config import RAY, EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice, split_layers
 from glinthawk.core.source import resolve_model
-from glinthawk.runtime.processes import parse_tier2
+from glinthawk.launch.local_processes import parse_tier2
 from glinthawk.tier1.kv.home_factory import group_workers
 from glinthawk.tier1.model.loader import count_layers
 from glinthawk.wire.address import Address

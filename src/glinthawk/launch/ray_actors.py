@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from glinthawk.core.errors import WorkerLost
-from glinthawk.runtime.revival import Fate, Revival
+from glinthawk.launch.revival import Fate, Revival
 from glinthawk.wire.address import Address
 
 __all__ = ["Actors"]

@@ -14,9 +14,10 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy, WorkerLost
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.slices import LayerSlice
-from glinthawk.runtime.opening import OpenNode, load_identity, open_node
-from glinthawk.runtime.sources import Sources
-from glinthawk.runtime.tier import Done
+from glinthawk.engine.hidden_sources import Sources
+from glinthawk.engine.node_opening import OpenNode, open_node
+from glinthawk.engine.tier import Done
+from glinthawk.launch.local_machine import load_identity
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.sampler import sample_batch

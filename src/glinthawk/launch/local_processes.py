@@ -15,7 +15,7 @@ from pathlib import Path
 from glinthawk.core.config import PRIVATE_FOLDER
 from glinthawk.core.drives import Drive
 from glinthawk.core.errors import AddressError, WorkerLost
-from glinthawk.runtime.revival import Fate, Revival
+from glinthawk.launch.revival import Fate, Revival
 from glinthawk.wire.address import Address
 
 __all__ = ["LocalProcesses", "local_nodes", "local_workers", "parse_tier2"]

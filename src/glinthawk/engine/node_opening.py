@@ -1,7 +1,6 @@
 """A node and all it needs, opened in order and closed whatever happens."""
 
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -14,10 +13,11 @@ from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.units import format_size
-from glinthawk.runtime.local_node import LocalNode
-from glinthawk.runtime.processes import local_workers, parse_tier2
-from glinthawk.runtime.seats import Seats
-from glinthawk.runtime.tuning import Tuning, choose_prompt_attention, tune
+from glinthawk.engine.local_node import LocalNode
+from glinthawk.engine.tuning import Tuning, choose_prompt_attention, tune
+from glinthawk.launch.local_machine import load_identity, share_threads
+from glinthawk.launch.local_processes import local_workers, parse_tier2
+from glinthawk.launch.worker_supervisor import WorkerSupervisor
 from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.graphs import GraphedPasses
@@ -41,10 +41,7 @@ from glinthawk.wire.keys import Identity
 __all__ = [
     "OpenNode",
     "join_homes",
-    "load_identity",
     "open_node",
-    "share_cores",
-    "share_threads",
 ]
 
 _log = logging.getLogger(__name__)
@@ -107,8 +104,8 @@ def open_node(
         _self_check(loaded, attention, passes)
         kv_dtype = _kv_dtype(config, loaded)
         own = _local_homes(config, loaded)
-        seats = stack.enter_context(
-            Seats(
+        supervisor = stack.enter_context(
+            WorkerSupervisor(
                 workers,
                 identity,
                 addresses,
@@ -121,11 +118,11 @@ def open_node(
                 (own[0].kernel if own else "") if config.batch_invariant else None,
             )
         )
-        homes = [*own, *seats.open_all()]
+        homes = [*own, *supervisor.open_all()]
         if config.batch_invariant:
             check_same_bits(loaded, homes, passes)
             arithmetic += f"; attention by {homes[0].kernel}"
-        opened = join_homes(config, loaded, homes, trace, attention, passes, seats, sample)
+        opened = join_homes(config, loaded, homes, trace, attention, passes, supervisor, sample)
         yield replace(opened, arithmetic=arithmetic)
 
 
@@ -136,32 +133,13 @@ def join_homes(
     trace: Trace | None = None,
     attention: PromptAttention = attend_prompts,
     passes: Passes | None = None,
-    seats: Seats | None = None,
+    supervisor: WorkerSupervisor | None = None,
     sample: Sampler = sample_batch,
 ) -> OpenNode:
-    """A node over homes that are open; ``seats`` open them again when they are lost."""
+    """A node over homes that are open; ``supervisor`` opens them again when they are lost."""
     tuning = tune(config, loaded, homes, passes)
     node = Node(loaded.model, loaded.spec.layers, homes, sample, trace, attention, passes)
-    return OpenNode(LocalNode(node, homes, tuning.step_cost, seats), loaded, tuning)
-
-
-def share_cores(count: int) -> int:
-    """Cores of each of ``count`` nodes on this machine."""
-    return max(1, len(os.sched_getaffinity(0)) // max(1, count))
-
-
-def share_threads(num_local: int, cores: int | None = None) -> tuple[int, int]:
-    """Threads of Tier 1 and of each local worker: ``cores``, or this machine's, shared equally."""
-    cores = cores or len(os.sched_getaffinity(0))
-    each = max(1, cores // (num_local + 1))
-    return max(1, cores - num_local * each), each
-
-
-def load_identity(source: Identity | Path | None, addresses: Sequence[Address]) -> Identity | None:
-    """A key pair, that in a file, or this user's. Only if it is needed: it is made at first use."""
-    if not any(address.scheme == "tcp" for address in addresses):
-        return None
-    return source if isinstance(source, Identity) else Identity.load(source)
+    return OpenNode(LocalNode(node, homes, tuning.step_cost, supervisor), loaded, tuning)
 
 
 def _reach(address: Address, identity: Identity | None) -> None:
