@@ -72,11 +72,11 @@ def make_worker_fall(poison: Path, fall_if: Callable[[Path, str], None]) -> None
 def _make_node_fall(poison: Path) -> None:
     """At the first step that it is told to take."""
     from glinthawk.engine.pipeline_node import _Stage
-    from glinthawk.wire.control import Run
+    from glinthawk.wire.control import RunStep
 
     run = _Stage._run
 
-    def fall(stage: _Stage, message: Run) -> None:
+    def fall(stage: _Stage, message: RunStep) -> None:
         _fall_if(poison, "node at work")
         run(stage, message)
 

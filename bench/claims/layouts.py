@@ -7,7 +7,7 @@ from math import ceil
 from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
 from glinthawk.planner.catalogue import Machine
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.estimate import Estimate, Estimator
 from glinthawk.planner.roofline import roofline_slices
 from glinthawk.planner.workload import Workload
@@ -77,7 +77,7 @@ class Rig:
         batch_tokens: int = 8192,
     ) -> None:
         kv_dtype = shape.dtype if kv_dtype == "auto" else kv_dtype
-        link = Link(latency_s, tier1.network)
+        link = LinkCost(latency_s, tier1.network)
         self.costs = roofline_slices(shape, slices, tier1, tier2, link, kv_dtype)
         weights = max(one.shape.weight_bytes for one in self.costs)
         self.tier1, self.tier2 = tier1, tier2

@@ -14,7 +14,7 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
 from glinthawk.planner.catalogue import load_catalogue
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.estimate import Estimator
 from glinthawk.planner.formulas import (
     cached_input_bytes,
@@ -133,7 +133,7 @@ def _machines(shape: ModelShape, times: int) -> list[Roofline]:
         storage_writes=reads,
         storage_share=1.0,
     )
-    return roofline_slices(shape, 1, near, far, Link(0.0, _LINK), "float16")
+    return roofline_slices(shape, 1, near, far, LinkCost(0.0, _LINK), "float16")
 
 
 def _plan(shape: ModelShape) -> Plan:

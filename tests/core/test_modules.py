@@ -68,6 +68,16 @@ def test_every_module_that_defines_something_says_what_it_offers() -> None:
     assert public <= set(_LISTS)
 
 
+def test_no_two_public_classes_have_one_name() -> None:
+    names = [
+        statement.name
+        for module in _MODULES
+        for statement in _tree(module).body
+        if isinstance(statement, ast.ClassDef) and not statement.name.startswith("_")
+    ]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
 @pytest.mark.parametrize("module", _LISTS)
 def test_all_is_sorted_and_says_nothing_twice(module: str) -> None:
     names = _all(module) or []

@@ -16,11 +16,13 @@ from glinthawk.scheduler.scheduler import BatchLimits
 
 _LIMITS = BatchLimits(8, 2, 100, prompts_at_home=True)
 _EVENTS: list[Record] = [
-    records.Joined(0, 20, 4, None, ()),
-    records.Submitted(0, 0, 'é\n"', (5, 6), 9, 0, (2, 7), ()),
-    records.Paced(((1, 0.1 + 0.2),), {0: 1e-9, 3: 0.5}, {3: 0.001}, ()),
+    records.JoinedRecord(0, 20, 4, None, ()),
+    records.SubmittedRecord(0, 0, 'é\n"', (5, 6), 9, 0, (2, 7), ()),
+    records.PacedRecord(((1, 0.1 + 0.2),), {0: 1e-9, 3: 0.5}, {3: 0.001}, ()),
     records.Scheduled((records.Batched(0, (0,), (records.New(0, 0, 0, 2, None),)),)),
-    records.Stepped(0, (7,), (0,), (records.Released(0, (0,)), records.Finished(0, "stop"))),
+    records.SteppedRecord(
+        0, (7,), (0,), (records.Released(0, (0,)), records.FinishedRecord(0, "stop"))
+    ),
     records.Lost(0, (records.Aborted(3),)),
     records.Dropped((4, 5)),
     records.Renewed(),

@@ -30,7 +30,15 @@ from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
-from glinthawk.wire.control import Failed, FromEngine, Joined, Load, Loaded, Run, Sampled
+from glinthawk.wire.control import (
+    Failed,
+    FromEngine,
+    HomeAtNode,
+    Loaded,
+    LoadSlice,
+    RunStep,
+    SampledStep,
+)
 from glinthawk.wire.messages import VERSION, Attended, FromTier1, Message, Store, decode
 
 _TIMEOUT_S = 0.6
@@ -136,7 +144,7 @@ class _FakeNode:
 
     def answer(self, channel: ServerChannel, client: bytes, frames: list[memoryview]) -> None:
         message: Message = decode(frames[0], FromEngine)
-        if isinstance(message, Load):
+        if isinstance(message, LoadSlice):
             self.num_loads += 1
             if self.num_loads <= self._num_forgotten:
                 return
@@ -144,10 +152,10 @@ class _FakeNode:
                 channel.send(client, Failed("WorkerLost", "its worker does not answer"))
                 return
             channel.send(client, Loaded(512, 300, "float32", 4, 0.0, 0.0))
-            channel.send(client, Joined(1, 16, 32, 16))
-        elif isinstance(message, Run):
+            channel.send(client, HomeAtNode(1, 16, 32, 16))
+        elif isinstance(message, RunStep):
             self._num_runs += 1
-            sampled = Sampled(message.step, [7] * len(message.prompts), [None])
+            sampled = SampledStep(message.step, [7] * len(message.prompts), [None])
             if self._num_runs > 1:
                 channel.send(client, sampled)
             else:
@@ -172,7 +180,7 @@ def _step(number: int) -> Batch:
 @contextmanager
 def _pipeline(address: Address) -> Iterator[Pipeline]:
     config = EngineConfig(model="demo", worker_timeout=_TIMEOUT_S, wait_for_workers=3)
-    load = Load(VERSION, config, LayerSlice(0, 2, 2), None)
+    load = LoadSlice(VERSION, config, LayerSlice(0, 2, 2), None)
     with Pipeline([(address, load)], None, _NoProcesses()) as pipeline:
         pipeline.open()
         yield pipeline

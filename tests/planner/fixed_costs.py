@@ -8,7 +8,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.core.shape import LayerShape, ModelShape
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 
 __all__ = ["FixedCosts", "make_plan", "make_shape", "requests"]
 
@@ -27,7 +27,7 @@ class FixedCosts:
     and what is made again take their seconds for each token."""
 
     shape: ModelShape
-    link: Link = field(default_factory=lambda: Link(0.0, 1e12))
+    link: LinkCost = field(default_factory=lambda: LinkCost(0.0, 1e12))
     kv_dtype: str = KV_DTYPE
     body_s: float = 1.0
     head_s: float = 0.0

@@ -12,7 +12,7 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
 from glinthawk.planner.catalogue import load_catalogue
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.estimate import Estimate, Estimator, estimate
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import roofline_slices
@@ -22,7 +22,7 @@ CATALOGUE = load_catalogue()
 SHAPE = known_shape("Llama-3.1-8B")
 PAGE = PAGE_TOKENS * SHAPE.kv_bytes_per_token("bfloat16")
 GIB = 1 << 30
-FREE = Link(0.0, 1e30)
+FREE = LinkCost(0.0, 1e30)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Simple:
     """A step of 10 s, 1 s a token beyond 100; a worker's row takes 0.1 s; a prompt's nothing."""
 
     shape: ModelShape = SHAPE
-    link: Link = FREE
+    link: LinkCost = FREE
     kv_dtype: str = "bfloat16"
     row_s: float = 0.1
     #: Of a token: read from drives, written there, made again on Tier 1.
@@ -146,7 +146,7 @@ class Rated:
     def __init__(self, latency_s: float, work: Workload, slices: int, near_gib: int = 4) -> None:
         self._near = near_gib * GIB
         machines = CATALOGUE.machine("A10"), CATALOGUE.machine("r7a-4xlarge")
-        link = Link(latency_s, 1e9)
+        link = LinkCost(latency_s, 1e9)
         costs = roofline_slices(SHAPE, slices, *machines, link, "bfloat16")
         self._estimator = Estimator(costs, work)
         self._work, self._slices = work, slices

@@ -11,7 +11,7 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.planner.catalogue import Machine, load_catalogue
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.estimate import Estimate, Estimator, estimate
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.machine_layouts import measured_rigs
@@ -92,7 +92,7 @@ def test_layer_inputs_take_tokens_from_drives_to_tier_1() -> None:
 
 
 def test_fetched_kv_crosses_the_link_and_is_attended_on_tier_1() -> None:
-    link = Link(0.0, 1e4)
+    link = LinkCost(0.0, 1e4)
     costs = FixedCosts(TINY, link=link, body_s=1.0, row_s=0.01)
     plan = replace(make_plan(8), kv_placement="fetch")
     near = simulate(make_plan(8), costs, 8, 3, prompt=100)
@@ -127,7 +127,7 @@ def laid(
 
 def costs_of(far: Machine, shape=MANY) -> list[Roofline]:
     near = CATALOGUE.machine("A100-80G")
-    return roofline_slices(shape, 1, near, far, Link(1e-4, near.network), "float16")
+    return roofline_slices(shape, 1, near, far, LinkCost(1e-4, near.network), "float16")
 
 
 def drive(**changes: float) -> Machine:

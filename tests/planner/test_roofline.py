@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from glinthawk.core.errors import UsageError
 from glinthawk.planner.catalogue import load_catalogue
-from glinthawk.planner.costs import Link, SliceCosts
+from glinthawk.planner.costs import LinkCost, SliceCosts
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import Roofline, roofline_slices
 
 CATALOGUE = load_catalogue()
-LINK = Link(1e-3, 1e9)
+LINK = LinkCost(1e-3, 1e9)
 LLAMA = known_shape("Llama-2-70B")
 
 

@@ -13,7 +13,7 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.planner.catalogue import load_catalogue
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.estimate import estimate
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.machine_layouts import (
@@ -125,7 +125,7 @@ def test_a_link_twice_as_long_is_never_faster(
     work, speeds = Workload.fixed(given, output), []
     for seconds in (latency_s, 2 * latency_s):
         machines = CATALOGUE.machine("A10"), CATALOGUE.machine("r7a-4xlarge")
-        costs = roofline_slices(SMALL, slices, *machines, Link(seconds, 1e9), "bfloat16")
+        costs = roofline_slices(SMALL, slices, *machines, LinkCost(seconds, 1e9), "bfloat16")
         outcome = Simulator(plan, costs, plan.pages(SMALL)).run(
             work.requests(2 * batch * in_flight)
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fixed_costs import FixedCosts, make_plan, make_shape, requests
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.outcome import Outcome
 from glinthawk.planner.simulator import Simulator
 from glinthawk.telemetry.trace import Trace
@@ -56,7 +56,7 @@ def test_two_batches_hide_each_others_attention() -> None:
 
 def test_a_link_costs_its_latency_twice_in_every_layer() -> None:
     near = FixedCosts(make_shape())
-    far = FixedCosts(make_shape(), link=Link(0.25, 1e12))
+    far = FixedCosts(make_shape(), link=LinkCost(0.25, 1e12))
     extra = simulate(make_plan(4), far, 4, 11).seconds - simulate(make_plan(4), near, 4, 11).seconds
     # A decode step waits in each layer; the prompts' step once, for word that they are kept, while
     # the last three quarters of a layer are computed.
@@ -67,7 +67,7 @@ def test_a_link_costs_its_latency_twice_in_every_layer() -> None:
 def test_a_link_carries_one_parcel_after_the_other() -> None:
     shape = make_shape()
     out, back = shape.wire_bytes_out, shape.wire_bytes_back
-    slow = FixedCosts(shape, link=Link(0.0, 4 * out), body_s=1e-9)
+    slow = FixedCosts(shape, link=LinkCost(0.0, 4 * out), body_s=1e-9)
     outcome = simulate(make_plan(4), slow, 4, 2)
     prompts_s = 4 * 3 * shape.kv_bytes_per_token("bfloat16") / (4 * out)
     assert outcome.seconds == pytest.approx(prompts_s + 1.0 + back / out, rel=1e-6)
@@ -94,7 +94,7 @@ def test_a_slow_worker_is_waited_for() -> None:
 def test_few_layers_stand_for_many() -> None:
     """What overlaps stays the same, but for the edges of a step."""
     shape = make_shape(64)
-    costs = FixedCosts(shape, link=Link(0.002, 1e12), body_s=1.0, head_s=0.1, row_s=0.1)
+    costs = FixedCosts(shape, link=LinkCost(0.002, 1e12), body_s=1.0, head_s=0.1, row_s=0.1)
     plan = make_plan(8, in_flight=3)
     full, few = (
         Simulator(plan, [costs], plan.pages(shape), layers=layers).run(requests(48, 30))
@@ -142,7 +142,7 @@ def test_everything_is_answered_and_nobody_works_more_than_all_the_time(
     row_s: float,
     latency_s: float,
 ) -> None:
-    costs = FixedCosts(make_shape(2), link=Link(latency_s, 1e6), row_s=row_s, keep_s=0.01)
+    costs = FixedCosts(make_shape(2), link=LinkCost(latency_s, 1e6), row_s=row_s, keep_s=0.01)
     plan = make_plan(batch, in_flight, workers, slices)
     outcome = simulate(plan, costs, count, 4, layers=None)
     assert outcome.tokens == 4 * count

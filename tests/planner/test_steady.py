@@ -5,7 +5,7 @@ import pytest
 from glinthawk.core.plan import Plan
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.coarsening import bunch
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.estimate import estimate
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import Roofline, roofline_slices
@@ -30,7 +30,7 @@ def lay(slices: int, workers: int, batch: int, in_flight: int) -> tuple[Plan, li
         tier1_kv=0 if workers else 5 * GIB,
         worker_kv=50 * GIB if workers else 0,
     )
-    return plan, roofline_slices(SHAPE, slices, *machines, Link(1e-4, 1e9), "bfloat16")
+    return plan, roofline_slices(SHAPE, slices, *machines, LinkCost(1e-4, 1e9), "bfloat16")
 
 
 LAYOUTS = [(1, 0, 32, 1), (1, 1, 32, 3), (4, 1, 16, 8)]

@@ -13,7 +13,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler.commands import Finish, HomeJoined, Paced, Step, Stepped, Submitted
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
-from glinthawk.scheduler.step_cost import TIER1, Load, StepCost
+from glinthawk.scheduler.step_cost import TIER1, RowLoad, StepCost
 
 LAYERS = 4
 PAGE = 16
@@ -174,11 +174,11 @@ def test_workers_are_used_only_if_that_pays(far_s: float, pays: bool) -> None:
     """20 rows on Tier 1 make some 400 tokens a second with one batch. A second batch takes as long
     again, so that a few more rows at a worker are not worth it."""
     step_cost = StepCost(((1, 0.03), (64, 0.04)), {TIER1: 1e-6, 1: far_s}, {1: 0.0})
-    assert step_cost.workers_pay(Load(20, 20_000, 60, 1000.0), in_flight=2) is pays
+    assert step_cost.workers_pay(RowLoad(20, 20_000, 60, 1000.0), in_flight=2) is pays
 
 
 def test_near_rows_do_not_wait_for_what_a_slow_worker_cannot_attend() -> None:
-    load = Load(20, 20_000, 60, 1000.0)
+    load = RowLoad(20, 20_000, 60, 1000.0)
     slow, fast = (
         StepCost(((1, 0.03), (64, 0.04)), {TIER1: 1e-6, 1: s}, {1: 0.0}) for s in (2e-5, 1e-6)
     )

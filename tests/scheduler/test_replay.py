@@ -133,7 +133,7 @@ def test_a_pace_without_news_is_not_noted() -> None:
     told = Told(20)
     for seconds in (0.5, 0.5, 0.25):
         told.take(commands.Paced(StepCost(((1, seconds),), {0: 0.1}, {})))
-    assert len([each for each in told.records if isinstance(each, records.Paced)]) == 2
+    assert len([each for each in told.records if isinstance(each, records.PacedRecord)]) == 2
 
 
 def _first_difference(told: Told, changed: list[Record]) -> tuple[int, str]:
@@ -166,11 +166,16 @@ def test_another_decision_is_named_with_its_event() -> None:
 
 def test_an_event_that_is_missing_or_comes_twice_is_noticed() -> None:
     told = _job()
-    for kind in (records.Joined, records.Submitted, records.Scheduled, records.Stepped):
+    for kind in (
+        records.JoinedRecord,
+        records.SubmittedRecord,
+        records.Scheduled,
+        records.SteppedRecord,
+    ):
         place = _where(told, kind)
         without = [*told.records[:place], *told.records[place + 1 :]]
         assert _first_difference(told, without)[0] >= place
-    twice = _where(told, records.Stepped)
+    twice = _where(told, records.SteppedRecord)
     doubled = [*told.records[: twice + 1], *told.records[twice:]]
     assert _first_difference(told, doubled) == (twice + 1, "batch 0 is not under way")
 
@@ -253,6 +258,6 @@ def test_the_story_of_what_is_given_up() -> None:
 
 def test_a_story_is_known_by_number_where_its_beginning_is_lost() -> None:
     told = _job()
-    later = told.records[_where(told, records.Stepped) :]
+    later = told.records[_where(told, records.SteppedRecord) :]
     assert [line.text for line in story("first", enumerate(later))] == []
     assert next(story("0", enumerate(later))).text == "steps in batch 1"

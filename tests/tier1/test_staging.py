@@ -27,7 +27,7 @@ from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier1.node import Node
 from glinthawk.wire.channel import ClientChannel
 from glinthawk.wire.credit import Window
-from glinthawk.wire.messages import Abandon, Attend, Begin, Release, Store
+from glinthawk.wire.messages import Abandon, Attend, Begin, ReleaseKV, Store
 from late import LateCopy, LateStaging
 from tape import TapeRecorder
 
@@ -166,7 +166,7 @@ def test_an_abandoned_step_sends_nothing_more_and_delays_nobody() -> None:
     gate.is_open = True
     assert not home.flush()
     kinds = [type(message) for message, _ in wire.sent]
-    assert kinds == [Begin, Begin, Store, Release, Abandon]
+    assert kinds == [Begin, Begin, Store, ReleaseKV, Abandon]
     assert wire.sent[2][1] == [bytes(frame) for frame in HostStaging().copy_out([k, 2 * k])[0]]
     assert home.link.traffic.decode_bytes_out == 10
     assert home.link.traffic.prefill_bytes == 10 + 10 + 2 * 16

@@ -11,7 +11,7 @@ from glinthawk.wire.messages import (
     FromTier1,
     FromWorker,
     Open,
-    Release,
+    ReleaseKV,
     Spans,
     Store,
 )
@@ -49,7 +49,7 @@ def conversation() -> Iterator[Said]:
     for step in range(1, _TOKENS + 1):
         if step == _TOKENS // 2:
             living.remove(9)
-            yield Release([9]), []
+            yield ReleaseKV([9]), []
         starts = [_PROMPTS[sequence] + step - 1 for sequence in living]
         yield Begin(step, Spans(living.copy(), starts, [1] * len(living)), NONE), []
         for layer in range(len(LAYERS)):

@@ -26,7 +26,7 @@ from glinthawk.wire.messages import (
     Begin,
     Fault,
     FromTier1,
-    Release,
+    ReleaseKV,
     Spans,
     Store,
 )
@@ -116,7 +116,7 @@ class _Rude:
                 layer = self.chance.randrange(len(self.talk.layers))
                 self._parcel(step, layer, of_prompts=self.chance.random() < 0.5)
             case 1:
-                self._say(Release([self.chance.randrange(6)]))
+                self._say(ReleaseKV([self.chance.randrange(6)]))
             case 2:
                 self._say(Abandon(step))
                 del self.rows[step]
@@ -177,4 +177,4 @@ def test_a_layer_too_early_is_refused(tmp_path: Path) -> None:
         assert "out of order" in fault.text
         answer = talk.store_all(1, length, 3)
         assert answer is not None and not isinstance(answer[0], Fault)
-        assert talk.say(Release([1])) is None
+        assert talk.say(ReleaseKV([1])) is None

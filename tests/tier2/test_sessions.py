@@ -48,7 +48,7 @@ from glinthawk.wire.messages import (
     FromTier1,
     Open,
     Opened,
-    Release,
+    ReleaseKV,
     Spans,
     Stats,
     Store,
@@ -403,7 +403,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(sequences=st.lists(st.integers(0, 7) | st.sampled_from([-1, 1 << 60]), max_size=3))
     def release(self, sequences: list[int]) -> None:
         assert self.model is not None
-        answer = self.talk.say(Release(sequences))
+        answer = self.talk.say(ReleaseKV(sequences))
         running = {number for step in self.model.steps.values() for number in step.members}
         if running & set(sequences):
             self._assert_fault(answer)
@@ -427,7 +427,9 @@ class Sessions(RuleBasedStateMachine):
         else:
             assert answer is not None and isinstance(answer[0], Stats)
 
-    @rule(data=st.data(), kind=st.sampled_from([Open, Begin, Attend, Store, Release, Abandon, Bye]))
+    @rule(
+        data=st.data(), kind=st.sampled_from([Open, Begin, Attend, Store, ReleaseKV, Abandon, Bye])
+    )
     def a_stranger_speaks(self, data: st.DataObject, kind: type) -> None:
         """While the session's client is there, others are refused."""
         if self.model is None:
@@ -437,7 +439,7 @@ class Sessions(RuleBasedStateMachine):
             Begin: Begin(self.last_step + 1, NONE, Spans([0], [0], [1])),
             Attend: Attend(self.last_step, 0),
             Store: Store(self.last_step, 0),
-            Release: Release(list(self.model.lengths)),
+            ReleaseKV: ReleaseKV(list(self.model.lengths)),
             Abandon: Abandon(self.last_step),
             Bye: Bye(),
         }

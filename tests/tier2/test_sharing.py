@@ -13,7 +13,7 @@ from glinthawk.core.errors import WireError
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.pages.page_table import PageTable
-from glinthawk.wire.messages import Abandon, Attend, Begin, Release, Spans
+from glinthawk.wire.messages import Abandon, Attend, Begin, ReleaseKV, Spans
 from worker_talk import NONE, Talk
 
 LAYERS = (AttentionLayer(4, 2, 16, 16, 0.25), AttentionLayer(4, 2, 16, 16, 0.25, window=20))
@@ -180,7 +180,7 @@ def test_a_released_source_leaves_its_pages_to_the_fork() -> None:
     begin = Begin(1, Spans([8], [PAGE_TOKENS], [1]), NONE, [(7, 8, PAGE_TOKENS)])
     assert talk.say(begin) is None
     before = [talk.say(Attend(1, layer), *talk.frames(layer, 3, 1)) for layer in range(2)]
-    assert talk.say(Release([7])) is None
+    assert talk.say(ReleaseKV([7])) is None
     talk.prefill(2, 9, 8 * PAGE_TOKENS, seed=5)  # writes to whatever is free
     after = talk.decode(3, 8, PAGE_TOKENS, seed=3)
     for layer, (old, new) in enumerate(zip(before, after, strict=True)):

@@ -38,7 +38,7 @@ from glinthawk.wire.messages import (
     FromWorker,
     Open,
     Ping,
-    Release,
+    ReleaseKV,
     Spans,
     Store,
     decode,
@@ -193,7 +193,7 @@ def plausible_steps(draw: st.DrawFn) -> list[tuple[Any, list[bytes]]]:
         attend = (Attend(begin.step, layer), [q, k, v])
         steps.append(draw(st.sampled_from([attend, (Fetch(begin.step, layer), [k, v])])))
         steps.append((Store(begin.step, layer), [bytes(rows[1] * size) for size in _ROW_BYTES[1:]]))
-    end = draw(st.sampled_from([Abandon(begin.step), Release(begin.extends.sequences), None]))
+    end = draw(st.sampled_from([Abandon(begin.step), ReleaseKV(begin.extends.sequences), None]))
     return [*steps, (end, [])] if end is not None else steps
 
 
@@ -307,12 +307,12 @@ def test_pages_do_not_change_hands_in_a_step() -> None:
     talk.prefill(0, 7, 5, seed=1)
     expected = talk.decode(1, 7, 5, seed=2)
     assert talk.say(Begin(2, Spans([7], [5], [1]), NONE)) is None
-    assert "step 2" in talk.fault(Release([3, 7])).text
+    assert "step 2" in talk.fault(ReleaseKV([3, 7])).text
     talk.prefill(3, 8, 20 * PAGE_TOKENS, seed=3)  # takes whatever is free
     for layer, before in enumerate(expected):
         answer = talk.say(Attend(2, layer), *talk.frames(layer, 2, 1))
         assert (talk.output(layer, answer) == before).all()
-    assert talk.say(Release([7])) is None
+    assert talk.say(ReleaseKV([7])) is None
 
 
 def test_an_abandoned_step_frees_its_sequences() -> None:
@@ -321,7 +321,7 @@ def test_an_abandoned_step_frees_its_sequences() -> None:
     talk.prefill(0, 7, 5, seed=1)
     assert talk.say(Begin(1, Spans([7], [5], [1]), NONE)) is None
     assert talk.say(Abandon(1)) is None
-    assert talk.say(Release([7])) is None
+    assert talk.say(ReleaseKV([7])) is None
 
 
 @pytest.mark.parametrize("window", [2**31, 2**63, 2**64 - 1])
@@ -362,7 +362,7 @@ def _ask_over(client: ClientChannel) -> Any:
     def ask(message: FromTier1, frames: list[bytes]) -> tuple[FromWorker, list[bytes]] | None:
         client.send(message, frames)
         last = len(LAYERS) - 1
-        if isinstance(message, Begin | Release) or message == Store(0, last - 1):
+        if isinstance(message, Begin | ReleaseKV) or message == Store(0, last - 1):
             return None
         while (received := client.receive()) is None or isinstance(received[0], Ping):
             assert client.socket.poll(60_000), f"no answer to {message}"

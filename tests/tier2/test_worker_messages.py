@@ -27,7 +27,7 @@ from glinthawk.wire.messages import (
     FromTier1,
     Open,
     Opened,
-    Release,
+    ReleaseKV,
     Spans,
     Stats,
     Store,
@@ -86,7 +86,7 @@ def test_a_session_from_open_to_bye(dtype: str) -> None:
     page_bytes = PAGE_TOKENS * 2 * LAYERS[0].kv_elements * DTYPES[dtype].itemsize
     assert answer[0].kv_bytes_peak == page_bytes
     assert answer[0].busy_s > 0
-    assert talk.say(Release([7])) is None
+    assert talk.say(ReleaseKV([7])) is None
     assert talk.say(Bye()) is None
     assert talk.fault(Ask()).refused
 
@@ -256,7 +256,7 @@ def test_decodes_that_are_done_are_not_attended_again(talk: Talk) -> None:
 
 
 def test_releasing_and_abandoning_what_is_not_there_does_no_harm(talk: Talk) -> None:
-    assert talk.say(Release([1, -5, 2**62])) is None
+    assert talk.say(ReleaseKV([1, -5, 2**62])) is None
     assert talk.say(Abandon(-9)) is None
     _assert_decodes(talk, 1)
 
@@ -264,7 +264,7 @@ def test_releasing_and_abandoning_what_is_not_there_does_no_harm(talk: Talk) -> 
 def test_released_pages_are_given_to_others(talk: Talk) -> None:
     everything = Begin(1, NONE, _spans((8, 0, 16 * PAGE_TOKENS)))
     assert "pre-empt" in talk.fault(everything).text
-    talk.say(Release([7]))
+    talk.say(ReleaseKV([7]))
     assert talk.say(everything) is None
 
 
@@ -285,7 +285,7 @@ BEFORE_OPEN: list[FromTier1] = [
     Attend(0, 0),
     Fetch(0, 0),
     Store(0, 0),
-    Release([1]),
+    ReleaseKV([1]),
     Abandon(0),
     Ask(),
     Bye(),
@@ -424,7 +424,7 @@ MESSAGES = st.one_of(
     st.builds(Attend, SMALL, SMALL),
     st.builds(Fetch, SMALL, SMALL),
     st.builds(Store, SMALL, SMALL),
-    st.builds(Release, COLUMN),
+    st.builds(ReleaseKV, COLUMN),
     st.builds(Abandon, SMALL),
     st.just(Ask()),
     st.sampled_from([make() for make in BAD_OPENS.values()]),

@@ -23,7 +23,7 @@ from glinthawk.wire.messages import (
     Fault,
     FromTier1,
     Ping,
-    Release,
+    ReleaseKV,
     Stored,
     decode,
     encode,
@@ -52,9 +52,9 @@ def test_a_message_and_its_answer_arrive(scheme: str, tmp_path: Path) -> None:
 def test_messages_keep_their_order(scheme: str, tmp_path: Path) -> None:
     with link(scheme, tmp_path) as (server, client):
         for number in range(200):
-            client.send(Release([number]))
+            client.send(ReleaseKV([number]))
         arrived = [decode(server.receive()[1][0], FromTier1) for _ in range(200)]
-        assert arrived == [Release([number]) for number in range(200)]
+        assert arrived == [ReleaseKV([number]) for number in range(200)]
 
 
 @over_all
@@ -86,8 +86,8 @@ def test_an_answer_goes_to_who_asked(scheme: str, tmp_path: Path) -> None:
         link(scheme, tmp_path) as (server, first),
         ClientChannel(Address.parse(server.endpoint), IDENTITY) as second,
     ):
-        first.send(Release([1]))
-        second.send(Release([2]))
+        first.send(ReleaseKV([1]))
+        second.send(ReleaseKV([2]))
         for _ in range(2):
             who, frames = server.receive()
             (number,) = decode(frames[0], FromTier1).sequences  # type: ignore[union-attr]
@@ -110,10 +110,10 @@ def test_what_is_sent_before_the_server_listens_is_kept(scheme: str, tmp_path: P
         with ServerChannel(address, IDENTITY, [IDENTITY.public]) as server:
             address = Address.parse(server.endpoint)
     with ClientChannel(address, IDENTITY) as client:
-        client.send(Release([5]))
+        client.send(ReleaseKV([5]))
         with ServerChannel(address, IDENTITY, [IDENTITY.public]) as server:
             server.socket.rcvtimeo = 20_000
-            assert decode(server.receive()[1][0], FromTier1) == Release([5])
+            assert decode(server.receive()[1][0], FromTier1) == ReleaseKV([5])
 
 
 @over_all
@@ -185,8 +185,8 @@ def _hasty(server: ServerChannel) -> ClientChannel:
 @over_all
 def test_a_question_that_was_lost_behind_all_others_is_missed(scheme: str, tmp_path: Path) -> None:
     with listen(scheme, tmp_path) as server, _hasty(server) as client:
-        client.send(Release([0]))
-        client._watch.stamp(Release([1]))  # counted, and swallowed
+        client.send(ReleaseKV([0]))
+        client._watch.stamp(ReleaseKV([1]))  # counted, and swallowed
         lost = _until_lost(server, client)
         assert f"message 1 to {client.address.endpoint} was lost" in str(lost)
 
@@ -204,11 +204,11 @@ def test_an_answer_that_was_lost_behind_all_others_is_missed(scheme: str, tmp_pa
 @over_all
 def test_what_follows_a_lost_question_is_not_delivered(scheme: str, tmp_path: Path) -> None:
     with listen(scheme, tmp_path) as server, _hasty(server) as client:
-        client.send(Release([0]))
-        client._watch.stamp(Release([1]))
+        client.send(ReleaseKV([0]))
+        client._watch.stamp(ReleaseKV([1]))
         for number in range(2, 5):
-            client.send(Release([number]))
-        assert decode(server.receive()[1][0], FromTier1) == Release([0])
+            client.send(ReleaseKV([number]))
+        assert decode(server.receive()[1][0], FromTier1) == ReleaseKV([0])
         for _ in range(3):
             assert server.socket.poll(20_000)
             assert server.take() is None
@@ -219,7 +219,7 @@ def test_what_follows_a_lost_question_is_not_delivered(scheme: str, tmp_path: Pa
 @over_all
 def test_a_client_that_says_nothing_more_is_settled(scheme: str, tmp_path: Path) -> None:
     with listen(scheme, tmp_path) as server, _hasty(server) as client:
-        client.send(Release([0]))
+        client.send(ReleaseKV([0]))
         assert not client.is_settled
         for _ in range(20_000):
             if server.socket.poll(1):
@@ -253,11 +253,11 @@ def test_of_many_clients_the_one_that_was_silent_longest_is_forgotten(
     with listen(scheme, tmp_path) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(_hasty(server)) for _ in range(3)]
         for number, client in enumerate(clients):
-            client.send(Release([number]))
-            assert decode(server.receive()[1][0], FromTier1) == Release([number])
-        clients[2].send(Release([5]))
-        assert decode(server.receive()[1][0], FromTier1) == Release([5])
-        clients[0].send(Release([3]))
+            client.send(ReleaseKV([number]))
+            assert decode(server.receive()[1][0], FromTier1) == ReleaseKV([number])
+        clients[2].send(ReleaseKV([5]))
+        assert decode(server.receive()[1][0], FromTier1) == ReleaseKV([5])
+        clients[0].send(ReleaseKV([3]))
         assert server.socket.poll(20_000)
         assert server.take() is None
         with pytest.raises(WorkerLost, match="message 0 to"):
@@ -271,8 +271,8 @@ def test_a_beat_that_is_none_disturbs_nobody(scheme: str, tmp_path: Path, fields
         client.socket.send(msgspec.msgpack.encode([-1, fields]))
         assert server.socket.poll(20_000)
         assert server.take() is None
-        client.send(Release([1]))
-        assert decode(server.receive()[1][0], FromTier1) == Release([1])
+        client.send(ReleaseKV([1]))
+        assert decode(server.receive()[1][0], FromTier1) == ReleaseKV([1])
 
 
 @over_all
@@ -319,10 +319,10 @@ def test_zeromq_holds_nothing_back() -> None:
     with ClientChannel(Address.parse("inproc://high-water"), None) as client:
         assert client.socket.get(zmq.SNDHWM) == client.socket.get(zmq.RCVHWM) == 0
         for number in range(5_000):
-            client.send(Release([number]))
+            client.send(ReleaseKV([number]))
         with ServerChannel(Address.parse("inproc://high-water"), None, []) as server:
             last = [server.receive()[1][0] for _ in range(5_000)][-1]
-            assert decode(last, FromTier1) == Release([4_999])
+            assert decode(last, FromTier1) == ReleaseKV([4_999])
 
 
 def test_a_restarted_worker_takes_its_ipc_path_over(tmp_path: Path) -> None:

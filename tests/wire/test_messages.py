@@ -25,7 +25,7 @@ from glinthawk.wire.messages import (
     FromWorker,
     Open,
     Ping,
-    Release,
+    ReleaseKV,
     Spans,
     Store,
     decode,
@@ -175,8 +175,8 @@ def test_a_row_of_a_step_is_a_few_bytes() -> None:
 
 
 def test_a_memoryview_is_read_like_bytes() -> None:
-    header = memoryview(bytearray(encode(Release([1, 2]))))
-    assert decode(header, FromTier1) == Release([1, 2])
+    header = memoryview(bytearray(encode(ReleaseKV([1, 2]))))
+    assert decode(header, FromTier1) == ReleaseKV([1, 2])
 
 
 def test_infinite_numbers_survive() -> None:
@@ -186,7 +186,7 @@ def test_infinite_numbers_survive() -> None:
 
 def test_messages_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
-        Release([1]).sequences = []  # type: ignore[misc]
+        ReleaseKV([1]).sequences = []  # type: ignore[misc]
     assert Ping() == Ping()
 
 

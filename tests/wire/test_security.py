@@ -17,7 +17,7 @@ from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.gate import KnownKeys, Password
 from glinthawk.wire.keys import Identity, load_password
-from glinthawk.wire.messages import Ask, FromTier1, Release, Stored, decode, encode
+from glinthawk.wire.messages import Ask, FromTier1, ReleaseKV, Stored, decode, encode
 from raw_peer import RawPeer
 from wire_links import await_answer, link
 
@@ -40,9 +40,9 @@ def _place(server: ServerChannel, key: str) -> Address:
 def _assert_only_the_friend_is_heard(server: ServerChannel) -> None:
     """What others sent would have come first."""
     with ClientChannel(_place(server, WORKER.public), FRIEND) as friend:
-        friend.send(Release([42]))
+        friend.send(ReleaseKV([42]))
         who, frames = server.receive()
-        assert decode(frames[0], FromTier1) == Release([42])
+        assert decode(frames[0], FromTier1) == ReleaseKV([42])
         server.send(who, Stored(42))
         assert await_answer(friend)[0] == Stored(42)
     assert not server.socket.poll(0)
@@ -146,9 +146,9 @@ def _with_password(server: ServerChannel, password: str) -> Address:
 
 def _assert_only_who_knows_the_password_is_heard(server: ServerChannel) -> None:
     with ClientChannel(_with_password(server, PASSWORD)) as friend:
-        friend.send(Release([42]))
+        friend.send(ReleaseKV([42]))
         who, frames = server.receive()
-        assert decode(frames[0], FromTier1) == Release([42])
+        assert decode(frames[0], FromTier1) == ReleaseKV([42])
         server.send(who, Stored(42))
         assert await_answer(friend)[0] == Stored(42)
     assert not server.socket.poll(0)
@@ -247,11 +247,11 @@ def test_nobody_takes_over_the_name_of_another(tmp_path: Path) -> None:
         client.send(Ask())
         who, _ = server.receive()
         with closing(RawPeer(server.endpoint, name=who)) as thief:
-            thief.send(encode(Release([666])))
+            thief.send(encode(ReleaseKV([666])))
             for number in range(20):
-                client.send(Release([number]))
+                client.send(ReleaseKV([number]))
                 name, frames = server.receive()
-                assert (name, decode(frames[0], FromTier1)) == (who, Release([number]))
+                assert (name, decode(frames[0], FromTier1)) == (who, ReleaseKV([number]))
                 assert server.send(who, Stored(number))
                 assert await_answer(client)[0] == Stored(number)
 
@@ -267,19 +267,19 @@ def test_a_frame_beyond_the_limit_breaks_its_senders_connection(tmp_path: Path) 
         server.socket.rcvtimeo = 20_000
         liar.claim(1 << 62)
         assert liar.is_cut_off()
-        client.send(Release([1]), [bytes(1 << 15)])
-        assert decode(server.receive()[1][0], FromTier1) == Release([1])
-        client.send(Release([2]), [bytes(1 << 17)])
+        client.send(ReleaseKV([1]), [bytes(1 << 15)])
+        assert decode(server.receive()[1][0], FromTier1) == ReleaseKV([1])
+        client.send(ReleaseKV([2]), [bytes(1 << 17)])
         with pytest.raises(WorkerLost):
             await_answer(client)
         with ClientChannel(place) as another:
-            another.send(Release([3]))
-            assert decode(server.receive()[1][0], FromTier1) == Release([3])
+            another.send(ReleaseKV([3]))
+            assert decode(server.receive()[1][0], FromTier1) == ReleaseKV([3])
 
 
 def test_frames_beyond_any_messages_are_thrown_away(tmp_path: Path) -> None:
     with link("ipc", tmp_path) as (server, client):
-        client.send(Release([1]), [b"frame"] * 10_000)
-        client.send(Release([2]))
+        client.send(ReleaseKV([1]), [b"frame"] * 10_000)
+        client.send(ReleaseKV([2]))
         assert len(server.receive()[1]) < 10
-        assert decode(server.receive()[1][0], FromTier1) == Release([2])
+        assert decode(server.receive()[1][0], FromTier1) == ReleaseKV([2])

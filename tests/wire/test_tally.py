@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from glinthawk.core.errors import WorkerLost
 from glinthawk.wire import tally
-from glinthawk.wire.messages import FromTier1, Release, decode, encode
+from glinthawk.wire.messages import FromTier1, ReleaseKV, decode, encode
 from glinthawk.wire.tally import Beat, Gap, Missing, Tally, Watch, unpack
 
 #: What a link does to a message.
@@ -36,7 +36,7 @@ def _on_the_way(sent: list[bytes], deeds: list[str]) -> list[bytes]:
 @given(st.lists(_DEEDS, max_size=30))
 def test_each_message_is_delivered_once_and_in_order_or_one_is_missing(deeds: list[str]) -> None:
     here, there = Tally(), Tally()
-    sent = [here.stamp(Release([number])) for number in range(len(deeds))]
+    sent = [here.stamp(ReleaseKV([number])) for number in range(len(deeds))]
     beat = here.mark(Beat(0))  # comes after all of them
     delivered, is_missing = [], False
     for header in [*_on_the_way(sent, deeds), beat]:
@@ -49,14 +49,14 @@ def test_each_message_is_delivered_once_and_in_order_or_one_is_missing(deeds: li
             is_missing = True
             assert missing.number == len(delivered)
     first_lost = deeds.index("swallow") if "swallow" in deeds else len(deeds)
-    assert delivered == [Release([number]) for number in range(first_lost)]
+    assert delivered == [ReleaseKV([number]) for number in range(first_lost)]
     assert is_missing == ("swallow" in deeds)
 
 
 @pytest.mark.parametrize(
     "header",
     [
-        encode(Release([1])),
+        encode(ReleaseKV([1])),
         b"",
         b"\xc1",
         b"\x91" * 100_000,
@@ -73,9 +73,9 @@ def test_what_has_no_number_is_left_to_its_reader(header: bytes) -> None:
 
 def test_a_gap_is_named() -> None:
     server = Tally()
-    server.stamp(Release([1]))
+    server.stamp(ReleaseKV([1]))
     with pytest.raises(WorkerLost, match="message 0 from there was lost"):
-        Watch("there", 1.0).admit(memoryview(server.stamp(Release([2]))))
+        Watch("there", 1.0).admit(memoryview(server.stamp(ReleaseKV([2]))))
     with pytest.raises(WorkerLost, match="message 7 to there was lost"):
         Watch("there", 1.0).admit(memoryview(Tally().mark(Gap(7))))
 
@@ -112,7 +112,7 @@ def test_it_asks_some_times_in_the_time_of_silence(clock: list[int]) -> None:
 
 def test_who_is_busy_or_silent_or_was_sent_more_is_never_stalled(clock: list[int]) -> None:
     link = _Link(3.0)
-    link.watch.stamp(Release([1]))
+    link.watch.stamp(ReleaseKV([1]))
     for clock[0] in range(0, 60_000, 1000):  # it says nothing
         link.ask()
         assert not link.watch.is_stalled
@@ -127,7 +127,7 @@ def test_who_is_busy_or_silent_or_was_sent_more_is_never_stalled(clock: list[int
         assert not link.watch.is_stalled
     for clock[0] in range(240_000, 300_000, 1000):  # it is sent one thing after the other
         link.hear(clock[0], received=1 + (clock[0] - 240_000) // 1000)
-        link.watch.stamp(Release([1]))
+        link.watch.stamp(ReleaseKV([1]))
         assert not link.watch.is_stalled
         assert link.watch.idle is None
 
@@ -142,7 +142,7 @@ def test_an_old_answer_says_nothing_of_now(clock: list[int]) -> None:
 
 def test_who_has_nothing_to_do_for_all_of_the_time_is_stalled(clock: list[int]) -> None:
     link = _Link(3.0)
-    link.watch.stamp(Release([1]))
+    link.watch.stamp(ReleaseKV([1]))
     assert not link.watch.is_settled
     for clock[0] in range(1000, 4000, 1000):
         link.hear(clock[0], received=1)
@@ -151,5 +151,5 @@ def test_who_has_nothing_to_do_for_all_of_the_time_is_stalled(clock: list[int]) 
     clock[0] = 4000
     link.hear(4000, received=1)
     assert link.watch.is_stalled
-    assert link.watch.admit(memoryview(link.server.stamp(Release([1])))) is not None
+    assert link.watch.admit(memoryview(link.server.stamp(ReleaseKV([1])))) is not None
     assert not link.watch.is_stalled

@@ -11,7 +11,7 @@ from glinthawk.core.errors import WireError
 from glinthawk.wire.address import Address
 from glinthawk.wire.channel import ClientChannel, ServerChannel
 from glinthawk.wire.credit import Credit
-from glinthawk.wire.messages import Release, Store, Stored
+from glinthawk.wire.messages import ReleaseKV, Store, Stored
 from wire_links import SCHEMES, await_answer, listen_address
 
 over_all = pytest.mark.parametrize("scheme", SCHEMES)
@@ -55,7 +55,7 @@ def _send_what_fits(client: ClientChannel, frame: bytes) -> int:
 @pytest.mark.parametrize("num_bytes", [10, 1000, 100_000])
 def test_who_is_not_taken_from_has_no_room(scheme: str, tmp_path: Path, num_bytes: int) -> None:
     with _link(scheme, tmp_path) as (server, client):
-        client.send(Release([1]))
+        client.send(ReleaseKV([1]))
         assert not client.window.has_room()  # nothing is known of the other side
         _take(server)
         for _ in range(5):
@@ -69,7 +69,7 @@ def test_who_is_not_taken_from_has_no_room(scheme: str, tmp_path: Path, num_byte
 @over_all
 def test_a_credit_that_was_lost_is_made_up_for(scheme: str, tmp_path: Path) -> None:
     with _link(scheme, tmp_path) as (server, client):
-        client.send(Release([1]))
+        client.send(ReleaseKV([1]))
         who = _take(server)
         _await_room(client)
         sent = _send_what_fits(client, bytes(1000))
@@ -91,7 +91,7 @@ def test_a_credit_that_was_lost_is_made_up_for(scheme: str, tmp_path: Path) -> N
 def test_nobody_asks_a_client_what_it_has_taken(scheme: str, tmp_path: Path) -> None:
     """Answers have no window: a credit from there changes nothing."""
     with _link(scheme, tmp_path) as (server, client):
-        client.send(Release([1]))
+        client.send(ReleaseKV([1]))
         who = _take(server)
         for window in (1, 1 << 60):
             client.socket.send(client._watch._tally.mark(Credit(1 << 62, window)))
@@ -104,7 +104,7 @@ def test_nobody_asks_a_client_what_it_has_taken(scheme: str, tmp_path: Path) -> 
 @over_all
 def test_nonsense_is_an_error_that_names_who_said_it(scheme: str, tmp_path: Path) -> None:
     with _link(scheme, tmp_path) as (server, client):
-        client.send(Release([1]))
+        client.send(ReleaseKV([1]))
         who = _take(server)
         server._put(who, server._peer(who).tally.mark(Credit(1 << 40, _WINDOW)))
         with pytest.raises(WireError, match=f"{client.address.endpoint} counts what was not sent"):

@@ -15,7 +15,7 @@ from glinthawk.tier2.backends.native import NativeBackend
 from glinthawk.tier2.backends.torch import attend_sequence
 from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 
-__all__ = ["Plan", "Row", "run"]
+__all__ = ["AttentionPlan", "AttentionRow", "run"]
 
 _Write = Callable[[str], None]
 
@@ -25,7 +25,7 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class AttentionPlan:
     """What is measured. Every figure is the median of ``rounds`` that alternate with the others."""
 
     shapes: tuple[tuple[int, int], ...] = ((128, 1), (128, 4), (128, 8), (64, 4), (64, 8))
@@ -36,7 +36,7 @@ class Plan:
     longest: int = 32_768
 
     @classmethod
-    def quick(cls) -> "Plan":
+    def quick(cls) -> "AttentionPlan":
         """A look in a minute: fewer shapes, and a working set that just exceeds the caches."""
         return cls(
             shapes=((128, 1), (128, 8)),
@@ -48,7 +48,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AttentionRow:
     """One line of the table: gigabytes of keys and values per second."""
 
     head_dim: int
@@ -65,7 +65,7 @@ class Row:
 def run(write: _Write, *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
     torch.manual_seed(0)
-    plan = Plan.quick() if quick else Plan()
+    plan = AttentionPlan.quick() if quick else AttentionPlan()
     # A cache of one thread for each CPU is what a worker runs; one thread shows the kernel alone.
     all_threads = _backend(_layer(64, 1, 1), 1, "float32", 0).threads
     counts = sorted({1, all_threads})
@@ -118,7 +118,9 @@ def _queries(layer: AttentionLayer, count: int) -> torch.Tensor:
     return torch.randn(count, layer.num_heads, layer.head_dim).bfloat16()
 
 
-def _table(plan: Plan, roofs: dict[int, "_native.Roof"], write: _Write) -> list[Row]:
+def _table(
+    plan: AttentionPlan, roofs: dict[int, "_native.Roof"], write: _Write
+) -> list[AttentionRow]:
     write("head_dim group context threads  kv_dtype    GB/s   roof  ratio   sdpa")
     rows = []
     for head_dim, group in plan.shapes:
@@ -128,7 +130,7 @@ def _table(plan: Plan, roofs: dict[int, "_native.Roof"], write: _Write) -> list[
                 sdpa = _sdpa_speed(plan, layer, context, threads)
                 for kv_dtype in plan.kv_dtypes:
                     gbps, peak = _speeds(plan, layer, context, kv_dtype, threads, roof)
-                    row = Row(
+                    row = AttentionRow(
                         head_dim,
                         group,
                         context,
@@ -147,13 +149,13 @@ def _table(plan: Plan, roofs: dict[int, "_native.Roof"], write: _Write) -> list[
     return rows
 
 
-def _batch(plan: Plan, layer: AttentionLayer, context: int, kv_dtype: str) -> int:
+def _batch(plan: AttentionPlan, layer: AttentionLayer, context: int, kv_dtype: str) -> int:
     """Sequences of ``context`` tokens that fill the working set; at least 64."""
     return max(64, math.ceil(plan.working_set / (context * _token_bytes(layer, kv_dtype))))
 
 
 def _speeds(
-    plan: Plan,
+    plan: AttentionPlan,
     layer: AttentionLayer,
     context: int,
     kv_dtype: str,
@@ -175,7 +177,7 @@ def _speeds(
     return num_bytes / seconds / 1e9, statistics.median(peaks[1:])
 
 
-def _sdpa_speed(plan: Plan, layer: AttentionLayer, context: int, threads: int) -> float:
+def _sdpa_speed(plan: AttentionPlan, layer: AttentionLayer, context: int, threads: int) -> float:
     """GB/s of torch's own attention on the same work in bfloat16."""
     batch = _batch(plan, layer, context, "bfloat16")
     (seconds,) = medians(max(2, plan.rounds // 4), _sdpa(layer, context, batch, threads))
@@ -202,7 +204,7 @@ def _sdpa(
     return call
 
 
-def _ragged(plan: Plan, threads: int, write: _Write) -> float:
+def _ragged(plan: AttentionPlan, threads: int, write: _Write) -> float:
     """Speed of 64 sequences of 16 to ``longest`` tokens over that of a uniform batch."""
     layer = _layer(128, 4, 8)
     step = (plan.longest / 16) ** (1 / 63)
@@ -219,7 +221,7 @@ def _ragged(plan: Plan, threads: int, write: _Write) -> float:
     return float(round(speed, 3))
 
 
-def _shared(plan: Plan, group: int, threads: int, write: _Write) -> float:
+def _shared(plan: AttentionPlan, group: int, threads: int, write: _Write) -> float:
     """64 sequences behind one prefix of 2048 tokens: shared pages over private ones."""
     layer, prefix, count = _layer(128, group, 8), 2048, 64
     lengths = [prefix + _PAGE_TOKENS] * count
@@ -243,7 +245,7 @@ def _shared(plan: Plan, group: int, threads: int, write: _Write) -> float:
     return round(speedup, 2)
 
 
-def _int8_gain(rows: list[Row]) -> dict[str, float]:
+def _int8_gain(rows: list[AttentionRow]) -> dict[str, float]:
     """Tokens a second of int8 over those of bfloat16, by shape, context and threads."""
     gains = {}
     speeds = {(r.head_dim, r.group, r.context, r.threads, r.kv_dtype): r.gbps for r in rows}

@@ -14,13 +14,13 @@ from glinthawk.tier1.forward.packing import PackedLinear
 from glinthawk.tier1.model.agreement import agree
 from glinthawk.tier1.model.loader import LoadedModel
 
-__all__ = ["Plan", "Row", "run"]
+__all__ = ["DensePlan", "DenseRow", "run"]
 
 _Write = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DensePlan:
     """What is measured; medians of ``rounds`` that alternate."""
 
     models: tuple[str, ...] = ("M", "L")
@@ -29,13 +29,13 @@ class Plan:
     rounds: int = 5
 
     @classmethod
-    def quick(cls) -> "Plan":
+    def quick(cls) -> "DensePlan":
         """A look in seconds."""
         return cls(models=("M",), tokens=(64,), threads=(1,), rounds=3)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DenseRow:
     """One step of ``tokens`` rows through all layers, logits of every row, attention left out."""
 
     model: str
@@ -55,7 +55,7 @@ class Row:
 @torch.inference_mode()
 def run(write: _Write, *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = Plan.quick() if quick else Plan()
+    plan = DensePlan.quick() if quick else DensePlan()
     before = torch.get_num_threads()
     try:
         roofs = {str(threads): _roof(plan, threads, write) for threads in plan.threads}
@@ -66,7 +66,7 @@ def run(write: _Write, *, quick: bool = False) -> None:
     write(json.dumps({"rows": [asdict(row) for row in rows], "roof_tflops": roofs}))
 
 
-def _roof(plan: Plan, threads: int, write: _Write) -> float:
+def _roof(plan: DensePlan, threads: int, write: _Write) -> float:
     """TFLOP/s of one large packed product in bfloat16."""
     torch.set_num_threads(threads)
     linear = PackedLinear(torch.nn.Linear(4096, 4096, bias=False, dtype=torch.bfloat16))
@@ -77,7 +77,7 @@ def _roof(plan: Plan, threads: int, write: _Write) -> float:
     return round(tflops, 3)
 
 
-def _measure(plan: Plan, name: str, write: _Write) -> list[Row]:
+def _measure(plan: DensePlan, name: str, write: _Write) -> list[DenseRow]:
     packed, plain = load_shape(name), load_shape(name, dense="plain")
     fixed = load_shape(name, batch_invariant=True)
     passes = {threads: _agree(fixed, threads) for threads in plan.threads}
@@ -93,7 +93,7 @@ def _measure(plan: Plan, name: str, write: _Write) -> list[Row]:
                 _step(plain, tokens),
                 _step(fixed, tokens, passes[threads]),
             )
-            row = Row(
+            row = DenseRow(
                 name,
                 tokens,
                 threads,

@@ -22,7 +22,7 @@ from glinthawk.jobs.text import Text
 from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.tier2.worker_memory import resident_bytes
 
-__all__ = ["Row", "run"]
+__all__ = ["LinesRow", "run"]
 
 _Write = Callable[[str], None]
 #: Bytes of memory that a line of the input may take for the whole job.
@@ -34,7 +34,7 @@ _LIMITS = Limits(max_model_len=64, kv_tokens=1024, vocab_size=320)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LinesRow:
     """A part of the job; memory is resident memory, in bytes."""
 
     part: str
@@ -72,14 +72,14 @@ def _write_input(path: Path, count: int) -> Path:
     return path
 
 
-def _measure(part: str, source: Path, count: int, upto: int) -> Row:
+def _measure(part: str, source: Path, count: int, upto: int) -> LinesRow:
     """Answer lines until ``upto`` have a result."""
     reset_peak()
     before, begun = resident_bytes(), time.perf_counter()
     answered = _answer(source, upto)
     seconds = time.perf_counter() - begun
     peak = peak_bytes()
-    return Row(
+    return LinesRow(
         part,
         answered,
         round(seconds, 2),

@@ -19,13 +19,13 @@ from glinthawk.bench.placements import Placed, measure_placements
 from glinthawk.bench.random_models import load_shape
 from glinthawk.core.spec import AttentionLayer
 
-__all__ = ["Plan", "run"]
+__all__ = ["DrivesPlan", "run"]
 
 _Write = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DrivesPlan:
     """``O`` is a multi-head model, ``M`` has 3 query heads for each KV head."""
 
     models: tuple[str, ...] = ("O", "M")
@@ -43,7 +43,7 @@ class Plan:
     link_share: float = 0.2
 
     @classmethod
-    def quick(cls) -> "Plan":
+    def quick(cls) -> "DrivesPlan":
         """A look in a minute."""
         return cls(
             models=("O",),
@@ -62,7 +62,7 @@ class Plan:
 
 def run(write: _Write, folder: Path, *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = Plan.quick() if quick else Plan()
+    plan = DrivesPlan.quick() if quick else DrivesPlan()
     cores = sorted(os.sched_getaffinity(0))[:2]
     torch.manual_seed(0)
     torch.set_num_threads(len(cores))
@@ -97,7 +97,7 @@ def run(write: _Write, folder: Path, *, quick: bool = False) -> None:
 
 
 def _attention(
-    plan: Plan, name: str, folder: Path, layers: Sequence[AttentionLayer], write: _Write
+    plan: DrivesPlan, name: str, folder: Path, layers: Sequence[AttentionLayer], write: _Write
 ) -> list[AttentionRow]:
     rows = []
     for context in plan.contexts:
@@ -112,7 +112,7 @@ def _attention(
 
 
 def _write_back(
-    plan: Plan, folder: Path, layers: Sequence[AttentionLayer], write: _Write
+    plan: DrivesPlan, folder: Path, layers: Sequence[AttentionLayer], write: _Write
 ) -> WriteBack:
     sizes = (plan.write_back_bytes, plan.context, plan.write_back_steps)
     back = measure_write_back(folder, layers, *sizes)

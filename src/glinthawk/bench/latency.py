@@ -21,13 +21,13 @@ from glinthawk.engine.tuning import MOST_IN_FLIGHT, batches_to_hide, round_trip
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.model.loader import LoadedModel
 
-__all__ = ["Link", "Plan", "measure_links", "run"]
+__all__ = ["LatencyPlan", "LatencyRow", "measure_links", "run"]
 
 _Write = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LatencyPlan:
     """Batches of ``batch`` sequences of ``context`` tokens; in each of the ``rounds``, a window of
     ``seconds`` at least and ``steps`` steps of each batch for every latency."""
 
@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LatencyRow:
     """Generated tokens a second over a link of ``ms`` each way."""
 
     ms: int
@@ -58,7 +58,9 @@ class Link:
 
 def run(write: _Write, *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = Plan(batch=32, latencies=(0, 10), rounds=2, seconds=1.0) if quick else Plan()
+    plan = (
+        LatencyPlan(batch=32, latencies=(0, 10), rounds=2, seconds=1.0) if quick else LatencyPlan()
+    )
     cores = sorted(os.sched_getaffinity(0))[:2]
     torch.manual_seed(0)
     torch.set_num_threads(len(cores))
@@ -66,7 +68,9 @@ def run(write: _Write, *, quick: bool = False) -> None:
     write(json.dumps({"model": plan.model, "rows": [asdict(link) for link in links]}))
 
 
-def measure_links(plan: Plan, loaded: LoadedModel, cores: list[int], write: _Write) -> list[Link]:
+def measure_links(
+    plan: LatencyPlan, loaded: LoadedModel, cores: list[int], write: _Write
+) -> list[LatencyRow]:
     """A link for each latency of ``plan``: Tier 1 on the first core, the worker on the others."""
     with on_cores(cores[:1]):
         step_s = dense_seconds(loaded, plan.batch)
@@ -86,7 +90,7 @@ def measure_links(plan: Plan, loaded: LoadedModel, cores: list[int], write: _Wri
         batches = [batches_to_hide(trip, layer_s) for trip in trips]
         decoding = Decoding(loaded, home, plan.context, [plan.batch] * max(batches))
         speeds = _take_turns(plan, relay, decoding, batches)
-    links: list[Link] = []
+    links: list[LatencyRow] = []
     for ms, trip, count, windows in zip(plan.latencies, trips, batches, speeds, strict=True):
         links.append(_link(ms, trip, count, windows, speeds[0]))
         write(_describe(links[-1]))
@@ -99,7 +103,7 @@ def _round_trip(relay: Relay, home: RemoteHome, ms: int) -> float:
 
 
 def _take_turns(
-    plan: Plan, relay: Relay, decoding: Decoding, batches: list[int]
+    plan: LatencyPlan, relay: Relay, decoding: Decoding, batches: list[int]
 ) -> list[list[float]]:
     """Tokens a second of every window, a list for each latency."""
     speeds: list[list[float]] = [[] for _ in plan.latencies]
@@ -110,11 +114,13 @@ def _take_turns(
     return speeds
 
 
-def _link(ms: int, trip_s: float, batches: int, windows: list[float], base: list[float]) -> Link:
+def _link(
+    ms: int, trip_s: float, batches: int, windows: list[float], base: list[float]
+) -> LatencyRow:
     """``base`` are the windows without latency, each in the same round as one of ``windows``."""
     speed = statistics.median(windows)
     share = statistics.median(here / there for here, there in zip(windows, base, strict=True))
-    return Link(
+    return LatencyRow(
         ms,
         round(1e3 * trip_s, 2),
         batches,
@@ -124,7 +130,7 @@ def _link(ms: int, trip_s: float, batches: int, windows: list[float], base: list
     )
 
 
-def _describe(link: Link) -> str:
+def _describe(link: LatencyRow) -> str:
     return (
         f"{link.ms} ms each way (round trip {link.round_trip_ms:.1f} ms), {link.batches} batches: "
         f"{link.tokens_per_s:.1f} tokens/s, {link.share:.3f} of that without latency "

@@ -25,7 +25,7 @@ from glinthawk.core.shape import LayerShape, ModelShape
 from glinthawk.engine.node_opening import join_homes
 from glinthawk.engine.run import run_on
 from glinthawk.engine.tuning import choose_prompt_attention
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.measured import Measured
 from glinthawk.planner.profile import Profile
 from glinthawk.planner.simulator import Simulator
@@ -34,13 +34,13 @@ from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 
-__all__ = ["CASES", "Case", "Row", "run"]
+__all__ = ["CASES", "PredictedCase", "PredictionRow", "run"]
 
 _Write = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class PredictedCase:
     """A job of requests of ``context`` tokens at their end, of which ``new`` are generated; there
     are ``turns`` times as many as are under way together. Without workers Tier 1 keeps all KV."""
 
@@ -73,28 +73,28 @@ class Case:
 
 
 CASES = (
-    Case(4, 256, turns=6),
-    Case(64, 256),
-    Case(256, 256, kv_dtype="int8", new=32),
-    Case(16, 1024),
-    Case(8, 4096),
-    Case(4, 256, 1, 2, turns=6),
-    Case(64, 256, 1, 2),
-    Case(256, 256, 1, 2, new=32),
-    Case(32, 1024, 1, 2, "int8"),
-    Case(8, 4096, 1, 2),
-    Case(8, 4096, 1, 2, "int8"),
-    Case(64, 256, 1, 2, latency=10),
-    Case(32, 256, 1, 6, "int8", latency=10),
-    Case(16, 1024, 1, 4, latency=10),
-    Case(64, 256, 2, 2),
-    Case(16, 1024, 2, 2, "int8"),
+    PredictedCase(4, 256, turns=6),
+    PredictedCase(64, 256),
+    PredictedCase(256, 256, kv_dtype="int8", new=32),
+    PredictedCase(16, 1024),
+    PredictedCase(8, 4096),
+    PredictedCase(4, 256, 1, 2, turns=6),
+    PredictedCase(64, 256, 1, 2),
+    PredictedCase(256, 256, 1, 2, new=32),
+    PredictedCase(32, 1024, 1, 2, "int8"),
+    PredictedCase(8, 4096, 1, 2),
+    PredictedCase(8, 4096, 1, 2, "int8"),
+    PredictedCase(64, 256, 1, 2, latency=10),
+    PredictedCase(32, 256, 1, 6, "int8", latency=10),
+    PredictedCase(16, 1024, 1, 4, latency=10),
+    PredictedCase(64, 256, 2, 2),
+    PredictedCase(16, 1024, 2, 2, "int8"),
 )
-_QUICK = (Case(4, 256, new=16), Case(16, 256, 1, 2, new=16))
+_QUICK = (PredictedCase(4, 256, new=16), PredictedCase(16, 256, 1, 2, new=16))
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PredictionRow:
     """Generated tokens a second."""
 
     name: str
@@ -139,28 +139,30 @@ def _worker(cores: list[int], num_bytes: int, ms: int = 0) -> Iterator[Address]:
 
 
 def _compare(
-    case: Case,
+    case: PredictedCase,
     profile: Profile,
-    links: Mapping[int, Link],
+    links: Mapping[int, LinkCost],
     loaded: LoadedModel,
     cores: list[int],
     write: _Write,
-) -> Row:
+) -> PredictionRow:
     predicted = _predict(case, profile, links.get(case.latency), loaded)
     measured = _measure(case, loaded, cores)
     error = predicted / measured - 1
-    row = Row(case.name, round(predicted, 1), round(measured, 1), round(error, 3))
+    row = PredictionRow(case.name, round(predicted, 1), round(measured, 1), round(error, 3))
     write(f"{row.name}: {row.predicted} predicted, {row.measured} measured ({error:+.1%})")
     return row
 
 
-def _num_bytes(case: Case, loaded: LoadedModel) -> int:
+def _num_bytes(case: PredictedCase, loaded: LoadedModel) -> int:
     """Of KV, for all that is under way at each place."""
     sequences = case.batch * case.in_flight // max(1, case.workers) + 1
     return kv_bytes(loaded.spec.layers, sequences, case.context, case.kv_dtype)
 
 
-def _predict(case: Case, profile: Profile, link: Link | None, loaded: LoadedModel) -> float:
+def _predict(
+    case: PredictedCase, profile: Profile, link: LinkCost | None, loaded: LoadedModel
+) -> float:
     shape = _shape(loaded)
     costs = Measured(profile, shape, len(shape.layers), case.kv_dtype, link)
     num_bytes = _num_bytes(case, loaded)
@@ -188,7 +190,7 @@ def _shape(loaded: LoadedModel) -> ModelShape:
     )
 
 
-def _measure(case: Case, loaded: LoadedModel, cores: list[int]) -> float:
+def _measure(case: PredictedCase, loaded: LoadedModel, cores: list[int]) -> float:
     with ExitStack() as stack:
         homes = list(_homes(stack, case, loaded, cores))
         stack.enter_context(on_cores(cores[:1]))
@@ -204,7 +206,9 @@ def _measure(case: Case, loaded: LoadedModel, cores: list[int]) -> float:
         return sum(len(one.output) for one in answered) / running.stats().seconds
 
 
-def _homes(stack: ExitStack, case: Case, loaded: LoadedModel, cores: list[int]) -> Iterator[Home]:
+def _homes(
+    stack: ExitStack, case: PredictedCase, loaded: LoadedModel, cores: list[int]
+) -> Iterator[Home]:
     num_bytes = _num_bytes(case, loaded)
     if not case.workers:
         layers = loaded.spec.layers

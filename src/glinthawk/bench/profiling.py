@@ -24,7 +24,7 @@ from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as Answering
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.engine.tuning import choose_prompt_attention, round_trip
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.profile import Curve, Grid, Profile
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.forward.prompt_attention import PromptAttention
@@ -83,7 +83,7 @@ class _Far:
     grids: dict[str, Grid] = field(default_factory=dict)
     store: dict[str, float] = field(default_factory=dict)
     prompt_parcel: float = 0.0
-    link: Link = field(default_factory=lambda: Link(0.0, 1e9))
+    link: LinkCost = field(default_factory=lambda: LinkCost(0.0, 1e9))
 
 
 def measure_profile(
@@ -252,7 +252,7 @@ def _open(bench: Bench, num_bytes: int, kv_dtype: str) -> Iterator[Home]:
         yield home
 
 
-def measure_link(bench: Bench) -> Link:
+def measure_link(bench: Bench) -> LinkCost:
     """Half a round trip, and the bytes that went through in a second while contexts were sent:
     the worker took them in meanwhile, so a link may carry more."""
     spec = bench.loaded.spec
@@ -265,7 +265,7 @@ def measure_link(bench: Bench) -> Link:
         seconds = time.perf_counter() - begun
     tokens = _LINK_CONTEXT * _LINK_ROWS
     num_bytes = tokens * spec.kv_bytes_per_token(spec.dtype)
-    return Link(latency_s, bandwidth(num_bytes, seconds, latency_s))
+    return LinkCost(latency_s, bandwidth(num_bytes, seconds, latency_s))
 
 
 def bandwidth(num_bytes: int, seconds: float, latency_s: float) -> float:

@@ -15,7 +15,7 @@ from glinthawk.scheduler.commands import Command, HomeJoined, Step, Stepped, Sub
 from glinthawk.scheduler.records import answers_of, record_of
 from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
 
-__all__ = ["Row", "run"]
+__all__ = ["SchedulerRow", "run"]
 
 _Write = Callable[[str], None]
 #: Most microseconds that an event of a sequence should take.
@@ -27,7 +27,7 @@ _REPEATS = 7
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SchedulerRow:
     """Microseconds of an event of one sequence."""
 
     living: int
@@ -53,7 +53,7 @@ def run(write: _Write, *, quick: bool = False, most: int | None = None) -> None:
     write(json.dumps({"roof_us": _ROOF_US, "rows": [asdict(row) for row in rows]}))
 
 
-def _measure(living: int) -> Row:
+def _measure(living: int) -> SchedulerRow:
     scheduler = Scheduler(BatchLimits(2 * living + _NEW, 2, 1 << 40))
     pages = (living + 4 * _NEW) * (2 + _LONGEST // PAGE_TOKENS)
     scheduler.handle(HomeJoined(1, pages, PAGE_TOKENS))
@@ -72,7 +72,7 @@ def _measure(living: int) -> Row:
     turnover_s = seconds(lambda: _turn(scheduler, batches, few))
     record = _recording(batches)
     record_s = min(seconds(record) for _ in range(_REPEATS))
-    return Row(
+    return SchedulerRow(
         living,
         _us(submit_s, living),
         _us(admission_s, _NEW),

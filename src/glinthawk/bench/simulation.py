@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass
 
 from glinthawk.core.plan import Plan
 from glinthawk.planner.catalogue import load_catalogue
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import roofline_slices
 from glinthawk.planner.simulator import Simulator
 from glinthawk.planner.workload import Workload
 
-__all__ = ["Case", "Row", "run"]
+__all__ = ["SimulatedCase", "SimulationRow", "run"]
 
 _Write = Callable[[str], None]
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SimulatedCase:
     """A layout of Llama-3.1-8B, and so many turnovers of what is under way."""
 
     slices: int
@@ -32,17 +32,17 @@ class Case:
 
 
 _CASES = (
-    Case(1, 1, 64, 2, "128:128"),
-    Case(1, 2, 256, 2, "512:256"),
-    Case(1, 0, 64, 1, "sharegpt", 8),
-    Case(2, 2, 128, 4, "sharegpt"),
-    Case(4, 3, 256, 8, "512:256", 2),
+    SimulatedCase(1, 1, 64, 2, "128:128"),
+    SimulatedCase(1, 2, 256, 2, "512:256"),
+    SimulatedCase(1, 0, 64, 1, "sharegpt", 8),
+    SimulatedCase(2, 2, 128, 4, "sharegpt"),
+    SimulatedCase(4, 3, 256, 8, "512:256", 2),
 )
-_QUICK = (Case(1, 1, 16, 2, "64:32"),)
+_QUICK = (SimulatedCase(1, 1, 16, 2, "64:32"),)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SimulationRow:
     """One core's wall time."""
 
     slices: int
@@ -64,7 +64,7 @@ def run(write: _Write, *, quick: bool = False) -> None:
     write(json.dumps({"model": "Llama-3.1-8B", "rows": [asdict(row) for row in rows]}))
 
 
-def _measure(case: Case) -> Row:
+def _measure(case: SimulatedCase) -> SimulationRow:
     machines = load_catalogue()
     shape = known_shape("Llama-3.1-8B")
     plan = Plan(
@@ -78,14 +78,14 @@ def _measure(case: Case) -> Row:
         worker_kv=400 * _GIB,
     )
     tier1, tier2 = machines.machine("H100"), machines.machine("r7a-24xlarge")
-    link = Link(1e-3, 12.5e9)
+    link = LinkCost(1e-3, 12.5e9)
     costs = roofline_slices(shape, case.slices, tier1, tier2, link, plan.kv_dtype)
     count = case.turnovers * case.batch * case.in_flight
     requests = list(Workload.parse(case.workload).requests(count))
     begun = time.perf_counter()
     outcome = Simulator(plan, costs, plan.pages(shape)).run(requests)
     seconds = time.perf_counter() - begun
-    return Row(
+    return SimulationRow(
         case.slices,
         case.workers,
         case.batch,

@@ -24,7 +24,7 @@ from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
 
-__all__ = ["Case", "Plan", "Row", "run"]
+__all__ = ["TiersCase", "TiersPlan", "TiersRow", "run"]
 
 _Write = Callable[[str], None]
 
@@ -32,7 +32,7 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class TiersCase:
     """A context, what the capped Tier 1 holds of it, and the two-tier run beside it."""
 
     context: int
@@ -42,29 +42,29 @@ class Case:
 
 
 #: At the first case's context, in batches that a machine with little memory has room for.
-_LINKS = latency.Plan("L", 256, 64, (0, 10, 50), rounds=2, seconds=10.0)
+_LINKS = latency.LatencyPlan("L", 256, 64, (0, 10, 50), rounds=2, seconds=10.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TiersPlan:
     """What is measured: ``seconds`` of steady state at least, and ``steps`` steps of each batch."""
 
     model: str = "L"
-    cases: tuple[Case, ...] = (Case(256, 8, 256), Case(8192, 2, 26))
+    cases: tuple[TiersCase, ...] = (TiersCase(256, 8, 256), TiersCase(8192, 2, 26))
     kv_dtypes: tuple[str, ...] = ("bfloat16", "int8")
-    links: latency.Plan = _LINKS
+    links: latency.LatencyPlan = _LINKS
     seconds: float = 10.0
     steps: int = 3
 
     @classmethod
-    def quick(cls) -> "Plan":
+    def quick(cls) -> "TiersPlan":
         """A look in a minute, with a small model."""
-        links = latency.Plan("M", 256, 64, (0, 10), rounds=1)
-        return cls("M", (Case(256, 8, 64),), ("bfloat16",), links, seconds=2.0)
+        links = latency.LatencyPlan("M", 256, 64, (0, 10), rounds=1)
+        return cls("M", (TiersCase(256, 8, 64),), ("bfloat16",), links, seconds=2.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TiersRow:
     """Generated tokens a second."""
 
     context: int
@@ -88,7 +88,7 @@ class Row:
 
 def run(write: _Write, *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = Plan.quick() if quick else Plan()
+    plan = TiersPlan.quick() if quick else TiersPlan()
     cores = sorted(os.sched_getaffinity(0))[:2]
     torch.manual_seed(0)
     torch.set_num_threads(len(cores))
@@ -105,14 +105,14 @@ def run(write: _Write, *, quick: bool = False) -> None:
 
 
 def _measure(
-    plan: Plan,
+    plan: TiersPlan,
     loaded: LoadedModel,
-    case: Case,
+    case: TiersCase,
     kv_dtype: str,
     cores: list[int],
     reads: float,
     write: _Write,
-) -> Row:
+) -> TiersRow:
     with on_cores(cores[:1]):
         dense = case.batch / dense_seconds(loaded, case.batch)
         attention = reads / (case.context * loaded.spec.kv_bytes_per_token(kv_dtype))
@@ -124,7 +124,7 @@ def _measure(
     with on_cores(cores):
         both = _single(plan, loaded, case, kv_dtype)
     two = _two_tier(plan, loaded, case, kv_dtype, cores)
-    row = Row(
+    row = TiersRow(
         case.context,
         kv_dtype,
         round(same, 1),
@@ -155,7 +155,7 @@ def _measure(
     return row
 
 
-def _single(plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str) -> float:
+def _single(plan: TiersPlan, loaded: LoadedModel, case: TiersCase, kv_dtype: str) -> float:
     """Tokens a second of the capped single tier."""
     threads = torch.get_num_threads()
     num_bytes = kv_bytes(loaded.spec.layers, case.capped, case.context, kv_dtype)
@@ -166,7 +166,7 @@ def _single(plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str) -> float
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Of the two-tier run: tokens a second, and what ``Row`` says beside."""
+    """Of the two-tier run: tokens a second, and what ``TiersRow`` says beside."""
 
     speed: float
     tier1_busy: float
@@ -178,7 +178,7 @@ class _Measured:
 
 
 def _two_tier(
-    plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, cores: list[int]
+    plan: TiersPlan, loaded: LoadedModel, case: TiersCase, kv_dtype: str, cores: list[int]
 ) -> _Measured:
     num_bytes = kv_bytes(loaded.spec.layers, case.batch * case.batches, case.context, kv_dtype)
     with worker_on(cores[1:] or cores, num_bytes) as address, on_cores(cores[:1]):
@@ -186,7 +186,12 @@ def _two_tier(
 
 
 def _run_worker(
-    plan: Plan, loaded: LoadedModel, case: Case, kv_dtype: str, address: Address, num_bytes: int
+    plan: TiersPlan,
+    loaded: LoadedModel,
+    case: TiersCase,
+    kv_dtype: str,
+    address: Address,
+    num_bytes: int,
 ) -> _Measured:
     with open_home(address, loaded, kv_dtype) as home:
         decoding = Decoding(loaded, home, case.context, [case.batch] * case.batches)

@@ -26,7 +26,7 @@ from glinthawk.tier1.kv.home import Home, LocalHome
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
 
-__all__ = ["Layout", "Plan", "Row", "run"]
+__all__ = ["JobPlan", "JobRow", "Layout", "run"]
 
 _Write = Callable[[str], None]
 _GIB = 1 << 30
@@ -47,7 +47,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class JobPlan:
     """The job, and room for ``capped`` of its sequences on Tier 1."""
 
     model: str = "L"
@@ -65,7 +65,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class JobRow:
     """What a layout made of its part of the job."""
 
     layout: str
@@ -81,9 +81,9 @@ class Row:
 
 def run(write: _Write, *, quick: bool = False, requests: int | None = None) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = Plan("M", 24, new=16, capped=4) if quick else Plan()
+    plan = JobPlan("M", 24, new=16, capped=4) if quick else JobPlan()
     if requests is not None:
-        plan = Plan(plan.model, requests, plan.prompt, plan.new)
+        plan = JobPlan(plan.model, requests, plan.prompt, plan.new)
     cores = sorted(os.sched_getaffinity(0))[:2]
     torch.manual_seed(0)
     torch.set_num_threads(len(cores))
@@ -97,7 +97,7 @@ def run(write: _Write, *, quick: bool = False, requests: int | None = None) -> N
         f"{dense:.1f} tokens/s in dense steps of {rows} rows, "
         f"the worker's reads {reads / 1e9:.1f} GB/s"
     )
-    results: list[Row] = []
+    results: list[JobRow] = []
     for layout in plan.layouts:
         results.append(_measure(plan, layout, loaded, cores, results[0] if results else None))
         write("  " + "  ".join(f"{name} {value}" for name, value in asdict(results[-1]).items()))
@@ -105,8 +105,8 @@ def run(write: _Write, *, quick: bool = False, requests: int | None = None) -> N
 
 
 def _measure(
-    plan: Plan, layout: Layout, loaded: LoadedModel, cores: list[int], base: Row | None
-) -> Row:
+    plan: JobPlan, layout: Layout, loaded: LoadedModel, cores: list[int], base: JobRow | None
+) -> JobRow:
     count = max(2 * plan.capped, round(plan.requests * layout.share))
     with ExitStack() as stack:
         own = cores[: layout.cores]
@@ -121,7 +121,7 @@ def _measure(
 
 
 def _homes(
-    stack: ExitStack, plan: Plan, layout: Layout, loaded: LoadedModel, cores: list[int]
+    stack: ExitStack, plan: JobPlan, layout: Layout, loaded: LoadedModel, cores: list[int]
 ) -> Iterator[Home]:
     if layout.worker:
         num_bytes = kv_bytes(loaded.spec.layers, plan.requests, plan.prompt + plan.new, "bfloat16")
@@ -133,14 +133,14 @@ def _homes(
         yield stack.enter_context(open_home(address, loaded, loaded.spec.dtype))
 
 
-def _local_home(plan: Plan, loaded: LoadedModel) -> LocalHome:
+def _local_home(plan: JobPlan, loaded: LoadedModel) -> LocalHome:
     layers, dtype = loaded.spec.layers, loaded.spec.dtype
     num_bytes = kv_bytes(layers, plan.capped, plan.prompt + plan.new, dtype)
     threads = torch.get_num_threads()
     return LocalHome(0, KVCache(layers, num_bytes, dtype, threads=threads, on_torch_threads=True))
 
 
-def _requests(plan: Plan, count: int) -> Iterator[Request]:
+def _requests(plan: JobPlan, count: int) -> Iterator[Request]:
     """Prompts that share nothing, answers of one length."""
     for number in range(count):
         prompt = tuple((7 * number + 11 * i + number * i) % 1000 + 5 for i in range(plan.prompt))
@@ -148,11 +148,11 @@ def _requests(plan: Plan, count: int) -> Iterator[Request]:
         yield Request(number, prompt, params, 0, plan.new)
 
 
-def _answer(running: Run, layout: Layout, requests: list[Request], base: Row | None) -> Row:
+def _answer(running: Run, layout: Layout, requests: list[Request], base: JobRow | None) -> JobRow:
     answered = list(running.engine.generate(requests))
     stats = running.stats()
     speed = sum(len(sequence.output) for sequence in answered) / stats.seconds
-    return Row(
+    return JobRow(
         layout.name,
         len(answered),
         round(speed, 1),

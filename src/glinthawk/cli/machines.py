@@ -10,7 +10,7 @@ import typer
 from glinthawk.core.config import KvDtype
 from glinthawk.core.errors import UsageError
 from glinthawk.planner.catalogue import Machine, load_catalogue
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.profile import Profile
 
 __all__ = [
@@ -74,9 +74,9 @@ def latency_seconds(latency: float | None) -> float:
     return 1e-3 * (_LATENCY_MS if latency is None else latency)
 
 
-def profile_link(profile: Profile, latency: float | None, bandwidth: float | None) -> Link:
+def profile_link(profile: Profile, latency: float | None, bandwidth: float | None) -> LinkCost:
     """The measured link, or another one."""
-    return Link(
+    return LinkCost(
         profile.link_latency_s if latency is None else latency / 1e3,
         profile.link_bytes_per_s if bandwidth is None else 1e9 * bandwidth,
     )

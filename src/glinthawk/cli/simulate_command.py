@@ -22,7 +22,7 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
 from glinthawk.core.units import format_size
-from glinthawk.planner.costs import Link, SliceCosts
+from glinthawk.planner.costs import LinkCost, SliceCosts
 from glinthawk.planner.known_models import shape_of
 from glinthawk.planner.measured import Measured
 from glinthawk.planner.outcome import Outcome
@@ -108,7 +108,9 @@ def _enough(plan: Plan) -> int:
     return min(_MOST, _TURNOVERS * plan.batch_size * plan.batches_in_flight)
 
 
-def _measured(plan: Plan, shape: ModelShape, profile: Profile, link: Link) -> Sequence[SliceCosts]:
+def _measured(
+    plan: Plan, shape: ModelShape, profile: Profile, link: LinkCost
+) -> Sequence[SliceCosts]:
     num_layers = len(shape.layers)
     if plan.worker_storage and profile.storage_bytes_per_s is None:
         raise UsageError(
@@ -141,7 +143,7 @@ def _computed(
             f"{tier2} has {format_size(far.storage if far else 0)}: give --tier2 a machine with "
             "more storage, or make the plan anew"
         )
-    link = Link(latency_seconds(latency), near.network)
+    link = LinkCost(latency_seconds(latency), near.network)
     return roofline_slices(shape, plan.slices, near, far, link, plan.kv_dtype)
 
 

@@ -46,14 +46,14 @@ from glinthawk.wire.control import (
     Forget,
     FromNode,
     Gone,
-    Joined,
-    Load,
+    HomeAtNode,
     Loaded,
+    LoadSlice,
     Lose,
     Moved,
-    Row,
-    Run,
-    Sampled,
+    RunStep,
+    SampledStep,
+    StepRow,
     Unlinked,
     Used,
 )
@@ -77,10 +77,10 @@ class _Stage:
 
     number: int
     address: Address
-    load: Load
+    load: LoadSlice
     channel: ClientChannel | None = None
     loaded: Loaded | None = None
-    homes: dict[int, Joined] = field(default_factory=dict)
+    homes: dict[int, HomeAtNode] = field(default_factory=dict)
     #: Of its own workers that are away.
     fates: Fates = field(default_factory=lambda: Fates({}, []))
     usage: Usage | None = None
@@ -95,7 +95,10 @@ class Pipeline:
     """Tier 1 over ``stages``; ``processes`` are those of them that were started here."""
 
     def __init__(
-        self, loads: list[tuple[Address, Load]], identity: Identity | None, processes: Processes
+        self,
+        loads: list[tuple[Address, LoadSlice]],
+        identity: Identity | None,
+        processes: Processes,
     ) -> None:
         self._stages = [_Stage(i, address, load) for i, (address, load) in enumerate(loads)]
         self._identity, self._processes = identity, processes
@@ -202,7 +205,7 @@ class Pipeline:
         admitted: list[Admitted] = []
         extends = [self._row(span, admitted) for span in batch.extends]
         prompts = [self._row(span, admitted) for span in batch.prompts]
-        self._tell_all(Run(batch.id, admitted, extends, prompts))
+        self._tell_all(RunStep(batch.id, admitted, extends, prompts))
 
     def release(self, home: int, sequences: list[int]) -> None:
         for sequence in sequences:
@@ -333,7 +336,7 @@ class Pipeline:
         match message:
             case Loaded():
                 stage.loaded, stage.refused_s = message, None
-            case Joined(home):
+            case HomeAtNode(home):
                 stage.homes[home] = message
                 self._join(home)
             case Gone(home) if home in self._joined:
@@ -341,7 +344,7 @@ class Pipeline:
             case Gone(home):  # it had not joined everywhere yet
                 stage.homes.pop(home, None)
                 self._send(stage, Lose(home))
-            case Sampled(step, tokens, logprobs):
+            case SampledStep(step, tokens, logprobs):
                 self._done(step, [Choice(*pair) for pair in zip(tokens, logprobs, strict=True)])
             case Fates():
                 self._tell_fates(stage, message)
@@ -450,7 +453,7 @@ class Pipeline:
         except WorkerLost:
             _log.debug("node %d is gone", stage.number + 1)
 
-    def _row(self, span: Span, admitted: list[Admitted]) -> Row:
+    def _row(self, span: Span, admitted: list[Admitted]) -> StepRow:
         sequence = span.sequence
         known, _ = self._known.get(sequence.id, (0, 0))
         if not known:
@@ -460,7 +463,7 @@ class Pipeline:
             known = sequence.length
         tokens = sequence.tokens(known, sequence.length - known)
         self._known[sequence.id] = (sequence.length, span.home)
-        return Row(sequence.id, span.home, span.start, span.length, span.source, tokens)
+        return StepRow(sequence.id, span.home, span.start, span.length, span.source, tokens)
 
     def _loaded(self) -> list[Loaded]:
         loaded = [stage.loaded for stage in self._stages if stage.loaded is not None]

@@ -33,14 +33,14 @@ from glinthawk.wire.control import (
     FromNode,
     Gone,
     Hidden,
-    Joined,
-    Load,
+    HomeAtNode,
     Loaded,
+    LoadSlice,
     Lose,
     Moved,
-    Row,
-    Run,
-    Sampled,
+    RunStep,
+    SampledStep,
+    StepRow,
     Unlinked,
     Used,
 )
@@ -98,7 +98,7 @@ class _Stage:
 
     def handle(self, message: Message, frames: Sequence[memoryview]) -> None:
         match message:
-            case Run():
+            case RunStep():
                 self._run(message)
             case Hidden(step):
                 self._receive(step, frames)
@@ -144,7 +144,7 @@ class _Stage:
             self._told = news
             self._tell(news)
 
-    def _run(self, message: Run) -> None:
+    def _run(self, message: RunStep) -> None:
         self._last_step = message.step
         for step in [step for step in self._hidden if step < message.step]:
             del self._hidden[step]  # cancelled before this slice was loaded
@@ -162,7 +162,7 @@ class _Stage:
             self._waiting[batch.id] = batch
             self._start_if_ready(batch.id)
 
-    def _span(self, row: Row) -> Span:
+    def _span(self, row: StepRow) -> Span:
         sequence = self._sequences.get(row.sequence)
         if sequence is None:
             raise WireError(f"nobody has told of sequence {row.sequence}")
@@ -202,7 +202,7 @@ class _Stage:
                 self._following.send(Hidden(batch.id), [result])
             return
         tokens = [choice.token for choice in result]
-        self._tell(Sampled(batch.id, tokens, [choice.logprobs for choice in result]))
+        self._tell(SampledStep(batch.id, tokens, [choice.logprobs for choice in result]))
 
 
 @contextmanager
@@ -271,7 +271,7 @@ class _NodeServer:
         except GlinthawkError as error:  # a configuration in it may be refused, too
             self._channel.send(client, Failed(type(error).__name__, str(error)))
             return
-        if isinstance(message, Load):
+        if isinstance(message, LoadSlice):
             self._open(client, message)
         elif isinstance(message, Follow):
             if not self._sources.admits(client, message.run, message.attempt):
@@ -308,7 +308,7 @@ class _NodeServer:
         assert self._client is not None
         self._channel.send(self._client, message)
 
-    def _open(self, client: bytes, message: Load) -> None:
+    def _open(self, client: bytes, message: LoadSlice) -> None:
         if self._is_taken(client):
             busy = "this node serves another run; wait for it or start a second node"
             self._channel.send(client, Failed(WorkerBusy.__name__, busy))
@@ -329,7 +329,7 @@ class _NodeServer:
         is_other = self._stage is not None and client != self._client
         return is_other and self._client is not None and self._channel.send(self._client, Ping())
 
-    def _make_stage(self, message: Load) -> _Stage:
+    def _make_stage(self, message: LoadSlice) -> _Stage:
         config, part = message.config, message.part
         following = None
         if message.next is not None:
@@ -409,7 +409,7 @@ def serve_node(
     _NodeServer(channel, identity, cores).serve(lifeline)
 
 
-def _joined(home: HomeJoined) -> Joined:
-    return Joined(
+def _joined(home: HomeJoined) -> HomeAtNode:
+    return HomeAtNode(
         home.home, home.num_pages, home.page_tokens, home.most_sequences or home.num_pages
     )

@@ -15,13 +15,15 @@ from glinthawk.launch.local_processes import parse_tier2
 from glinthawk.tier1.kv.home_factory import group_workers
 from glinthawk.tier1.model.loader import count_layers
 from glinthawk.wire.address import Address
-from glinthawk.wire.control import Load
+from glinthawk.wire.control import LoadSlice
 from glinthawk.wire.messages import VERSION
 
 __all__ = ["list_homes", "move_load", "plan_loads"]
 
 
-def plan_loads(config: EngineConfig, nodes: tuple[NodePlan, ...]) -> list[tuple[Address, Load]]:
+def plan_loads(
+    config: EngineConfig, nodes: tuple[NodePlan, ...]
+) -> list[tuple[Address, LoadSlice]]:
     """Each node's address and slice. Raises UsageError when they do not make one model."""
     configs = [_node_config(config, node) for node in nodes]
     _check_alike(configs)
@@ -29,7 +31,7 @@ def plan_loads(config: EngineConfig, nodes: tuple[NodePlan, ...]) -> list[tuple[
     addresses = [Address.parse(node.address) for node in nodes]
     following = [*(address.text for address in addresses[1:]), None]
     return [
-        (address, Load(VERSION, own, part, behind))
+        (address, LoadSlice(VERSION, own, part, behind))
         for address, own, part, behind in zip(addresses, configs, parts, following, strict=True)
     ]
 
@@ -92,7 +94,7 @@ def list_homes(config: EngineConfig) -> list[list[Address]]:
     return group_workers(config.split_attention, addresses)
 
 
-def move_load(load: Load, old: str, new: str) -> Load:
+def move_load(load: LoadSlice, old: str, new: str) -> LoadSlice:
     """With ``new`` wherever ``old`` was said."""
     workers = tuple(new if worker == old else worker for worker in load.config.tier2)
     behind = new if load.next == old else load.next

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
-from glinthawk.planner.costs import Link, SliceCosts
+from glinthawk.planner.costs import LinkCost, SliceCosts
 
 __all__ = ["Bunched", "bunch"]
 
@@ -26,10 +26,10 @@ class Bunched:
         return self.costs.kv_dtype
 
     @property
-    def link(self) -> Link:
+    def link(self) -> LinkCost:
         """As long, and so many times narrower."""
         link = self.costs.link
-        return Link(link.latency_s, link.bytes_per_s / self.size)
+        return LinkCost(link.latency_s, link.bytes_per_s / self.size)
 
     def dense_s(self, rows: int, logits: int) -> float:
         return self.costs.dense_s(self.size * rows, self.size * logits)

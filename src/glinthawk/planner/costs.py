@@ -6,11 +6,11 @@ from typing import Protocol
 
 from glinthawk.core.shape import ModelShape
 
-__all__ = ["Link", "SliceCosts"]
+__all__ = ["LinkCost", "SliceCosts"]
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkCost:
     """Between machines, the same in both directions, which do not disturb each other."""
 
     #: From one end to the other, of an empty message.
@@ -35,7 +35,7 @@ class SliceCosts(Protocol):
         ...
 
     @property
-    def link(self) -> Link:
+    def link(self) -> LinkCost:
         """Between a Tier-1 node and anything else."""
         ...
 

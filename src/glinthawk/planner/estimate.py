@@ -15,7 +15,7 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.plan import Plan
 from glinthawk.planner.costs import SliceCosts
 from glinthawk.planner.formulas import read_share
-from glinthawk.planner.step import SlicePart, Step, Times
+from glinthawk.planner.step import AverageStep, SlicePart, Times
 from glinthawk.planner.workload import Workload
 
 __all__ = ["Binding", "Estimate", "Estimator", "estimate"]
@@ -68,7 +68,7 @@ class _Round:
     batches: int
     #: Of sequences, those whose KV is at workers.
     far_share: float
-    step: Step
+    step: AverageStep
 
 
 class Estimator:
@@ -169,7 +169,7 @@ class Estimator:
         tails = plan.most_tails(self._page_bytes)
         return sequences if tails is None else min(sequences, tails)
 
-    def _kept(self, plan: Plan, batches: int, step: Step) -> Step:
+    def _kept(self, plan: Plan, batches: int, step: AverageStep) -> AverageStep:
         """``step`` with what drives and layer inputs have of the KV at workers."""
         step = replace(step, xcache=plan.xcache, is_fetched=plan.kv_placement == "fetch")
         if not plan.worker_storage or not plan.workers_per_slice:
@@ -180,14 +180,14 @@ class Estimator:
         share = read_share(memory, tokens / plan.workers_per_slice)
         return replace(step, read_share=share, is_written=share > 0)
 
-    def _step(self, living: float, far_share: float, batch_tokens: int) -> Step:
+    def _step(self, living: float, far_share: float, batch_tokens: int) -> AverageStep:
         """A sequence takes one step as a prompt and one for each further token. A step has at most
         ``batch_tokens`` unless it has but one prompt."""
         output = self._workload.mean_output
         room = batch_tokens / (self._workload.mean_input + output - 1)
         prompts = min(living / output, max(1.0, room))
         rows = prompts * (output - 1)
-        return Step(rows, rows * far_share, min(1.0, prompts), max(1.0, prompts))
+        return AverageStep(rows, rows * far_share, min(1.0, prompts), max(1.0, prompts))
 
 
 def estimate(plan: Plan, costs: Sequence[SliceCosts], workload: Workload) -> Estimate:
@@ -199,7 +199,9 @@ def _distinct(costs: Sequence[SliceCosts]) -> list[tuple[SliceCosts, int]]:
     return list({id(one): (one, 1) for one in costs}.values())
 
 
-def _name(resource: str, part: SlicePart, times: Times, step: Step, *, is_full: bool) -> Binding:
+def _name(
+    resource: str, part: SlicePart, times: Times, step: AverageStep, *, is_full: bool
+) -> Binding:
     if resource == "latency":
         return "latency"
     if resource == "link":

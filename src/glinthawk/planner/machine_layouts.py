@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import ModelShape
 from glinthawk.planner.catalogue import Machine
-from glinthawk.planner.costs import Link, SliceCosts
+from glinthawk.planner.costs import LinkCost, SliceCosts
 from glinthawk.planner.measured import Measured
 from glinthawk.planner.profile import Profile
 from glinthawk.planner.roofline import roofline_slices
@@ -105,7 +105,7 @@ def _rig(
     """One, unless there are too few workers for every slice to have one."""
     workers = _thin(range(1, offer.tier2_count // slices + 1)) if tier2 else [0]
     if workers:
-        link = Link(offer.latency_s, tier1.network)
+        link = LinkCost(offer.latency_s, tier1.network)
         yield Rig(
             shape=shape,
             costs=roofline_slices(shape, slices, tier1, tier2, link, kv_dtype),
@@ -125,7 +125,7 @@ def measured_rigs(
     profile: Profile,
     memory: int,
     kv_dtypes: Sequence[str] = (),
-    link: Link | None = None,
+    link: LinkCost | None = None,
     storage: int = 0,
 ) -> Iterator[Rig]:
     """This machine as it was measured: Tier 1 alone, and with a worker. ``memory`` is for all KV,

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import ModelShape
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.profile import Grid, Profile
 
 __all__ = ["Measured"]
@@ -24,7 +24,7 @@ class Measured:
         shape: ModelShape,
         num_layers: int,
         kv_dtype: str,
-        link: Link | None = None,
+        link: LinkCost | None = None,
     ) -> None:
         if kv_dtype not in profile.far and kv_dtype not in profile.near:
             raise UsageError(
@@ -32,7 +32,7 @@ class Measured:
                 f"`glinthawk profile --kv-dtype {kv_dtype}`"
             )
         self.shape, self.kv_dtype = shape, kv_dtype
-        self.link = link or Link(profile.link_latency_s, profile.link_bytes_per_s)
+        self.link = link or LinkCost(profile.link_latency_s, profile.link_bytes_per_s)
         self._profile = profile
         self._share = len(shape.layers) / num_layers
         self._beyond: dict[str, tuple[float, float]] = {}

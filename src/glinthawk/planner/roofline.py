@@ -15,7 +15,7 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import LayerShape, ModelShape
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
 from glinthawk.planner.catalogue import Machine
-from glinthawk.planner.costs import Link
+from glinthawk.planner.costs import LinkCost
 
 __all__ = ["Roofline", "roofline_slices"]
 
@@ -28,7 +28,7 @@ class Roofline:
     shape: ModelShape
     tier1: Machine
     tier2: Machine | None
-    link: Link
+    link: LinkCost
     kv_dtype: str
     #: Of Tier 1's host for a layer's parcel to one worker: 0 where the accelerator works meanwhile.
     parcel_layer_s: float = 0.0
@@ -140,7 +140,7 @@ def roofline_slices(
     num_slices: int,
     tier1: Machine,
     tier2: Machine | None,
-    link: Link,
+    link: LinkCost,
     kv_dtype: str,
     *,
     parcel_layer_s: float = 0.0,

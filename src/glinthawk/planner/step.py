@@ -8,11 +8,11 @@ from glinthawk.planner.costs import SliceCosts
 from glinthawk.planner.formulas import rebuilt_share
 from glinthawk.planner.workload import Workload
 
-__all__ = ["SlicePart", "Step", "Times"]
+__all__ = ["AverageStep", "SlicePart", "Times"]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class AverageStep:
     """The average step: of its rows some are near, the rest far; sometimes prompts come along."""
 
     rows: float
@@ -82,7 +82,7 @@ class SlicePart:
         self._prompt_s = costs.prompt_s([round(workload.rms_input)])
         self._trips_s = 2 * len(shape.layers) * costs.link.latency_s
 
-    def run(self, step: Step, workers: int) -> Times:
+    def run(self, step: AverageStep, workers: int) -> Times:
         """Seconds that each resource is taken for one step."""
         plain, mixed = self._dense_s(step)
         prefill = step.with_prompts * (mixed - plain)
@@ -103,7 +103,7 @@ class SlicePart:
         worker, drives = there.attend + there.store, there.read + there.write
         return Times(tier1, worker, drives, link, path, plain, prefill, near_s)
 
-    def beside_s(self, step: Step) -> float:
+    def beside_s(self, step: AverageStep) -> float:
         """Tier 1's part in attention to what workers keep: all that is fetched, or the share whose
         keys and values it makes again."""
         rows, share = step.far_rows, 1.0 if step.is_fetched else step.xcache
@@ -113,7 +113,7 @@ class SlicePart:
         seconds = self.costs.near_s(ceil(rows), tokens)
         return seconds if step.is_fetched else seconds + self.costs.rebuild_s(tokens)
 
-    def balance(self, step: Step, workers: int) -> float:
+    def balance(self, step: AverageStep, workers: int) -> float:
         """The share of the context to make again on Tier 1, so that neither drives nor workers'
         cores are busy for longer than it."""
         now = self.run(step, workers)
@@ -125,12 +125,12 @@ class SlicePart:
         by_cores = rebuilt_share(whole.attend, rebuild_s, now.tier1 + whole.attend - now.worker)
         return max(by_drives, by_cores)
 
-    def doubled_s(self, step: Step) -> float:
+    def doubled_s(self, step: AverageStep) -> float:
         """What twice the decode rows would add to a plain step."""
         logits = 2 * ceil(step.rows) if self.is_last else 0
         return self.costs.dense_s(2 * ceil(step.rows), logits) - self._dense_s(step)[0]
 
-    def _dense_s(self, step: Step) -> tuple[float, float]:
+    def _dense_s(self, step: AverageStep) -> tuple[float, float]:
         """Of a step without prompts, and with them."""
         rows, tokens = ceil(step.rows), ceil(step.rows + step.prompts * self._workload.mean_input)
         logits = rows if self.is_last else 0
@@ -140,7 +140,7 @@ class SlicePart:
         mixed = self.costs.dense_s(tokens, logits + ceil(step.prompts) if self.is_last else 0)
         return plain, mixed + step.prompts * self._prompt_s
 
-    def _worker_s(self, step: Step, workers: int) -> _Far:
+    def _worker_s(self, step: AverageStep, workers: int) -> _Far:
         """Of one worker; and Tier 1's parcels to all."""
         costs, rows = self.costs, step.far_rows / workers
         stored = round(step.prompts_a_step * self._workload.mean_input * step.far_share / workers)
@@ -155,7 +155,7 @@ class SlicePart:
             parcels=workers * costs.parcel_s(ceil(rows), stored),
         )
 
-    def _link_s(self, step: Step) -> tuple[float, float]:
+    def _link_s(self, step: AverageStep) -> tuple[float, float]:
         """Busy with a step in the busier direction; and a row's parcels there and back."""
         prompt_tokens = step.prompts_a_step * self._workload.mean_input
         hidden = (step.rows + prompt_tokens) * self._hidden

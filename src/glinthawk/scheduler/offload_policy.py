@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from glinthawk.core.sequence import Sequence
 from glinthawk.scheduler.kv_budget import KVBudget
-from glinthawk.scheduler.step_cost import TIER1, Load, StepCost
+from glinthawk.scheduler.step_cost import TIER1, RowLoad, StepCost
 
 __all__ = ["OffloadPolicy"]
 
@@ -73,14 +73,14 @@ class OffloadPolicy:
         """Sequences of this length that the workers hold together."""
         return sum(budget.pages.num_tokens // length for budget in self._far_budgets())
 
-    def _full_load(self, near: KVBudget, longest: int, far_rows: int, far_length: float) -> Load:
+    def _full_load(self, near: KVBudget, longest: int, far_rows: int, far_length: float) -> RowLoad:
         """With as many rows on Tier 1 as it holds, though one that has ended may just be missing:
         what begins at a worker stays there for long."""
         load = self._load(far_rows, far_length)
         rows = max(load.near_rows, near.pages.num_tokens // longest)
         tokens = load.near_tokens * rows // load.near_rows if load.near_rows else 0
-        return Load(rows, tokens, far_rows, far_length)
+        return RowLoad(rows, tokens, far_rows, far_length)
 
-    def _load(self, far_rows: int, far_length: float) -> Load:
+    def _load(self, far_rows: int, far_length: float) -> RowLoad:
         near = self._budgets[TIER1]
-        return Load(len(near.living), near.num_living_tokens, far_rows, far_length)
+        return RowLoad(len(near.living), near.num_living_tokens, far_rows, far_length)

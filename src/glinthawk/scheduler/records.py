@@ -16,18 +16,18 @@ __all__ = [
     "Answer",
     "Batched",
     "Dropped",
-    "Finished",
-    "Joined",
+    "FinishedRecord",
+    "JoinedRecord",
     "Lost",
     "New",
     "Out",
-    "Paced",
+    "PacedRecord",
     "Record",
     "Released",
     "Renewed",
     "Scheduled",
-    "Stepped",
-    "Submitted",
+    "SteppedRecord",
+    "SubmittedRecord",
     "answers_of",
     "record_of",
 ]
@@ -36,7 +36,11 @@ __all__ = [
 _NAME = 256
 
 
-class _Record(msgspec.Struct, frozen=True, array_like=True, tag=str.lower):
+def _kind(name: str) -> str:
+    return name.removesuffix("Record").lower()
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True, tag=_kind):
     """Written as a JSON array that begins with the name of its kind."""
 
 
@@ -65,7 +69,7 @@ class Released(_Record, frozen=True):
     sequences: tuple[int, ...]
 
 
-class Finished(_Record, frozen=True):
+class FinishedRecord(_Record, frozen=True):
     """An answer is complete."""
 
     sequence: int
@@ -78,11 +82,11 @@ class Aborted(_Record, frozen=True):
     batch: int
 
 
-Answer = Batched | Released | Finished | Aborted
+Answer = Batched | Released | FinishedRecord | Aborted
 Out = tuple[Answer, ...] | None
 
 
-class Joined(_Record, frozen=True):
+class JoinedRecord(_Record, frozen=True):
     """As ``commands.HomeJoined``."""
 
     home: int
@@ -99,7 +103,7 @@ class Lost(_Record, frozen=True):
     out: Out
 
 
-class Submitted(_Record, frozen=True):
+class SubmittedRecord(_Record, frozen=True):
     """What the scheduler reads of a request. ``name`` is the beginning of its custom_id."""
 
     sequence: int
@@ -112,7 +116,7 @@ class Submitted(_Record, frozen=True):
     out: Out
 
 
-class Stepped(_Record, frozen=True):
+class SteppedRecord(_Record, frozen=True):
     """A batch took its step; ``tokens`` are in the order of its rows."""
 
     batch: int
@@ -121,7 +125,7 @@ class Stepped(_Record, frozen=True):
     out: Out
 
 
-class Paced(_Record, frozen=True):
+class PacedRecord(_Record, frozen=True):
     """As ``step_cost.StepCost``, in seconds."""
 
     dense: tuple[tuple[int, float], ...]
@@ -146,17 +150,26 @@ class Renewed(_Record, frozen=True):
     """A new scheduler went on in this one's place, without sequences, batches and homes."""
 
 
-Record = Joined | Lost | Submitted | Stepped | Paced | Scheduled | Dropped | Renewed
+Record = (
+    JoinedRecord
+    | Lost
+    | SubmittedRecord
+    | SteppedRecord
+    | PacedRecord
+    | Scheduled
+    | Dropped
+    | Renewed
+)
 
 
 def record_of(event: commands.Event, out: Out) -> Record:
     """``event``, and what came of it."""
     match event:
         case commands.Stepped(batch, tokens, stopped):
-            return Stepped(batch.id, tokens, tuple(sorted(stopped)), out)
+            return SteppedRecord(batch.id, tokens, tuple(sorted(stopped)), out)
         case commands.Submitted(sequence):
             asked = sequence.request
-            return Submitted(
+            return SubmittedRecord(
                 sequence.id,
                 asked.id,
                 asked.name[:_NAME],
@@ -167,9 +180,11 @@ def record_of(event: commands.Event, out: Out) -> Record:
                 out,
             )
         case commands.Paced(step_cost):
-            return Paced(step_cost.dense, dict(step_cost.attend_s), dict(step_cost.link_s), out)
+            return PacedRecord(
+                step_cost.dense, dict(step_cost.attend_s), dict(step_cost.link_s), out
+            )
         case commands.HomeJoined(home, num_pages, page_tokens, most):
-            return Joined(home, num_pages, page_tokens, most, out)
+            return JoinedRecord(home, num_pages, page_tokens, most, out)
         case commands.HomeLost(home):
             return Lost(home, out)
 
@@ -187,7 +202,7 @@ def _answer(command: commands.Command) -> Answer:
             return Released(home, sequences)
         case commands.Finish(sequence):
             assert sequence.finish_reason is not None
-            return Finished(sequence.id, sequence.finish_reason.value)
+            return FinishedRecord(sequence.id, sequence.finish_reason.value)
         case commands.Abort(batch):
             return Aborted(batch.id)
 

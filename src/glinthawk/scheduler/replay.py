@@ -25,7 +25,7 @@ class Replay:
         """Run what ``record`` says; what was different this time, or None. Nothing can be said of
         what comes after a difference."""
         self._said = None
-        if isinstance(record, records.Stepped) and record.batch not in self._batches:
+        if isinstance(record, records.SteppedRecord) and record.batch not in self._batches:
             return f"batch {record.batch} is not under way"
         failed = getattr(record, "out", ()) is None
         try:
@@ -54,15 +54,15 @@ class Replay:
 
     def _event(self, record: Record) -> commands.Event:
         match record:
-            case records.Stepped(batch, tokens, stopped):
+            case records.SteppedRecord(batch, tokens, stopped):
                 return commands.Stepped(self._batches.pop(batch), tokens, frozenset(stopped))
-            case records.Submitted():
+            case records.SubmittedRecord():
                 return commands.Submitted(_sequence(record))
-            case records.Joined(home, num_pages, page_tokens, most):
+            case records.JoinedRecord(home, num_pages, page_tokens, most):
                 return commands.HomeJoined(home, num_pages, page_tokens, most)
             case records.Lost(home):
                 return commands.HomeLost(home)
-            case records.Paced(dense, attend_s, link_s):
+            case records.PacedRecord(dense, attend_s, link_s):
                 return commands.Paced(StepCost(dense, attend_s, link_s))
         raise TypeError(f"{record} is no event")
 
@@ -94,7 +94,7 @@ def _at(answers: tuple[object, ...], place: int) -> str:
     return repr(answers[place]) if place < len(answers) else "nothing"
 
 
-def _sequence(record: records.Submitted) -> Sequence:
+def _sequence(record: records.SubmittedRecord) -> Sequence:
     """One that the scheduler cannot tell from the run's."""
     # Whether an answer had stop strings is told with its steps.
     params = SamplingParams(max_tokens=None, min_tokens=record.min_tokens)

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["TIER1", "Load", "StepCost"]
+__all__ = ["TIER1", "RowLoad", "StepCost"]
 
 #: The home that is Tier 1's own memory.
 TIER1 = 0
@@ -23,7 +23,7 @@ _STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class RowLoad:
     """Sequences that decode near, and those that do or could decode far."""
 
     near_rows: int
@@ -56,19 +56,19 @@ class StepCost:
         (low, low_s), (high, high_s) = self.dense[index - 1 : index + 1]
         return low_s + (high_s - low_s) * (rows - low) / (high - low)
 
-    def workers_pay(self, load: Load, in_flight: int) -> bool:
+    def workers_pay(self, load: RowLoad, in_flight: int) -> bool:
         """Whether Tier 1 alone, with one batch since nothing is to be hidden then, is slower."""
         best = self.best_far_rows(load, in_flight)
         alone = self._speed(load, 0, 1)
         return best > 0 and self._speed(load, best, in_flight) > _WORTH * alone
 
-    def best_far_rows(self, load: Load, in_flight: int) -> int:
+    def best_far_rows(self, load: RowLoad, in_flight: int) -> int:
         """Far rows, all batches together, with which most tokens a second are made; 0 only if
         there are none."""
         counts = {-(-load.far_rows * step // _STEPS) for step in range(1, _STEPS + 1)}
         return max(sorted(counts), key=lambda far: self._speed(load, far, in_flight))
 
-    def _speed(self, load: Load, far: int, in_flight: int) -> float:
+    def _speed(self, load: RowLoad, far: int, in_flight: int) -> float:
         """Tokens a second with ``far`` rows spread evenly over the workers."""
         rows = load.near_rows + far
         if not rows:

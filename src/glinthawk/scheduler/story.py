@@ -48,15 +48,15 @@ class _Teller:
         out = getattr(record, "out", ())
         if out is None:
             yield from ((sequence, "the scheduler failed") for sequence in self._homes)
-        ending = {each.sequence for each in out or () if isinstance(each, records.Finished)}
+        ending = {each.sequence for each in out or () if isinstance(each, records.FinishedRecord)}
         for answer in out or ():
             yield from self._answer(answer, ending)
 
     def _event(self, record: Record) -> _Told:
         match record:
-            case records.Submitted():
+            case records.SubmittedRecord():
                 yield from self._submitted(record)
-            case records.Stepped():
+            case records.SteppedRecord():
                 yield from self._stepped(record)
             case records.Lost(home):
                 for sequence in self._living_at(home):
@@ -70,13 +70,13 @@ class _Teller:
                 for sequence in self._homes.keys() - self._ended:
                     yield sequence, "given up: all that was under way was left"
 
-    def _submitted(self, record: records.Submitted) -> _Told:
+    def _submitted(self, record: records.SubmittedRecord) -> _Told:
         if record.name == self._who or record.sequence in self._homes:
             self._homes.setdefault(record.sequence, None)
             asked = f"{len(record.prompt)} prompt tokens, at most {record.max_tokens} new ones"
             yield record.sequence, f"submitted as {record.name!r}: {asked}"
 
-    def _stepped(self, record: records.Stepped) -> _Told:
+    def _stepped(self, record: records.SteppedRecord) -> _Told:
         rows = self._rows.pop(record.batch, ())
         for sequence, token in zip(rows, record.tokens, strict=False):
             if sequence in self._homes:
@@ -94,7 +94,7 @@ class _Teller:
             case records.Aborted(batch):
                 for sequence in self._told_of(self._rows.pop(batch, ())):
                     yield sequence, f"batch {batch} is stopped"
-            case records.Finished(sequence, reason):
+            case records.FinishedRecord(sequence, reason):
                 if sequence in self._homes:
                     self._ended.add(sequence)
                     yield sequence, f"finished: {reason}"

@@ -25,7 +25,7 @@ from glinthawk.wire.messages import (
     FromWorker,
     Open,
     Opened,
-    Release,
+    ReleaseKV,
     Stats,
     Store,
     Stored,
@@ -107,7 +107,7 @@ class Worker:
                 return Fetched(step, layer, us), [_tensor_bytes(tensor) for tensor in answer]
             case Store(step):
                 return (Stored(step), ()) if session.store(message, frames) else None
-            case Release(sequences):
+            case ReleaseKV(sequences):
                 session.release(sequences)
             case Abandon(step):
                 session.abandon(step)

@@ -1,10 +1,10 @@
 """What an engine and the nodes of a pipeline say to each other: a few messages a step.
 
-The engine opens each node with its slice (``Load``) and then tells every node the same, in the same
-order: sequences once, then for each step its rows and the tokens that nodes have not seen. A node
-gives its hidden state to the next one (``Hidden``, with a frame of (T, hidden) elements), never to
-the engine; the last one answers with tokens. The link between two nodes begins with ``Follow``.
-"""
+The engine opens each node with its slice (``LoadSlice``) and then tells every node the same, in the
+same order: sequences once, then for each step its rows and the tokens that nodes have not seen. A
+node gives its hidden state to the next one (``Hidden``, with a frame of (T, hidden) elements),
+never to the engine; the last one answers with tokens. The link between two nodes begins with
+``Follow``."""
 
 import msgspec
 
@@ -25,20 +25,20 @@ __all__ = [
     "FromNode",
     "Gone",
     "Hidden",
-    "Joined",
-    "Load",
+    "HomeAtNode",
+    "LoadSlice",
     "Loaded",
     "Lose",
     "Moved",
-    "Row",
-    "Run",
-    "Sampled",
+    "RunStep",
+    "SampledStep",
+    "StepRow",
     "Unlinked",
     "Used",
 ]
 
 
-class Load(Message, frozen=True):
+class LoadSlice(Message, frozen=True):
     """Become the node of this slice; its workers are ``config.tier2``. ``next`` is the address of
     the node behind, None for the last. ``run`` is the engine's own name, ``attempt`` how often it
     has said this to this node."""
@@ -59,7 +59,7 @@ class Admitted(msgspec.Struct, frozen=True, array_like=True):
     output: list[int]
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class StepRow(msgspec.Struct, frozen=True, array_like=True):
     """A span of a step, and the sequence's tokens that nodes have not seen."""
 
     sequence: int
@@ -70,13 +70,13 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     tokens: list[int]
 
 
-class Run(Message, frozen=True):
+class RunStep(Message, frozen=True):
     """Take a step with these rows, those that extend first."""
 
     step: int
     admitted: list[Admitted]
-    extends: list[Row]
-    prompts: list[Row]
+    extends: list[StepRow]
+    prompts: list[StepRow]
 
 
 class Forget(Message, frozen=True):
@@ -119,7 +119,7 @@ class Hidden(Message, frozen=True):
     step: int
 
 
-class Joined(Message, frozen=True):
+class HomeAtNode(Message, frozen=True):
     """A home is there, empty."""
 
     home: int
@@ -142,7 +142,7 @@ class Loaded(Message, frozen=True):
     longest_len: int = 0
 
 
-class Sampled(Message, frozen=True):
+class SampledStep(Message, frozen=True):
     """A step is taken: a token a row, and what was asked to be said about it."""
 
     step: int
@@ -183,5 +183,5 @@ class Failed(Message, frozen=True):
     text: str
 
 
-FromEngine = Load | Run | Forget | Cancel | Lose | Moved | Ask | Bye | Follow | Hidden
-FromNode = Loaded | Joined | Sampled | Gone | Fates | Unlinked | Used | Failed | Ping
+FromEngine = LoadSlice | RunStep | Forget | Cancel | Lose | Moved | Ask | Bye | Follow | Hidden
+FromNode = Loaded | HomeAtNode | SampledStep | Gone | Fates | Unlinked | Used | Failed | Ping

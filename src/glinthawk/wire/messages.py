@@ -53,7 +53,7 @@ __all__ = [
     "Open",
     "Opened",
     "Ping",
-    "Release",
+    "ReleaseKV",
     "Spans",
     "Stats",
     "Store",
@@ -154,7 +154,7 @@ class Store(Message, frozen=True):
     layer: int
 
 
-class Release(Message, frozen=True):
+class ReleaseKV(Message, frozen=True):
     """Forget these sequences, none of which may be in a step."""
 
     sequences: list[int]
@@ -226,7 +226,7 @@ class Ping(Message, frozen=True):
     """Are you there? Needs no answer: sending it fails when the client has gone."""
 
 
-FromTier1 = Open | Begin | BeginPart | Attend | Fetch | Store | Release | Abandon | Ask | Bye
+FromTier1 = Open | Begin | BeginPart | Attend | Fetch | Store | ReleaseKV | Abandon | Ask | Bye
 FromWorker = Opened | Attended | Fetched | Stored | Stats | Fault | Ping
 
 _encoder = msgspec.msgpack.Encoder()

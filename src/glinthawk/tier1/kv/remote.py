@@ -14,7 +14,7 @@ from glinthawk.tier1.device.staging import Staging
 from glinthawk.tier1.kv.home import Reply, WorkerHome, list_columns, list_forks
 from glinthawk.tier1.kv.link import Answer, Link
 from glinthawk.wire.channel import ClientChannel
-from glinthawk.wire.messages import Attend, Attended, Begin, Release, Spans, Store, Stored
+from glinthawk.wire.messages import Attend, Attended, Begin, ReleaseKV, Spans, Store, Stored
 
 __all__ = ["Awaited", "OneWorkerHome", "RemoteHome"]
 
@@ -56,7 +56,7 @@ class OneWorkerHome(WorkerHome, Generic[_Step]):
         return False
 
     def release(self, sequences: list[int]) -> None:
-        self.link.send(Release(sequences))
+        self.link.send(ReleaseKV(sequences))
 
     def abandon(self, step: int) -> None:
         self._steps.pop(step, None)

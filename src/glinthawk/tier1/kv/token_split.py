@@ -22,7 +22,7 @@ from glinthawk.tier1.kv.own_part import OwnPart, OwnShare, PartialAnswer
 from glinthawk.tier1.kv.token_sharding import Rows, Share, pick, share_step
 from glinthawk.tier1.kv.token_stripes import Stripes
 from glinthawk.wire.channel import ClientChannel
-from glinthawk.wire.messages import Attend, Attended, BeginPart, Release, Store, Stored
+from glinthawk.wire.messages import Attend, Attended, BeginPart, ReleaseKV, Store, Stored
 
 __all__ = ["STRIPE_PAGES", "RangeSplitHome"]
 
@@ -199,7 +199,7 @@ class RangeSplitHome(WorkerHome):
                 held[number].append(sequence)
         for link, some in zip(self.links, held, strict=False):  # Tier 1 need not be told
             if some:
-                link.send(Release(some))
+                link.send(ReleaseKV(some))
 
     def finish(self, step: int) -> None:
         self._steps.pop(step, None)
