@@ -30,8 +30,9 @@ from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.pages.page_files import PageFiles
 from glinthawk.tier2.server import serve
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.keys import Identity
+from glinthawk.wire.server_channel import ServerChannel
 
 __all__ = ["IDENTITY", "open_cluster", "pages_bytes", "serving", "worker_thread"]
 

@@ -120,7 +120,7 @@ def test_the_package_offers_what_it_lists() -> None:
     [
         ("import glinthawk; glinthawk.SamplingParams()", "torch transformers zmq numpy msgspec"),
         ("import glinthawk.scheduler.scheduler", "torch transformers zmq asyncio socket"),
-        ("import glinthawk.wire.channel", "torch transformers"),
+        ("import glinthawk.wire.client_channel", "torch transformers"),
         ("import glinthawk.cli.main", "torch transformers"),
     ],
 )

@@ -22,7 +22,7 @@ from glinthawk.core.units import parse_size
 from glinthawk.engine.run import Run, open_run
 from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.node import Node
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.credit import Window
 
 _WINDOW = 16 << 20

@@ -25,7 +25,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run, open_run
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import Failed, Follow, FromNode, Hidden
 from glinthawk.wire.messages import Ask
 from parcels import Deed, Judge, Parcel, relay

@@ -29,7 +29,7 @@ from glinthawk.tier1.kv.home_factory import make_home
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import (
     Failed,
     FromEngine,
@@ -40,6 +40,7 @@ from glinthawk.wire.control import (
     SampledStep,
 )
 from glinthawk.wire.messages import VERSION, Attended, FromTier1, Message, Store, decode
+from glinthawk.wire.server_channel import ServerChannel
 
 _TIMEOUT_S = 0.6
 

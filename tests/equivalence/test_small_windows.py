@@ -19,7 +19,7 @@ from glinthawk.tier1.forward.graphs import GraphedPasses
 from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from late import LateStaging
 from tape import TapeRecorder
 

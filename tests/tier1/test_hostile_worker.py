@@ -23,7 +23,7 @@ from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.credit import Credit
 from glinthawk.wire.messages import (
     Attended,
@@ -35,6 +35,7 @@ from glinthawk.wire.messages import (
     Stored,
     encode,
 )
+from glinthawk.wire.server_channel import ServerChannel
 from message_values import values
 
 QUIET = settings(

@@ -25,7 +25,7 @@ from glinthawk.tier1.forward.graphs import GraphedPasses
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier1.node import Node
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.credit import Window
 from glinthawk.wire.messages import Abandon, Attend, Begin, ReleaseKV, Store
 from late import LateCopy, LateStaging

@@ -10,8 +10,9 @@ from cluster import IDENTITY, worker_thread
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.server import serve
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import VERSION, Ask, Fault, FromWorker, Open, Opened
+from glinthawk.wire.server_channel import ServerChannel
 
 _PATIENCE_S = 60
 LAYER = AttentionLayer(1, 1, 4, 4, 1.0)

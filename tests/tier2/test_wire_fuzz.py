@@ -25,7 +25,7 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.worker import Worker
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import (
     VERSION,
     Abandon,

@@ -15,7 +15,7 @@ from cluster import IDENTITY
 from glinthawk.core.errors import AddressError, WireError, WorkerLost
 from glinthawk.wire import channel
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import (
     Ask,
     Attend,
@@ -28,6 +28,7 @@ from glinthawk.wire.messages import (
     decode,
     encode,
 )
+from glinthawk.wire.server_channel import ServerChannel
 from glinthawk.wire.tally import Tally
 from wire_links import SCHEMES, await_answer, link, listen, listen_address
 

@@ -14,10 +14,11 @@ from zmq.utils.monitor import recv_monitor_message
 
 from glinthawk.core.errors import AddressError, WorkerLost
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.gate import KnownKeys, Password
 from glinthawk.wire.keys import Identity, load_password
 from glinthawk.wire.messages import Ask, FromTier1, ReleaseKV, Stored, decode, encode
+from glinthawk.wire.server_channel import ServerChannel
 from raw_peer import RawPeer
 from wire_links import await_answer, link
 

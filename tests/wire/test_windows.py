@@ -9,9 +9,10 @@ import pytest
 from cluster import IDENTITY
 from glinthawk.core.errors import WireError
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.credit import Credit
 from glinthawk.wire.messages import ReleaseKV, Store, Stored
+from glinthawk.wire.server_channel import ServerChannel
 from wire_links import SCHEMES, await_answer, listen_address
 
 over_all = pytest.mark.parametrize("scheme", SCHEMES)

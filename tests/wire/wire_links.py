@@ -10,8 +10,9 @@ import zmq
 
 from cluster import IDENTITY
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import FromWorker
+from glinthawk.wire.server_channel import ServerChannel
 
 __all__ = ["SCHEMES", "await_answer", "link", "listen", "listen_address"]
 

@@ -17,7 +17,7 @@ from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.backends.choice import BackendChoice
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 
 __all__ = [
     "START_S",

@@ -26,7 +26,7 @@ from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
 from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 
 __all__ = ["Placed", "measure_placements"]
 

@@ -14,7 +14,7 @@ from glinthawk.core.config import LINK_WINDOW, PRIVATE_FOLDER
 from glinthawk.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from glinthawk.wire.channel import ServerChannel
+    from glinthawk.wire.server_channel import ServerChannel
 
 __all__ = [
     "WINDOW",
@@ -76,8 +76,8 @@ def listen_on(
 ) -> Iterator["ServerChannel"]:
     """An open channel; says where it can be reached. Raises UsageError."""
     from glinthawk.wire.address import Address
-    from glinthawk.wire.channel import ServerChannel
     from glinthawk.wire.keys import Identity, check_key, load_password
+    from glinthawk.wire.server_channel import ServerChannel
 
     address = Address.parse(listen)
     own = Identity.load(identity) if address.scheme == "tcp" else None

@@ -35,7 +35,7 @@ from glinthawk.tier1.xcache.share import XShare
 from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.tier2.cache import KVCache
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.keys import Identity
 
 __all__ = [

@@ -37,7 +37,7 @@ from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled as Choice
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import (
     Admitted,
     Cancel,

@@ -22,7 +22,7 @@ from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel, ServerChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import (
     Cancel,
     Failed,
@@ -46,6 +46,7 @@ from glinthawk.wire.control import (
 )
 from glinthawk.wire.keys import Identity
 from glinthawk.wire.messages import VERSION, Ask, Bye, Message, Ping, decode
+from glinthawk.wire.server_channel import ServerChannel
 
 __all__ = ["serve_node"]
 

@@ -8,8 +8,8 @@ import ray
 
 from glinthawk.core.drives import Drive
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ServerChannel
 from glinthawk.wire.keys import Identity
+from glinthawk.wire.server_channel import ServerChannel
 
 __all__ = ["WorkerActor", "listen_here"]
 

@@ -16,7 +16,7 @@ from glinthawk.tier1.kv.home_factory import group_workers, make_home
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.xcache.share import XShare
 from glinthawk.wire.address import Address
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.keys import Identity
 
 __all__ = ["WorkerSupervisor"]

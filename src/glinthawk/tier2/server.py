@@ -10,8 +10,9 @@ import zmq
 
 from glinthawk.tier2.pages.page_files import PageFile
 from glinthawk.tier2.worker import Worker
-from glinthawk.wire.channel import LARGEST_FRAME, ServerChannel
+from glinthawk.wire.channel import LARGEST_FRAME
 from glinthawk.wire.messages import Ping
+from glinthawk.wire.server_channel import ServerChannel
 
 __all__ = ["largest_frame", "serve"]
 

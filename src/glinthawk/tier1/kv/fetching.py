@@ -13,7 +13,7 @@ from glinthawk.core.errors import WireError
 from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.kv.link import Answer, Link
 from glinthawk.tier1.kv.remote import Awaited, OneWorkerHome
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import Fetch, Fetched, Spans
 
 __all__ = ["FetchHome", "PageAttention"]

@@ -11,7 +11,7 @@ from glinthawk.tier1.device.staging import Staging
 from glinthawk.tier1.kv.home import Reply, WorkerHome
 from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.kv.remote import RemoteHome
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 
 __all__ = ["HeadSplitHome"]
 

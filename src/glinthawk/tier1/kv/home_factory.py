@@ -14,7 +14,7 @@ from glinthawk.tier1.kv.home import WorkerHome
 from glinthawk.tier1.kv.own_part import OwnShare
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.kv.token_split import STRIPE_PAGES, RangeSplitHome
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 
 __all__ = ["group_workers", "make_home"]
 

@@ -14,7 +14,7 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WireError, WorkerLost, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier1.device.staging import Outbox, Staging, make_staging
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import (
     VERSION,
     Abandon,

@@ -13,7 +13,7 @@ from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.device.staging import Staging
 from glinthawk.tier1.kv.home import Reply, WorkerHome, list_columns, list_forks
 from glinthawk.tier1.kv.link import Answer, Link
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import Attend, Attended, Begin, ReleaseKV, Spans, Store, Stored
 
 __all__ = ["Awaited", "OneWorkerHome", "RemoteHome"]

@@ -21,7 +21,7 @@ from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.kv.own_part import OwnPart, OwnShare, PartialAnswer
 from glinthawk.tier1.kv.token_sharding import Rows, Share, pick, share_step
 from glinthawk.tier1.kv.token_stripes import Stripes
-from glinthawk.wire.channel import ClientChannel
+from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import Attend, Attended, BeginPart, ReleaseKV, Store, Stored
 
 __all__ = ["STRIPE_PAGES", "RangeSplitHome"]
