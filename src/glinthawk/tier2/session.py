@@ -1,66 +1,27 @@
 """One client's model on a worker: its KV cache and the steps in progress."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import inf, isfinite
 
 import torch
 
 from glinthawk.core.errors import WireError
-from glinthawk.core.spec import DTYPE_BYTES, KV_DTYPES, AttentionLayer
+from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.device import to_device, to_host
+from glinthawk.tier2.message_columns import Columns, list_spans, list_view
 from glinthawk.tier2.pages.page_files import PageFile
 from glinthawk.tier2.pages.page_table import SpanTable
 from glinthawk.tier2.pages.visible_pages import Sight, find_sight
+from glinthawk.tier2.running_step import RunningStep
 from glinthawk.wire.channel import LARGEST_FRAME
-from glinthawk.wire.messages import Attend, Begin, BeginPart, Fetch, Open, Spans, Store, View
+from glinthawk.wire.messages import Attend, Begin, BeginPart, Fetch, Open, Store
 
-__all__ = ["Session", "check_layers"]
+__all__ = ["Session"]
 
-_LARGEST_DIM = 65_536
-#: Elements of one token's q, k, v and o in one layer; the largest models have some 100,000.
-_LARGEST_ROW = 1 << 24
-_LARGEST_WINDOW = 2**31 - 1
 #: Sequences in a session with views, which may be here with no page of their own.
 _MOST_SEQUENCES = 1 << 20
 #: Pages that all rows of a step's views see together.
 _MOST_SEEN = 1 << 27
-
-#: sequences, starts, lengths
-_Columns = tuple[list[int], list[int], list[int]]
-
-
-@dataclass(slots=True)
-class _Step:
-    """Tables of a step, each kept until its last layer is done."""
-
-    #: Whose keys and values are kept before rows attend.
-    extends: SpanTable | None
-    prompts: SpanTable | None
-    #: The rows that attend, for each layer: those that extend, or those of its view.
-    rows: list[SpanTable | None]
-    #: Where its sequences stood before it: (sequences, starts).
-    before: tuple[list[int], list[int]]
-    #: Those and the ones that are only looked at.
-    sequences: list[int]
-    #: What it writes to.
-    written: list[SpanTable]
-    #: What those that extend see through each window, if it is to be sent.
-    sights: dict[int | None, Sight] = field(default_factory=dict)
-    #: The next layer of its prompts.
-    next_stored: int = 0
-    #: Rows have attended in all layers before this one.
-    next_attended: int = 0
-
-    def start_of(self, sequence: int) -> float:
-        """Where what it writes of a sequence begins; infinity if that is only looked at."""
-        return dict(zip(*self.before, strict=True)).get(sequence, inf)
-
-    def layer_to_attend(self) -> int | None:
-        """The next one in which rows attend; they may have nothing to do in some."""
-        layers = range(self.next_attended, len(self.rows))
-        return next((layer for layer in layers if self.rows[layer] is not None), None)
 
 
 class Session:
@@ -87,7 +48,7 @@ class Session:
         )
         if request.fetches:
             self.cache.unit_bytes(0)  # refuses what cannot be read
-        self._steps: dict[int, _Step] = {}
+        self._steps: dict[int, RunningStep] = {}
         #: Sequences in a step, and which: so steps cannot pile up, nor pages change hands in one.
         self._stepping: dict[int, int] = {}
 
@@ -95,7 +56,7 @@ class Session:
         """Reserve pages for a step's rows."""
         if message.step in self._steps:
             raise WireError(f"step {message.step} has begun already")
-        extends, prompts = (_columns(spans) for spans in (message.extends, message.prompts))
+        extends, prompts = (list_spans(spans) for spans in (message.extends, message.prompts))
         sequences = extends[0] + prompts[0]
         if len(set(sequences)) != len(sequences):
             raise WireError("a sequence appears twice in one step")
@@ -116,7 +77,7 @@ class Session:
                 self.cache.end(table)
             self.cache.pages.rewind(*before)
             raise
-        step = _Step(tables[0], tables[1], rows, before, everyone, written)
+        step = RunningStep(tables[0], tables[1], rows, before, everyone, written)
         if tables[1] or any(rows):
             self._steps[message.step] = step
             self._stepping.update(dict.fromkeys(everyone, message.step))
@@ -170,7 +131,7 @@ class Session:
         self._end_layer(message.step, message.layer)
         return [pages, sight.places]
 
-    def _sight(self, step: _Step, rows: SpanTable, layer: int) -> Sight:
+    def _sight(self, step: RunningStep, rows: SpanTable, layer: int) -> Sight:
         """Pages to send. Raises WireError when they are too many for a frame."""
         window = self._layers[layer].window
         if window not in step.sights:
@@ -228,7 +189,7 @@ class Session:
             raise WireError(f"layer {index} is not one of the model's {len(self._layers)}")
         return self._layers[index]
 
-    def _views(self, message: Begin) -> list[_Columns]:
+    def _views(self, message: Begin) -> list[Columns]:
         """The views of a step, none if no row attends by one."""
         if isinstance(message, BeginPart) != bool(self._view_of):
             raise WireError("a step has views if, and only if, the session has")
@@ -236,10 +197,10 @@ class Session:
         num_views = max(self._view_of, default=-1) + 1
         if views and len(views) != num_views:
             raise WireError(f"this session has {num_views} views, not {len(views)}")
-        return [_view_columns(view) for view in views]
+        return [list_view(view) for view in views]
 
     def _check_views(
-        self, message: Begin, extends: _Columns, prompts: _Columns, views: list[_Columns]
+        self, message: Begin, extends: Columns, prompts: Columns, views: list[Columns]
     ) -> None:
         """Every row sees something, and nothing that will not be here; and what is kept is kept
         where rows attend."""
@@ -259,7 +220,7 @@ class Session:
         if not {number for view in views for number in view[0]}.isdisjoint(prompts[0]):
             raise WireError("a row sees a prompt of its own step")
 
-    def _rows(self, views: list[_Columns], extends: SpanTable | None) -> list[SpanTable | None]:
+    def _rows(self, views: list[Columns], extends: SpanTable | None) -> list[SpanTable | None]:
         """The rows that attend in each layer."""
         if not views:
             return [None if self._view_of else extends] * len(self._layers)
@@ -284,7 +245,7 @@ class Session:
         for sequence in {fork[1] for fork in message.forks} - set(sequences):
             raise WireError(f"sequence {sequence} begins with another's KV but is not in the step")
 
-    def _step(self, step: int) -> _Step:
+    def _step(self, step: int) -> RunningStep:
         try:
             return self._steps[step]
         except KeyError:
@@ -294,14 +255,14 @@ class Session:
         if self._steps[step].prompts is None and not any(self._steps[step].rows):
             self._forget(step)
 
-    def _forget(self, step: int) -> _Step:
+    def _forget(self, step: int) -> RunningStep:
         forgotten = self._steps.pop(step)
         for sequence in forgotten.sequences:
             del self._stepping[sequence]
         self._end(forgotten)
         return forgotten
 
-    def _end(self, step: _Step) -> None:
+    def _end(self, step: RunningStep) -> None:
         for table in step.written:
             self.cache.end(table)
 
@@ -334,59 +295,3 @@ def _tensor(frame: memoryview, shape: tuple[int, int, int], dtype: torch.dtype) 
 def _kv_shapes(layer: AttentionLayer, rows: int) -> list[tuple[int, int, int]]:
     """Of the frames k and v."""
     return [(rows, layer.num_kv_heads, size) for size in (layer.head_dim, layer.value_dim)]
-
-
-def _view_columns(view: View) -> _Columns:
-    """The three lists of ``view``, checked."""
-    columns = (view.sequences, view.firsts, view.ends)
-    if len({len(column) for column in columns}) != 1:
-        raise WireError("a view needs as many sequences as firsts and ends")
-    return columns
-
-
-def _columns(spans: Spans) -> _Columns:
-    """The three lists of ``spans``, checked."""
-    columns = (spans.sequences, spans.starts, spans.lengths)
-    if len({len(column) for column in columns}) != 1:
-        raise WireError("spans need as many sequences as starts and lengths")
-    if any(not 0 <= start < 2**31 for start in spans.starts):
-        raise WireError("a span starts below 0 or too far")
-    if any(not 0 < length < 2**31 for length in spans.lengths):
-        raise WireError("a span has no tokens or too many")
-    return columns
-
-
-def check_layers(request: Open) -> None:
-    """Raise WireError for layers over which nothing can be attended."""
-    if request.wire_dtype not in DTYPE_BYTES or request.kv_dtype not in KV_DTYPES:
-        raise WireError(f"dtypes are {', '.join(DTYPE_BYTES)}, for KV also int8")
-    if not request.layers:
-        raise WireError("a model has at least one attention layer")
-    for layer in request.layers:
-        _check_layer(layer)
-    if request.views and request.fetches:
-        raise WireError("a part of the tokens is attended here, not fetched")
-    if request.views:
-        _check_views(request)
-
-
-def _check_views(request: Open) -> None:
-    num_layers = len(request.layers)
-    if len(request.views) != num_layers or not all(0 <= v < num_layers for v in request.views):
-        raise WireError("each layer has a view, by a number from 0")
-    if any(layer.window is not None or layer.sinks is not None for layer in request.layers):
-        raise WireError("a part of the tokens knows neither windows nor sinks")
-
-
-def _check_layer(layer: AttentionLayer) -> None:
-    sizes = (layer.num_heads, layer.num_kv_heads, layer.head_dim, layer.value_dim)
-    if not all(0 < size <= _LARGEST_DIM for size in sizes) or layer.wire_elements > _LARGEST_ROW:
-        raise WireError(f"a layer has a size out of range: {sizes}")
-    if layer.num_heads % layer.num_kv_heads:
-        raise WireError("query heads must be a multiple of KV heads")
-    if layer.sinks is not None and len(layer.sinks) != layer.num_heads:
-        raise WireError("sinks are one number a query head")
-    if layer.window is not None and not 1 <= layer.window <= _LARGEST_WINDOW:
-        raise WireError(f"a window holds 1 to {_LARGEST_WINDOW} tokens, the query's own included")
-    if not isfinite(layer.scaling) or not 0 < (layer.softcap or 1.0) < inf or layer.softcap == 0:
-        raise WireError("scaling and softcap must be finite numbers, softcap above 0")

@@ -8,8 +8,9 @@ import torch
 
 from glinthawk.core.errors import DriveFailed, GlinthawkError, WireError, WorkerRefused
 from glinthawk.core.units import format_size
+from glinthawk.tier2.layer_checks import check_layers
 from glinthawk.tier2.pages.page_files import PageFile
-from glinthawk.tier2.session import Session, check_layers
+from glinthawk.tier2.session import Session
 from glinthawk.wire.messages import (
     VERSION,
     Abandon,
