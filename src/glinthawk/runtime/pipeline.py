@@ -93,6 +93,11 @@ class _Stage:
     #: To load its slice.
     num_attempts: int = 0
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it was lost, and has not loaded its slice again."""
+        return self.loaded is None and self.retry_s > 0
+
 
 class Pipeline:
     """Tier 1 over ``stages``; ``processes`` are those of them that were started here."""
@@ -262,9 +267,10 @@ class Pipeline:
                 self._lose_stage(stage, WorkerLost("a step was lost: no node has anything to do"))
 
     def _hear(self, stage: _Stage) -> None:
+        if stage.is_away:  # a dead process is started when it is due, whatever waits for it by then
+            self._processes.revive()
         if stage.channel is None:
             if time.monotonic() >= stage.retry_s:
-                self._processes.revive()
                 self._begin(stage)
             return
         while (message := self._next(stage)) is not None:
