@@ -23,6 +23,8 @@ _TOP_K = 8
 #: After so many deeds the job may end in peace.
 _DEEDS = 8
 _GIVE_UP_S = 1200
+#: What is lost is soon back, however busy the machine is; who waits for so long waits in vain.
+_AWAY_S = 300
 #: How a run may end before all is answered: it was killed, or left without those that serve it.
 _RESUMABLE = (-signal.SIGKILL, 2)
 
@@ -76,7 +78,8 @@ def test_a_disturbed_job_ends_as_if_undisturbed(
     with serve(layout, tmp_path) as served, _telling(tmp_path, seed, layout, monkey):
         for number in count():
             output, events = tmp_path / f"out-{number}.jsonl", tmp_path / f"events-{number}.jsonl"
-            words = _arguments(source, output, "--event-log", events, *served.arguments)
+            more = ["--event-log", events, "--wait-for-workers", _AWAY_S, *served.arguments]
+            words = _arguments(source, output, *more)
             _disturb(monkey, layout, served, output, words)
             assert results(output) == undisturbed(layout)
             assert len(output.read_text().splitlines()) == _LINES
@@ -119,6 +122,7 @@ def _disturb(
             assert time.monotonic() < deadline, "the job has come to a standstill"
             if job.poll() is not None:
                 assert job.returncode in _RESUMABLE, f"status {job.returncode}"
+                assert "has come back" not in log.read_text(), "what was lost stayed away"
                 job = _start(log, words)
             for process in served.processes:
                 process.tend()
