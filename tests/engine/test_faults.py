@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,13 +37,16 @@ def requests(count: int) -> list[Request]:
     return [Request(i, prompt, params, 0, 40 - i) for i, prompt in enumerate(prompts)]
 
 
-def answer(run: Run, *, kill_after: int | None = None) -> dict[int, list[int]]:
-    """All answers; once ``kill_after`` are there, the youngest child gets SIGKILL."""
+def answer(
+    run: Run, *, kill_after: int | None = None, victims: Sequence[int] = ()
+) -> dict[int, list[int]]:
+    """All answers; after ``kill_after`` of them ``victims`` get SIGKILL, or the youngest child."""
     answers = {}
     for sequence in run.engine.generate(requests(24)):
         answers[sequence.request.id] = sequence.output
         if len(answers) == kill_after:
-            os.kill(max(_children()), signal.SIGKILL)
+            for victim in victims or [max(_children())]:
+                os.kill(victim, signal.SIGKILL)
         run.engine.scheduler.validate()
     return answers
 
@@ -191,3 +195,19 @@ def test_a_worker_that_shares_sequences_takes_all_of_them_along(
         assert homes == ([1] if tier1_kv == "0" else [0, 1])
         die_and_come_back(run, undisturbed)
         assert len(run.stats().tier2_busy) == 2
+
+
+@pytest.mark.parametrize("places", [[0], [1], [0, 1]], ids=["first", "last", "both"])
+def test_killed_nodes_come_back(
+    model: Path, undisturbed: dict[int, list[int]], tmp_path: Path, places: list[int]
+) -> None:
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text('[[nodes]]\ntier1_kv = "1MiB"\n' * 2)
+    config = EngineConfig(model=str(model), cluster=str(cluster), batch_size=4)
+    before = set(_children())
+    with open_run(replace(config, wait_for_workers=300)) as run:
+        nodes = sorted({*_children()} - before)
+        assert len(nodes) == 2
+        victims = [nodes[place] for place in places]
+        assert answer(run, kill_after=3, victims=victims) == undisturbed
+        assert not {*victims} & {*_children()}
