@@ -11,8 +11,8 @@ from glinthawk.core.errors import UsageError
 from glinthawk.engine.event_log import End, EventFile, EventLog, EventRing
 from glinthawk.engine.event_reader import EventReader
 from glinthawk.scheduler import records
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.records import Record
-from glinthawk.scheduler.scheduler import BatchLimits
 
 _LIMITS = BatchLimits(8, 2, 100, prompts_at_home=True)
 _EVENTS: list[Record] = [

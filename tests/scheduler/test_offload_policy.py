@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from glinthawk.core.batch import Batch
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import Finish, HomeJoined, Paced, Step, Stepped, Submitted
-from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.scheduler import Scheduler
 from glinthawk.scheduler.step_cost import TIER1, RowLoad, StepCost
 
 LAYERS = 4

@@ -11,10 +11,11 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler import commands, records
 from glinthawk.scheduler.answer_lengths import AnswerLengths
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.recorded import RecordedScheduler
 from glinthawk.scheduler.records import Record
 from glinthawk.scheduler.replay import Replay
-from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.scheduler import Scheduler
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.scheduler.story import story
 from test_scheduler import RARELY, Storm, short_answers

@@ -8,6 +8,7 @@ from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Phase, Request, Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -21,7 +22,7 @@ from glinthawk.scheduler.commands import (
     Submitted,
 )
 from glinthawk.scheduler.kv_budget import peak_tokens
-from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.scheduler import Scheduler
 from glinthawk.scheduler.step_cost import StepCost
 
 EOS = 7

@@ -19,7 +19,7 @@ from glinthawk.engine.engine import Engine
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
-from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.tier2.worker_memory import resident_bytes
 
 __all__ = ["LinesRow", "run"]

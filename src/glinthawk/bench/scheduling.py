@@ -11,9 +11,10 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.engine.event_log import EventRing
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import Command, HomeJoined, Step, Stepped, Submitted
 from glinthawk.scheduler.records import answers_of, record_of
-from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.scheduler import Scheduler
 
 __all__ = ["SchedulerRow", "run"]
 

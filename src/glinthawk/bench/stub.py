@@ -8,8 +8,8 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.engine import Engine
 from glinthawk.engine.tier import Done, TierEvent
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import HomeJoined
-from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled

@@ -93,6 +93,15 @@ class Sequence:
         """Most tokens it may still produce."""
         return self.request.max_tokens - len(self.output)
 
+    def end_reason(self, stopped: bool) -> FinishReason | None:
+        """Why it ends with its newest token, which has come to a stop string or not; None if it
+        goes on. A stop beats running out of length."""
+        if len(self.output) >= self.request.params.min_tokens and (
+            stopped or self.output[-1] in self.request.stop_ids
+        ):
+            return FinishReason.STOP
+        return FinishReason.LENGTH if self.remaining <= 0 else None
+
     def tokens(self, start: int, length: int) -> list[int]:
         """Token ids at positions ``start`` to ``start + length``."""
         prompt = self.request.prompt

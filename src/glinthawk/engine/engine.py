@@ -9,6 +9,7 @@ from glinthawk.core.errors import GlinthawkError, UsageError, WorkerLost
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.engine.event_log import EventLog
 from glinthawk.engine.tier import Done, Tier1
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -22,7 +23,7 @@ from glinthawk.scheduler.commands import (
     Submitted,
 )
 from glinthawk.scheduler.recorded import RecordedScheduler
-from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.scheduler import Scheduler
 from glinthawk.tier1.sampler import Sampled
 
 __all__ = ["Engine", "StopFound"]

@@ -15,8 +15,8 @@ import msgspec
 
 from glinthawk import __version__
 from glinthawk.core.errors import UsageError
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.records import Record
-from glinthawk.scheduler.scheduler import BatchLimits
 
 __all__ = ["FORMAT", "End", "EventFile", "EventLog", "EventRing", "Header"]
 

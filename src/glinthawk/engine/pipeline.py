@@ -31,8 +31,8 @@ from glinthawk.engine.tier import Done, ModelFacts, TierEvent
 from glinthawk.engine.tuning import LINK_SLACK, MOST_IN_FLIGHT
 from glinthawk.launch.deployment import Processes
 from glinthawk.launch.launcher import open_deployment
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled as Choice

@@ -13,7 +13,7 @@ from glinthawk.engine.event_log import EventLog
 from glinthawk.engine.node_opening import OpenNode, open_node
 from glinthawk.engine.pipeline import open_pipeline
 from glinthawk.engine.tier import ModelFacts, Tier1
-from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.telemetry.trace import Trace
 

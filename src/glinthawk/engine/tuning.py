@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from glinthawk.core.config import Auto, EngineConfig
-from glinthawk.scheduler.scheduler import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.dense_pass import DensePass

@@ -22,8 +22,9 @@ from glinthawk.planner.formulas import read_share
 from glinthawk.planner.outcome import Outcome
 from glinthawk.planner.sim_node import Flight, Workshop
 from glinthawk.planner.work import Keeping, weigh
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import Finish, HomeJoined, Step, Stepped, Submitted
-from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.scheduler import Scheduler
 from glinthawk.scheduler.step_cost import TIER1
 from glinthawk.telemetry.trace import Tracer
 

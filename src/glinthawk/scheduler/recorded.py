@@ -6,6 +6,7 @@ from typing import Self
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sequence import Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import Command, Event, Paced
 from glinthawk.scheduler.records import (
     Dropped,
@@ -16,7 +17,7 @@ from glinthawk.scheduler.records import (
     answers_of,
     record_of,
 )
-from glinthawk.scheduler.scheduler import BatchLimits, Scheduler
+from glinthawk.scheduler.scheduler import Scheduler
 
 __all__ = ["RecordedScheduler"]
 

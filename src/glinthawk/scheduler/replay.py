@@ -5,9 +5,9 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler import commands, records
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.recorded import RecordedScheduler
 from glinthawk.scheduler.records import Record
-from glinthawk.scheduler.scheduler import BatchLimits
 from glinthawk.scheduler.step_cost import StepCost
 
 __all__ = ["Replay"]

@@ -8,15 +8,15 @@ sequence is pre-empted: it waits again, at the front, with all tokens it has.
 
 from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
 from functools import partial
 from itertools import filterfalse
 from typing import Self
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
-from glinthawk.core.sequence import FinishReason, Phase, Sequence
+from glinthawk.core.sequence import Phase, Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
+from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -36,7 +36,7 @@ from glinthawk.scheduler.placement import Placement
 from glinthawk.scheduler.request_queue import RequestQueue
 from glinthawk.scheduler.step_cost import TIER1
 
-__all__ = ["BatchLimits", "Scheduler"]
+__all__ = ["Scheduler"]
 
 #: Sequences that are passed over because another one is just computing their prefix.
 _MOST_ASIDE = 64
@@ -50,17 +50,6 @@ _COUNTS = (
     "_num_admitted",
     "_num_batches",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """How large a step may be, and how many may be under way."""
-
-    batch_size: int
-    batches_in_flight: int
-    batch_tokens: int
-    #: Whether prompts, too, are attended where their KV lies (batch-invariant).
-    prompts_at_home: bool = False
 
 
 class Scheduler:
@@ -315,7 +304,7 @@ class Scheduler:
             self._num_stepping[span.home] -= 1
             self._budgets[span.home].stepped(sequence)
             sequence.output.append(token)
-            sequence.finish_reason = _finish_reason(sequence, sequence.id in event.stopped)
+            sequence.finish_reason = sequence.end_reason(sequence.id in event.stopped)
             if sequence.finish_reason is None:
                 sequence.phase = Phase.READY
                 self._ready[sequence] = None
@@ -380,12 +369,3 @@ class Scheduler:
         )
         for home, budget in self._budgets.items():
             assert all(sequence.home == home for sequence in budget.living.values())
-
-
-def _finish_reason(sequence: Sequence, stopped: bool) -> FinishReason | None:
-    """Why ``sequence`` ends with its newest token, or None. A stop beats running out of length."""
-    if len(sequence.output) >= sequence.request.params.min_tokens and (
-        stopped or sequence.output[-1] in sequence.request.stop_ids
-    ):
-        return FinishReason.STOP
-    return FinishReason.LENGTH if sequence.remaining <= 0 else None
