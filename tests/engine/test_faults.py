@@ -181,7 +181,8 @@ def test_a_worker_takes_along_what_tier_1_keeps_of_its_sequences(
     with open_run(settings) as run:
         die_and_come_back(run, undisturbed)
         assert answer(run) == undisturbed
-        assert run.stats().xcache_bytes_peak > 0
+        # Beside Tier 1's own memory a worker is used only where that pays here and now.
+        assert run.stats().xcache_bytes_peak > 0 or tier1_kv != "0"
 
 
 @pytest.mark.parametrize("split", ["heads", "tokens"])
