@@ -15,7 +15,7 @@ from glinthawk.tier2.backends.native import NativeBackend
 from glinthawk.tier2.backends.torch import attend_sequence
 from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 
-__all__ = ["AttentionPlan", "AttentionRow", "run"]
+__all__ = ["AttentionPlan", "BackendRow", "run"]
 
 _Write = Callable[[str], None]
 
@@ -48,7 +48,7 @@ class AttentionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionRow:
+class BackendRow:
     """One line of the table: gigabytes of keys and values per second."""
 
     head_dim: int
@@ -120,7 +120,7 @@ def _queries(layer: AttentionLayer, count: int) -> torch.Tensor:
 
 def _table(
     plan: AttentionPlan, roofs: dict[int, "_native.Roof"], write: _Write
-) -> list[AttentionRow]:
+) -> list[BackendRow]:
     write("head_dim group context threads  kv_dtype    GB/s   roof  ratio   sdpa")
     rows = []
     for head_dim, group in plan.shapes:
@@ -130,7 +130,7 @@ def _table(
                 sdpa = _sdpa_speed(plan, layer, context, threads)
                 for kv_dtype in plan.kv_dtypes:
                     gbps, peak = _speeds(plan, layer, context, kv_dtype, threads, roof)
-                    row = AttentionRow(
+                    row = BackendRow(
                         head_dim,
                         group,
                         context,
@@ -245,7 +245,7 @@ def _shared(plan: AttentionPlan, group: int, threads: int, write: _Write) -> flo
     return round(speedup, 2)
 
 
-def _int8_gain(rows: list[AttentionRow]) -> dict[str, float]:
+def _int8_gain(rows: list[BackendRow]) -> dict[str, float]:
     """Tokens a second of int8 over those of bfloat16, by shape, context and threads."""
     gains = {}
     speeds = {(r.head_dim, r.group, r.context, r.threads, r.kv_dtype): r.gbps for r in rows}
