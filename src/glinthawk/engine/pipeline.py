@@ -12,13 +12,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 
-import msgspec
 import zmq
 
 from glinthawk.core import errors
-from glinthawk.core.batch import Batch, Span
+from glinthawk.core.batch import Batch
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import (
     GlinthawkError,
@@ -26,6 +24,8 @@ from glinthawk.core.errors import (
     WorkerBusy,
     WorkerLost,
 )
+from glinthawk.engine.known_tokens import KnownTokens
+from glinthawk.engine.node_link import NodeLink
 from glinthawk.engine.slice_loads import list_homes, move_load, plan_loads
 from glinthawk.engine.tier import Done, ModelFacts, TierEvent
 from glinthawk.engine.tuning import LINK_SLACK, MOST_IN_FLIGHT
@@ -37,58 +37,32 @@ from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled as Choice
 from glinthawk.wire.address import Address
-from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import (
-    Admitted,
     Cancel,
     Failed,
     Fates,
     Forget,
-    FromNode,
     Gone,
     HomeAtNode,
     Loaded,
     LoadSlice,
     Lose,
     Moved,
-    RunStep,
     SampledStep,
-    StepRow,
     Unlinked,
     Used,
 )
 from glinthawk.wire.keys import Identity
-from glinthawk.wire.messages import Ask, Bye, Message, Ping
+from glinthawk.wire.messages import Ask, Message, Ping
 
 __all__ = ["Pipeline", "open_pipeline"]
 
 _log = logging.getLogger(__name__)
 
 _ANSWER_S = 15.0
-#: How long a node may take to load its slice, and how often a lost one is tried again.
+#: How long a node may take to load its slice.
 _LOAD_S = 1800.0
-_RETRY_S = 0.5
 _LOOK_S = 0.1
-
-
-@dataclass(slots=True)
-class _Stage:
-    """A node as the engine knows it."""
-
-    number: int
-    address: Address
-    load: LoadSlice
-    channel: ClientChannel | None = None
-    loaded: Loaded | None = None
-    homes: dict[int, HomeAtNode] = field(default_factory=dict)
-    #: Of its own workers that are away.
-    fates: Fates = field(default_factory=lambda: Fates({}, []))
-    usage: Usage | None = None
-    retry_s: float = 0.0
-    #: Since when it serves another run, or does not find its workers.
-    refused_s: float | None = None
-    #: To load its slice.
-    num_attempts: int = 0
 
 
 class Pipeline:
@@ -100,12 +74,11 @@ class Pipeline:
         identity: Identity | None,
         processes: Processes,
     ) -> None:
-        self._stages = [_Stage(i, address, load) for i, (address, load) in enumerate(loads)]
+        self._stages = [NodeLink(i, address, load) for i, (address, load) in enumerate(loads)]
         self._identity, self._processes = identity, processes
         self._name = secrets.token_hex(8)
         self._running: dict[int, Batch] = {}
-        #: Tokens of each sequence that the nodes know, and where it lives.
-        self._known: dict[int, tuple[int, int]] = {}
+        self._known = KnownTokens()
         self._joined: dict[int, HomeJoined] = {}
         self._events: list[TierEvent] = []
         #: All that there were at the beginning.
@@ -116,15 +89,12 @@ class Pipeline:
 
     def __exit__(self, *_: object) -> None:
         for stage in self._stages:
-            if stage.channel is not None:
-                self._send(stage, Bye())
-                stage.channel.socket.linger = 1_000
-                stage.channel.close()
+            stage.close()
 
     def open(self) -> None:
         """Load all slices. Raises GlinthawkError when one cannot be, or no node answers."""
         for stage in self._stages:
-            self._begin(stage)
+            stage.begin(self._name, self._identity)
         deadline = time.monotonic() + _LOAD_S
         while not self._is_complete():
             self._processes.check()
@@ -163,7 +133,7 @@ class Pipeline:
     def last_words(self) -> str:
         own = [fate.words for fate in self._processes.fates().values()]
         told = [
-            f"node {stage.number + 1}: {words}"
+            f"{stage.name}: {words}"
             for stage in self._stages
             for words in stage.fates.words.values()
         ]
@@ -202,14 +172,10 @@ class Pipeline:
 
     def start(self, batch: Batch) -> None:
         self._running[batch.id] = batch
-        admitted: list[Admitted] = []
-        extends = [self._row(span, admitted) for span in batch.extends]
-        prompts = [self._row(span, admitted) for span in batch.prompts]
-        self._tell_all(RunStep(batch.id, admitted, extends, prompts))
+        self._tell_all(self._known.step(batch))
 
     def release(self, home: int, sequences: list[int]) -> None:
-        for sequence in sequences:
-            self._known.pop(sequence, None)
+        self._known.forget(sequences)
         self._tell_all(Forget(home, sequences))
 
     def abort(self, batch_id: int) -> None:
@@ -217,8 +183,7 @@ class Pipeline:
             self._tell_all(Cancel(batch_id))
 
     def lose(self, home: int) -> None:
-        for sequence in [s for s, (_, where) in self._known.items() if where == home]:
-            del self._known[sequence]
+        self._known.lose(home)
         for stage in self._stages:
             stage.homes.pop(home, None)
         self._tell_all(Lose(home))
@@ -283,7 +248,7 @@ class Pipeline:
             fate = fates.get(stage.address)
             if fate is not None and fate.is_over:
                 raise WorkerLost(
-                    f"node {stage.number + 1} does not come back: {fate.words}; mend that and run "
+                    f"{stage.name} does not come back: {fate.words}; mend that and run "
                     "the same command again to resume"
                 )
 
@@ -297,7 +262,7 @@ class Pipeline:
             if stage.channel is not None and (is_moved or stage.load.next != load.next):
                 self._lose_stage(stage, WorkerLost(f"{old.endpoint} is at {new.endpoint} now"))
             elif stage.load != load:
-                self._send(stage, Moved(old.text, new.text))
+                stage.send(Moved(old.text, new.text))
 
     def _check_moving(self) -> None:
         """When for some time no node has had anything to do though steps are under way, something
@@ -311,28 +276,23 @@ class Pipeline:
             for stage in self._stages:
                 self._lose_stage(stage, WorkerLost("a step was lost: no node has anything to do"))
 
-    def _hear(self, stage: _Stage) -> None:
+    def _hear(self, stage: NodeLink) -> None:
         if stage.channel is None:
             if time.monotonic() >= stage.retry_s:
-                self._begin(stage)
+                stage.begin(self._name, self._identity)
             return
         while (message := self._next(stage)) is not None:
             self._take(stage, message)
 
-    def _next(self, stage: _Stage) -> Message | None:
+    def _next(self, stage: NodeLink) -> Message | None:
         """What the node has said; None if that is all, or it is lost."""
-        if stage.channel is None:
-            return None
         try:
-            if (received := stage.channel.receive()) is not None:
-                return received[0]
-            if stage.loaded is None and stage.channel.is_stalled:
-                raise WorkerLost("it has not loaded its slice, and has nothing to do")
+            return stage.receive()
         except WorkerLost as error:
             self._lose_stage(stage, error)
-        return None
+            return None
 
-    def _take(self, stage: _Stage, message: Message) -> None:
+    def _take(self, stage: NodeLink, message: Message) -> None:
         match message:
             case Loaded():
                 stage.loaded, stage.refused_s = message, None
@@ -343,11 +303,11 @@ class Pipeline:
                 self._lost(home)
             case Gone(home):  # it had not joined everywhere yet
                 stage.homes.pop(home, None)
-                self._send(stage, Lose(home))
+                stage.send(Lose(home))
             case SampledStep(step, tokens, logprobs):
                 self._done(step, [Choice(*pair) for pair in zip(tokens, logprobs, strict=True)])
             case Fates():
-                self._tell_fates(stage, message)
+                stage.tell(message)
             case Used(usage):
                 stage.usage = usage
             case Unlinked(text):
@@ -355,11 +315,11 @@ class Pipeline:
             case Ping():
                 pass
             case Failed(kind, text):
-                where = f"node {stage.number + 1} ({stage.address.endpoint})"
+                where = f"{stage.name} ({stage.address.endpoint})"
                 words = self.last_words and f" ({self.last_words})"
                 self._wait_for_turn(stage, _error(kind, f"{where}: {text}{words}"))
 
-    def _wait_for_turn(self, stage: _Stage, error: GlinthawkError) -> None:
+    def _wait_for_turn(self, stage: NodeLink, error: GlinthawkError) -> None:
         """Try a node again that serves another run, and may not know yet that that one has died;
         and one whose workers are away."""
         now = time.monotonic()
@@ -388,15 +348,6 @@ class Pipeline:
                 for worker in workers if home in homes else ():
                     self._processes.worked(worker)
 
-    def _tell_fates(self, stage: _Stage, fates: Fates) -> None:
-        before = stage.fates
-        for home, words in fates.words.items():
-            if words != before.words.get(home):
-                _log.warning("node %d: %s", stage.number + 1, words)
-        for home in set(fates.over).difference(before.over):
-            _log.warning("node %d: home %d does not come back", stage.number + 1, home)
-        stage.fates = fates
-
     def _join(self, home: int) -> None:
         parts = [stage.homes.get(home) for stage in self._stages]
         complete = [part for part in parts if part is not None]
@@ -414,56 +365,20 @@ class Pipeline:
         del self._joined[home]
         self._events.append(HomeLost(home))
 
-    def _lose_stage(self, stage: _Stage, error: WorkerLost) -> None:
+    def _lose_stage(self, stage: NodeLink, error: WorkerLost) -> None:
         """All homes had a part there. It loads its slice again, or another one in its place."""
-        _log.warning("node %d: %s", stage.number + 1, error)
+        _log.warning("%s: %s", stage.name, error)
         self._leave(stage)
 
-    def _leave(self, stage: _Stage) -> None:
-        assert stage.channel is not None
-        stage.channel.close()
-        stage.channel, stage.loaded = None, None
-        stage.homes.clear()
-        stage.fates = Fates({}, [])
-        stage.retry_s = time.monotonic() + _RETRY_S
+    def _leave(self, stage: NodeLink) -> None:
+        stage.leave()
         self._known.clear()
         for home in list(self._joined):
             self._lost(home)
 
-    # -- what the nodes are told -------------------------------------------------------------------
-
-    def _begin(self, stage: _Stage) -> None:
-        stage.channel = ClientChannel(
-            stage.address, self._identity, stage.load.config.worker_timeout, FromNode
-        )
-        stage.num_attempts += 1
-        attempt = msgspec.structs.replace(stage.load, run=self._name, attempt=stage.num_attempts)
-        self._send(stage, attempt)
-
     def _tell_all(self, message: Message) -> None:
         for stage in self._stages:
-            self._send(stage, message)
-
-    def _send(self, stage: _Stage, message: Message) -> None:
-        """What finds no connection is dropped: ``_hear`` tells that the node is gone."""
-        if stage.channel is None:
-            return
-        try:
-            stage.channel.send(message)
-        except WorkerLost:
-            _log.debug("node %d is gone", stage.number + 1)
-
-    def _row(self, span: Span, admitted: list[Admitted]) -> StepRow:
-        sequence = span.sequence
-        known, _ = self._known.get(sequence.id, (0, 0))
-        if not known:
-            # Its name is of any length, and means nothing to nodes.
-            request = replace(sequence.request, name="")
-            admitted.append(Admitted(sequence.id, request, list(sequence.output)))
-            known = sequence.length
-        tokens = sequence.tokens(known, sequence.length - known)
-        self._known[sequence.id] = (sequence.length, span.home)
-        return StepRow(sequence.id, span.home, span.start, span.length, span.source, tokens)
+            stage.send(message)
 
     def _loaded(self) -> list[Loaded]:
         loaded = [stage.loaded for stage in self._stages if stage.loaded is not None]

@@ -5,17 +5,15 @@ the attention of prompts. One thread does all of it; only ``poll`` ever waits.
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, count, groupby
+from itertools import accumulate, count
 
 import torch
 import zmq
 from transformers import PreTrainedModel
 
-from glinthawk.core.batch import Batch, Span
+from glinthawk.core.batch import Batch
 from glinthawk.core.errors import UnsupportedModel, WorkerLost
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
@@ -23,68 +21,17 @@ from glinthawk.tier1.device.staging import upload
 from glinthawk.tier1.forward.cut import Arguments, Call, Forward, Pass, Passes
 from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
 from glinthawk.tier1.kv.home import Home, Reply
+from glinthawk.tier1.running_batch import AttentionSpeed, RunningBatch
 
-__all__ = ["AttentionSpeed", "Node", "Sampler"]
+__all__ = ["Node", "Sampler"]
 
 #: How often, in seconds, links are looked at on which nothing comes.
 _LOOK_S = 0.5
-#: Weight of what was known when another call is measured.
-_MEMORY = 0.99
 
 #: What follows a finished pass: the batch and its logits, one row a span (R, V); or, on a pipeline
 #: slice before the last, the hidden state of all its rows (T, hidden). It must not keep them:
 #: another pass may have the memory next.
 Sampler = Callable[[Batch, torch.Tensor], object]
-
-
-@dataclass(slots=True)
-class AttentionSpeed:
-    """A home's attention over recent layers of recent batches."""
-
-    seconds: float = 0.0
-    tokens: float = 0.0
-
-    @property
-    def seconds_per_token(self) -> float:
-        """To attend one token of KV in one layer."""
-        return self.seconds / self.tokens
-
-    def add(self, seconds: float, tokens: int) -> None:
-        """One layer of one batch."""
-        self.seconds = _MEMORY * self.seconds + seconds
-        self.tokens = _MEMORY * self.tokens + tokens
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    """A batch in flight."""
-
-    batch: Batch
-    forward: Forward
-    #: Rows of each home in the flattened batch: (home id, rows).
-    extends: list[tuple[int, slice]]
-    prompts: list[tuple[int, slice]]
-    #: Tokens of KV that the rows at each home attend to.
-    kv_tokens: Counter[int]
-    #: Homes whose answer for the current layer has not come.
-    awaited: set[int] = field(default_factory=set)
-    #: Homes that have not confirmed the step's prompts.
-    unstored: set[int] = field(default_factory=set)
-    output: torch.Tensor | None = None
-    #: What the pass ended with.
-    result: torch.Tensor | None = None
-    #: A home of its rows is lost; it waits to be aborted.
-    is_stuck: bool = False
-    #: The batch's place in a trace.
-    lane: int = 0
-
-    @property
-    def can_run(self) -> bool:
-        return not self.awaited and self.result is None and not self.is_stuck
-
-    @property
-    def is_done(self) -> bool:
-        return self.result is not None and not self.unstored and not self.is_stuck
 
 
 class Node:
@@ -106,7 +53,7 @@ class Node:
         self._layers = layers
         self._homes = {home.id: home for home in homes}
         self._sample = sample
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, RunningBatch] = {}
         self._trace = trace
         self._attend_prompts = attend_prompts
         self._poller = zmq.Poller()
@@ -132,13 +79,7 @@ class Node:
 
         A pipeline slice that is not the first is given its rows' ``hidden`` state (T, hidden).
         """
-        running = _Running(
-            batch,
-            self._new_pass(batch, hidden),
-            _rows_by_home(batch.extends, 0),
-            _rows_by_home(batch.prompts, batch.num_extend_tokens),
-            _kv_tokens(batch),
-        )
+        running = RunningBatch.begin(batch, self._new_pass(batch, hidden))
         lanes = {other.lane for other in self._running.values()}
         running.lane = next(lane for lane in count() if lane not in lanes)
         self._running[batch.id] = running
@@ -228,13 +169,13 @@ class Node:
         ids, positions, keep = (upload(row, self._device) for row in (tokens, places, last))
         return self._passes(ids, positions, keep, hidden)
 
-    def _can_run(self, running: _Running) -> bool:
+    def _can_run(self, running: RunningBatch) -> bool:
         """A slow home slows the batches with rows there, and no other ones."""
         return running.can_run and not any(
             self._homes[home_id].is_full for home_id, _ in (*running.extends, *running.prompts)
         )
 
-    def _advance(self, running: _Running) -> None:
+    def _advance(self, running: RunningBatch) -> None:
         begun = time.perf_counter()
         result = running.forward.resume(running.output)
         if isinstance(result, Call):
@@ -247,13 +188,13 @@ class Node:
             running.result, running.output = result, None
         self._count(running, f"layer {running.forward.depth}", begun)
 
-    def _count(self, running: _Running, what: str, begun: float) -> None:
+    def _count(self, running: RunningBatch, what: str, begun: float) -> None:
         seconds = time.perf_counter() - begun
         self.busy_s += seconds
         if self._trace is not None:
             self._trace.add("tier 1", running.lane, what, begun, seconds)
 
-    def _answer(self, running: _Running, call: Call) -> None:
+    def _answer(self, running: RunningBatch, call: Call) -> None:
         """Send the extends away first, so that homes work while prompts are attended here."""
         index, step = running.forward.depth, running.batch.id
         layer = self._layers[index]
@@ -280,14 +221,14 @@ class Node:
             lengths = [span.length for span in running.batch.prompts]
             output[rows] = self._attend_prompts(q[rows], k[rows], v[rows], lengths, layer)
 
-    def _show(self, running: _Running, layer: int, given: Arguments) -> None:
+    def _show(self, running: RunningBatch, layer: int, given: Arguments) -> None:
         """Homes with an X-cache take what attention was given, before they are sent anything."""
         extends, prompts = dict(running.extends), dict(running.prompts)
         for home_id in extends.keys() | prompts.keys():
             rows = extends.get(home_id), prompts.get(home_id)
             self._homes[home_id].show(running.batch.id, layer, given, *rows)
 
-    def _attend_here(self, running: _Running) -> None:
+    def _attend_here(self, running: RunningBatch) -> None:
         """What homes leave to Tier 1, while workers attend to the rest."""
         for home_id, rows in running.extends:
             answer = self._homes[home_id].attend_here(running.batch.id)
@@ -334,7 +275,7 @@ class Node:
                 places = ", ".join(link.channel.address.endpoint for link in links)
                 raise WorkerLost(f"an answer of {places} was lost on its way", home=home_id)
 
-    def _take(self, running: _Running, home_id: int, reply: Reply) -> None:
+    def _take(self, running: RunningBatch, home_id: int, reply: Reply) -> None:
         if reply.output is None:
             running.unstored.discard(home_id)
             return
@@ -348,11 +289,11 @@ class Node:
         running.awaited.discard(home_id)
         self._measure(running, home_id, reply.seconds)
 
-    def _measure(self, running: _Running, home_id: int, seconds: float) -> None:
+    def _measure(self, running: RunningBatch, home_id: int, seconds: float) -> None:
         speed = self.attention.setdefault(home_id, AttentionSpeed())
         speed.add(seconds, running.kv_tokens[home_id])
 
-    def _finish(self, running: _Running) -> tuple[Batch, object]:
+    def _finish(self, running: RunningBatch) -> tuple[Batch, object]:
         begun = time.perf_counter()
         del self._running[running.batch.id]
         for home_id in {span.home for span in running.batch.spans}:
@@ -366,23 +307,3 @@ class Node:
 
 def _sockets(home: Home) -> list[zmq.Socket[bytes]]:
     return [socket for link in home.links for socket in link.channel.sockets]
-
-
-def _kv_tokens(batch: Batch) -> Counter[int]:
-    tokens: Counter[int] = Counter()
-    for span in batch.extends:
-        tokens[span.home] += span.start + span.length
-    return tokens
-
-
-def _rows_by_home(spans: Sequence[Span], first_row: int) -> list[tuple[int, slice]]:
-    """Rows of each home; ``spans`` are sorted by home, so each home's rows are one slice.
-
-    >>> # homes 1, 1, 2 with lengths 1, 1, 3 from row 4 -> [(1, 4:6), (2, 6:9)]
-    """
-    slices = []
-    for home_id, group in groupby(spans, key=lambda span: span.home):
-        num_rows = sum(span.length for span in group)
-        slices.append((home_id, slice(first_row, first_row + num_rows)))
-        first_row += num_rows
-    return slices
