@@ -71,16 +71,16 @@ def make_worker_fall(poison: Path, fall_if: Callable[[Path, str], None]) -> None
 
 def _make_node_fall(poison: Path) -> None:
     """At the first step that it is told to take."""
-    from glinthawk.engine.pipeline_node import _Stage
+    from glinthawk.engine.open_slice import OpenSlice
     from glinthawk.wire.control import RunStep
 
-    run = _Stage._run
+    run = OpenSlice._run
 
-    def fall(stage: _Stage, message: RunStep) -> None:
+    def fall(stage: OpenSlice, message: RunStep) -> None:
         _fall_if(poison, "node at work")
         run(stage, message)
 
-    _Stage._run = fall  # type: ignore[method-assign]
+    OpenSlice._run = fall  # type: ignore[method-assign]
 
 
 def _main() -> None:

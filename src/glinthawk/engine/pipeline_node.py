@@ -1,217 +1,44 @@
 """A Tier-1 node of a pipeline: one slice of a model, driven by an engine's messages."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 import zmq
 
-from glinthawk.core.batch import Batch, Span
+from glinthawk.core.batch import Batch
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy, WorkerLost
-from glinthawk.core.sequence import Sequence as TokenSequence
+from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy
 from glinthawk.core.slices import LayerSlice
 from glinthawk.engine.hidden_sources import Sources
 from glinthawk.engine.node_opening import OpenNode, open_node
-from glinthawk.engine.tier import Done
+from glinthawk.engine.open_slice import LOOK_S, LinkLost, OpenSlice
 from glinthawk.launch.local_machine import load_identity
-from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.sampler import sample_batch
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import (
-    Cancel,
     Failed,
-    Fates,
     Follow,
-    Forget,
     FromEngine,
     FromNode,
-    Gone,
     Hidden,
-    HomeAtNode,
     Loaded,
     LoadSlice,
-    Lose,
-    Moved,
-    RunStep,
-    SampledStep,
-    StepRow,
     Unlinked,
-    Used,
 )
 from glinthawk.wire.keys import Identity
-from glinthawk.wire.messages import VERSION, Ask, Bye, Message, Ping, decode
+from glinthawk.wire.messages import VERSION, Bye, Message, Ping, decode
 from glinthawk.wire.server_channel import ServerChannel
 
 __all__ = ["serve_node"]
 
-#: How often, in seconds, a node without work looks at homes that may come back, and at the link to
-#: the node behind.
-_LOOK_S, _LINK_LOOK_S = 0.1, 0.5
-
-
-class _LinkLost(Exception):
-    """The link to the node behind is gone."""
-
-
-class _Stage:
-    """An open slice: mirrors of the sequences, steps that wait for their hidden state, a node."""
-
-    def __init__(
-        self,
-        opened: OpenNode,
-        following: ClientChannel | None,
-        tell: Callable[[Message], None],
-    ) -> None:
-        self._node, self._loaded = opened.node, opened.loaded
-        self._following, self._tell = following, tell
-        self._sequences: dict[int, TokenSequence] = {}
-        self._waiting: dict[int, Batch] = {}
-        self._hidden: dict[int, torch.Tensor] = {}
-        self._last_step = -1
-        self._told = Fates({}, [])
-        for home in self._node.homes():
-            tell(_joined(home))
-
-    @property
-    def num_running(self) -> int:
-        return self._node.num_running
-
-    @property
-    def is_expecting(self) -> bool:
-        return self._node.is_expecting
-
-    @property
-    def has_link(self) -> bool:
-        """Whether there is a node behind."""
-        return self._following is not None
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether all that is to be done here is done, and has reached the node behind."""
-        is_settled = self._following is None or self._following.is_settled
-        return not self._node.num_running and is_settled
-
-    def handle(self, message: Message, frames: Sequence[memoryview]) -> None:
-        match message:
-            case RunStep():
-                self._run(message)
-            case Hidden(step):
-                self._receive(step, frames)
-            case Forget(home, sequences):
-                self._node.release(home, sequences)
-                for sequence in sequences:
-                    self._sequences.pop(sequence, None)
-            case Cancel(step):
-                self._hidden.pop(step, None)
-                if self._waiting.pop(step, None) is None:
-                    self._node.abort(step)
-            case Lose(home):
-                for number in [s.id for s in self._sequences.values() if s.home == home]:
-                    del self._sequences[number]
-                self._node.lose(home)
-            case Moved(old, new):
-                self._node.move(Address.parse(old), Address.parse(new))
-            case Ask():
-                self._tell(Used(self._node.usage()))
-
-    def advance(self, timeout_s: float | None) -> None:
-        """Run until something has happened here or an engine calls. Raises _LinkLost. While as much
-        as may be is on its way to the node behind, nothing runs that would add to it."""
-        self._check_link()
-        if self._following is not None and not self._following.window.has_room():
-            self._following.wait(_LOOK_S)
-            return
-        for event in self._node.poll(timeout_s):
-            match event:
-                case Done(batch, result):
-                    self._pass_on(batch, result)
-                case HomeLost(home):
-                    self._tell(Gone(home))
-                case HomeJoined() as joined:
-                    self._tell(_joined(joined))
-        self._tell_fates()
-
-    def _tell_fates(self) -> None:
-        fates = self._node.fates()
-        words = {home: fate.words for home, fate in fates.items()}
-        news = Fates(words, [home for home, fate in fates.items() if fate.is_over])
-        if news != self._told:
-            self._told = news
-            self._tell(news)
-
-    def _run(self, message: RunStep) -> None:
-        self._last_step = message.step
-        for step in [step for step in self._hidden if step < message.step]:
-            del self._hidden[step]  # cancelled before this slice was loaded
-        for admitted in message.admitted:
-            sequence = TokenSequence(admitted.request, admitted.sequence, list(admitted.output))
-            self._sequences[sequence.id] = sequence
-        batch = Batch(
-            message.step,
-            tuple(map(self._span, message.extends)),
-            tuple(map(self._span, message.prompts)),
-        )
-        if self._loaded.part.is_first:
-            self._node.start(batch)
-        else:
-            self._waiting[batch.id] = batch
-            self._start_if_ready(batch.id)
-
-    def _span(self, row: StepRow) -> Span:
-        sequence = self._sequences.get(row.sequence)
-        if sequence is None:
-            raise WireError(f"nobody has told of sequence {row.sequence}")
-        sequence.home = row.home
-        sequence.output += row.tokens
-        return Span(sequence, row.home, row.start, row.length, row.source)
-
-    def _receive(self, step: int, frames: Sequence[memoryview]) -> None:
-        if step <= self._last_step and step not in self._waiting:
-            return  # it was cancelled on the way
-        dtype, size = self._loaded.model.dtype, self._loaded.hidden_size
-        if len(frames) != 1 or frames[0].nbytes % (size * dtype.itemsize):
-            raise WireError("a hidden state of another size; do all nodes run one model?")
-        hidden = torch.frombuffer(frames[0], dtype=dtype).view(-1, size)
-        self._hidden[step] = hidden.to(self._loaded.model.device)
-        self._start_if_ready(step)
-
-    def _start_if_ready(self, step: int) -> None:
-        if step in self._waiting and step in self._hidden:
-            hidden, batch = self._hidden.pop(step), self._waiting.pop(step)
-            if len(hidden) != batch.num_tokens:
-                raise WireError(f"step {step} has {batch.num_tokens} rows, not {len(hidden)}")
-            self._node.start(batch, hidden)
-
-    def _check_link(self) -> None:
-        """The node behind has nothing to say, unless it refuses what it is sent; what else comes is
-        news of the connection."""
-        if self._following is not None:
-            with _naming_link():
-                while (received := self._following.receive()) is not None:
-                    if isinstance(received[0], Failed):
-                        raise WorkerLost(received[0].text)
-
-    def _pass_on(self, batch: Batch, result: Any) -> None:
-        if self._following is not None:
-            with _naming_link():
-                self._following.send(Hidden(batch.id), [result])
-            return
-        tokens = [choice.token for choice in result]
-        self._tell(SampledStep(batch.id, tokens, [choice.logprobs for choice in result]))
-
-
-@contextmanager
-def _naming_link() -> Iterator[None]:
-    try:
-        yield
-    except WorkerLost as error:
-        raise _LinkLost(f"the next node is lost: {error}") from error
+#: How often, in seconds, a node without work looks at the link to the node behind.
+_LINK_LOOK_S = 0.5
 
 
 def _hidden_bytes(_batch: Batch, hidden: torch.Tensor) -> memoryview:
@@ -226,7 +53,7 @@ class _NodeServer:
         self._channel = channel
         self._identity, self._cores = identity, cores
         self._client: bytes | None = None
-        self._stage: _Stage | None = None
+        self._stage: OpenSlice | None = None
         self._stack = ExitStack()
         self._poller = zmq.Poller()
         #: The last model, for the engine that comes back.
@@ -248,7 +75,7 @@ class _NodeServer:
                 if self._channel.socket in ready:
                     self._answer()
                 elif self._stage is not None:
-                    self._guard(lambda stage: stage.advance(_LOOK_S if stage.num_running else 0.0))
+                    self._guard(lambda stage: stage.advance(LOOK_S if stage.num_running else 0.0))
 
     def _patience_ms(self) -> int | None:
         if self._stage is None:
@@ -256,7 +83,7 @@ class _NodeServer:
         if self._stage.num_running:
             return 0
         if self._stage.is_expecting:
-            return int(1000 * _LOOK_S)
+            return int(1000 * LOOK_S)
         return int(1000 * _LINK_LOOK_S) if self._stage.has_link else None
 
     def _progress(self) -> tuple[int, bool]:
@@ -292,13 +119,13 @@ class _NodeServer:
         self._num_heard += 1
         self._guard(lambda stage: stage.handle(message, frames))
 
-    def _guard(self, act: Callable[[_Stage], None]) -> None:
+    def _guard(self, act: Callable[[OpenSlice], None]) -> None:
         """Tell the engine what went wrong; the slice is closed then."""
         if self._stage is None:
             return
         try:
             act(self._stage)
-        except _LinkLost as error:
+        except LinkLost as error:
             self._tell(Unlinked(str(error)))
             self._close()
         except GlinthawkError as error:
@@ -330,7 +157,7 @@ class _NodeServer:
         is_other = self._stage is not None and client != self._client
         return is_other and self._client is not None and self._channel.send(self._client, Ping())
 
-    def _make_stage(self, message: LoadSlice) -> _Stage:
+    def _make_stage(self, message: LoadSlice) -> OpenSlice:
         config, part = message.config, message.part
         following = None
         if message.next is not None:
@@ -358,7 +185,7 @@ class _NodeServer:
             self._poller.register(socket, zmq.POLLIN)
             self._stack.callback(self._poller.unregister, socket)
         self._tell(_describe(opened))
-        return _Stage(opened, following, self._tell)
+        return OpenSlice(opened, following, self._tell)
 
     def _known_model(self, config: EngineConfig, part: LayerSlice) -> LoadedModel | None:
         if self._loaded is not None and self._loaded[0] == _model_key(config, part):
@@ -408,9 +235,3 @@ def serve_node(
     """Serve until ``lifeline``, a readable file descriptor, reaches its end. ``identity`` is the
     key pair, or its file, with which workers and the next node are joined."""
     _NodeServer(channel, identity, cores).serve(lifeline)
-
-
-def _joined(home: HomeJoined) -> HomeAtNode:
-    return HomeAtNode(
-        home.home, home.num_pages, home.page_tokens, home.most_sequences or home.num_pages
-    )

@@ -1,0 +1,202 @@
+"""A slice of a model that is open at a node: what an engine and the node before it say is done."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from glinthawk.core.batch import Batch, Span
+from glinthawk.core.errors import WireError, WorkerLost
+from glinthawk.core.sequence import Sequence as TokenSequence
+from glinthawk.engine.node_opening import OpenNode
+from glinthawk.engine.tier import Done
+from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.wire.address import Address
+from glinthawk.wire.client_channel import ClientChannel
+from glinthawk.wire.control import (
+    Cancel,
+    Failed,
+    Fates,
+    Forget,
+    Gone,
+    Hidden,
+    HomeAtNode,
+    Lose,
+    Moved,
+    RunStep,
+    SampledStep,
+    StepRow,
+    Used,
+)
+from glinthawk.wire.messages import Ask, Message
+
+__all__ = ["LOOK_S", "LinkLost", "OpenSlice"]
+
+#: How often, in seconds, a node without work looks at homes that may come back.
+LOOK_S = 0.1
+
+
+class LinkLost(Exception):
+    """The link to the node behind is gone."""
+
+
+class OpenSlice:
+    """An open slice: mirrors of the sequences, steps that wait for their hidden state, a node."""
+
+    def __init__(
+        self,
+        opened: OpenNode,
+        following: ClientChannel | None,
+        tell: Callable[[Message], None],
+    ) -> None:
+        self._node, self._loaded = opened.node, opened.loaded
+        self._following, self._tell = following, tell
+        self._sequences: dict[int, TokenSequence] = {}
+        self._waiting: dict[int, Batch] = {}
+        self._hidden: dict[int, torch.Tensor] = {}
+        self._last_step = -1
+        self._told = Fates({}, [])
+        for home in self._node.homes():
+            tell(_joined(home))
+
+    @property
+    def num_running(self) -> int:
+        return self._node.num_running
+
+    @property
+    def is_expecting(self) -> bool:
+        return self._node.is_expecting
+
+    @property
+    def has_link(self) -> bool:
+        """Whether there is a node behind."""
+        return self._following is not None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that is to be done here is done, and has reached the node behind."""
+        is_settled = self._following is None or self._following.is_settled
+        return not self._node.num_running and is_settled
+
+    def handle(self, message: Message, frames: Sequence[memoryview]) -> None:
+        match message:
+            case RunStep():
+                self._run(message)
+            case Hidden(step):
+                self._receive(step, frames)
+            case Forget(home, sequences):
+                self._node.release(home, sequences)
+                for sequence in sequences:
+                    self._sequences.pop(sequence, None)
+            case Cancel(step):
+                self._hidden.pop(step, None)
+                if self._waiting.pop(step, None) is None:
+                    self._node.abort(step)
+            case Lose(home):
+                for number in [s.id for s in self._sequences.values() if s.home == home]:
+                    del self._sequences[number]
+                self._node.lose(home)
+            case Moved(old, new):
+                self._node.move(Address.parse(old), Address.parse(new))
+            case Ask():
+                self._tell(Used(self._node.usage()))
+
+    def advance(self, timeout_s: float | None) -> None:
+        """Run until something has happened here or an engine calls. Raises LinkLost. While as much
+        as may be is on its way to the node behind, nothing runs that would add to it."""
+        self._check_link()
+        if self._following is not None and not self._following.window.has_room():
+            self._following.wait(LOOK_S)
+            return
+        for event in self._node.poll(timeout_s):
+            match event:
+                case Done(batch, result):
+                    self._pass_on(batch, result)
+                case HomeLost(home):
+                    self._tell(Gone(home))
+                case HomeJoined() as joined:
+                    self._tell(_joined(joined))
+        self._tell_fates()
+
+    def _tell_fates(self) -> None:
+        fates = self._node.fates()
+        words = {home: fate.words for home, fate in fates.items()}
+        news = Fates(words, [home for home, fate in fates.items() if fate.is_over])
+        if news != self._told:
+            self._told = news
+            self._tell(news)
+
+    def _run(self, message: RunStep) -> None:
+        self._last_step = message.step
+        for step in [step for step in self._hidden if step < message.step]:
+            del self._hidden[step]  # cancelled before this slice was loaded
+        for admitted in message.admitted:
+            sequence = TokenSequence(admitted.request, admitted.sequence, list(admitted.output))
+            self._sequences[sequence.id] = sequence
+        batch = Batch(
+            message.step,
+            tuple(map(self._span, message.extends)),
+            tuple(map(self._span, message.prompts)),
+        )
+        if self._loaded.part.is_first:
+            self._node.start(batch)
+        else:
+            self._waiting[batch.id] = batch
+            self._start_if_ready(batch.id)
+
+    def _span(self, row: StepRow) -> Span:
+        sequence = self._sequences.get(row.sequence)
+        if sequence is None:
+            raise WireError(f"nobody has told of sequence {row.sequence}")
+        sequence.home = row.home
+        sequence.output += row.tokens
+        return Span(sequence, row.home, row.start, row.length, row.source)
+
+    def _receive(self, step: int, frames: Sequence[memoryview]) -> None:
+        if step <= self._last_step and step not in self._waiting:
+            return  # it was cancelled on the way
+        dtype, size = self._loaded.model.dtype, self._loaded.hidden_size
+        if len(frames) != 1 or frames[0].nbytes % (size * dtype.itemsize):
+            raise WireError("a hidden state of another size; do all nodes run one model?")
+        hidden = torch.frombuffer(frames[0], dtype=dtype).view(-1, size)
+        self._hidden[step] = hidden.to(self._loaded.model.device)
+        self._start_if_ready(step)
+
+    def _start_if_ready(self, step: int) -> None:
+        if step in self._waiting and step in self._hidden:
+            hidden, batch = self._hidden.pop(step), self._waiting.pop(step)
+            if len(hidden) != batch.num_tokens:
+                raise WireError(f"step {step} has {batch.num_tokens} rows, not {len(hidden)}")
+            self._node.start(batch, hidden)
+
+    def _check_link(self) -> None:
+        """The node behind has nothing to say, unless it refuses what it is sent; what else comes is
+        news of the connection."""
+        if self._following is not None:
+            with _naming_link():
+                while (received := self._following.receive()) is not None:
+                    if isinstance(received[0], Failed):
+                        raise WorkerLost(received[0].text)
+
+    def _pass_on(self, batch: Batch, result: Any) -> None:
+        if self._following is not None:
+            with _naming_link():
+                self._following.send(Hidden(batch.id), [result])
+            return
+        tokens = [choice.token for choice in result]
+        self._tell(SampledStep(batch.id, tokens, [choice.logprobs for choice in result]))
+
+
+@contextmanager
+def _naming_link() -> Iterator[None]:
+    try:
+        yield
+    except WorkerLost as error:
+        raise LinkLost(f"the next node is lost: {error}") from error
+
+
+def _joined(home: HomeJoined) -> HomeAtNode:
+    return HomeAtNode(
+        home.home, home.num_pages, home.page_tokens, home.most_sequences or home.num_pages
+    )
