@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from attention_cases import DTYPES, normal
+from glinthawk.attention.devices import pick_device
 from glinthawk.core.errors import UsageError
-from glinthawk.tier2.device import pack, pick_device, to_device, to_host, unpack
+from glinthawk.tier2.device import pack, to_device, to_host, unpack
 
 CPU = torch.device("cpu")
 

@@ -48,9 +48,10 @@ def worker(
     """Serve as a Tier-2 worker: hold KV cache, compute attention over it."""
     import torch
 
+    from glinthawk.attention.devices import pick_device
     from glinthawk.core.drives import parse_drives
     from glinthawk.core.units import format_size, parse_size
-    from glinthawk.tier2.device import describe, pick_device
+    from glinthawk.tier2.device import describe
     from glinthawk.tier2.pages.page_files import PageFiles
     from glinthawk.tier2.server import largest_frame, serve
     from glinthawk.tier2.worker_memory import describe_memory

@@ -8,6 +8,7 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 
 __all__ = [
+    "ANSWER_S",
     "LINK_WINDOW",
     "PAGE_TOKENS",
     "PRIVATE_FOLDER",
@@ -30,6 +31,9 @@ PAGE_TOKENS = 32
 #: Bytes that may be on their way to a worker or a node: more than any network has under way at one
 #: time, and little beside the memory of either.
 LINK_WINDOW = 256 << 20
+
+#: Seconds that a worker which is there may take to answer a short question.
+ANSWER_S = 15.0
 
 #: How the folders begin that a run makes for its workers' sockets.
 PRIVATE_FOLDER = "glinthawk-run-"

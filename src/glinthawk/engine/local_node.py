@@ -11,6 +11,7 @@ import torch
 import zmq
 
 from glinthawk.core.batch import Batch
+from glinthawk.core.config import ANSWER_S
 from glinthawk.core.errors import WorkerError, WorkerLost
 from glinthawk.engine.tier import Done, TierEvent
 from glinthawk.launch.revival import Fate
@@ -27,7 +28,6 @@ __all__ = ["LocalNode"]
 
 _log = logging.getLogger(__name__)
 
-_ANSWER_S = 15.0
 #: How long to wait between looks at homes that may come back.
 _LOOK_S = 0.1
 #: Faults that a worker answers without a step between them before it is our own fault.
@@ -137,7 +137,7 @@ class LocalNode:
         links = [link for home in self._homes.values() for link in home.links]
         for link in links:
             with suppress(WorkerLost):  # one that has died since took its own count along
-                stats = link.ask(_ANSWER_S)
+                stats = link.ask(ANSWER_S)
                 usage.tier2_busy_s.append(stats.busy_s)
                 usage.kv_bytes_peak += stats.kv_bytes_peak
         for traffic in [*self._past_traffic, *(link.traffic for link in links)]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from glinthawk.core.config import PAGE_TOKENS, EngineConfig
+from glinthawk.core.config import ANSWER_S, PAGE_TOKENS, EngineConfig
 from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice
@@ -46,7 +46,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_ANSWER_S = 15.0
 #: Pages that the self-check's three short sequences fit in.
 _CHECK_PAGES = 8
 
@@ -144,7 +143,7 @@ def join_homes(
 
 def _reach(address: Address, identity: Identity | None) -> None:
     with ClientChannel(address, identity) as channel:
-        channel.reach(_ANSWER_S)
+        channel.reach(ANSWER_S)
 
 
 def _kv_dtype(config: EngineConfig, loaded: LoadedModel) -> str:

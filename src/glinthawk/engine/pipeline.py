@@ -17,7 +17,7 @@ import zmq
 
 from glinthawk.core import errors
 from glinthawk.core.batch import Batch
-from glinthawk.core.config import EngineConfig
+from glinthawk.core.config import ANSWER_S, EngineConfig
 from glinthawk.core.errors import (
     GlinthawkError,
     WireError,
@@ -59,7 +59,6 @@ __all__ = ["Pipeline", "open_pipeline"]
 
 _log = logging.getLogger(__name__)
 
-_ANSWER_S = 15.0
 #: How long a node may take to load its slice.
 _LOAD_S = 1800.0
 _LOOK_S = 0.1
@@ -212,7 +211,7 @@ class Pipeline:
         for stage in self._stages:
             stage.usage = None
         self._tell_all(Ask())
-        deadline = time.monotonic() + _ANSWER_S
+        deadline = time.monotonic() + ANSWER_S
         # One that is lost since took its own count along.
         while any(stage.loaded and not stage.usage for stage in self._stages):
             self._look(_LOOK_S)

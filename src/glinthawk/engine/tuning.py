@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from glinthawk.core.config import Auto, EngineConfig
+from glinthawk.core.config import ANSWER_S, Auto, EngineConfig
 from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.tier1.forward.cut import Passes
@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 _BUDGET_S = 2.0
-_ANSWER_S = 15.0
 _FIRST_ROWS, _MOST_ROWS = 16, 1024
 #: The batch where steps are so slow that time ran out before larger ones stopped to pay.
 _UNMEASURED_ROWS = 256
@@ -169,6 +168,6 @@ def round_trip(link: Link) -> float:
     times = []
     for _ in range(_LINK_TRIES):
         begun = time.perf_counter()
-        link.ask(_ANSWER_S)
+        link.ask(ANSWER_S)
         times.append(time.perf_counter() - begun)
     return statistics.median(times)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from glinthawk.core.config import SplitAttention
+from glinthawk.core.config import ANSWER_S, SplitAttention
 from glinthawk.core.errors import WorkerError, WorkerLost, WorkerRefused
 from glinthawk.launch.local_processes import LocalProcesses
 from glinthawk.launch.revival import Fate
@@ -24,7 +24,6 @@ __all__ = ["WorkerSupervisor"]
 _log = logging.getLogger(__name__)
 
 _START_S = 120.0
-_ANSWER_S = 15.0
 #: How often a starting worker's process is looked at, and a lost one is tried again.
 _LOOK_S = 0.2
 _RETRY_S = 0.5
@@ -186,7 +185,7 @@ class WorkerSupervisor:
         when its connection breaks, or a message is lost, it is asked anew. Raises WorkerError."""
         addresses = self._addresses[number]
         is_local = not set(addresses).isdisjoint(self._workers.addresses)
-        within_s = _START_S if is_local else _ANSWER_S
+        within_s = _START_S if is_local else ANSWER_S
         places = ", ".join(address.endpoint for address in addresses)
         problem = WorkerLost(f"no answer from {places} in {within_s:g} s", home=number)
         deadline = time.monotonic() + within_s

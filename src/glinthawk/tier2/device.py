@@ -2,21 +2,10 @@
 
 import torch
 
-from glinthawk.core.errors import UsageError
-
-__all__ = ["describe", "pack", "pick_device", "to_device", "to_host", "unpack"]
+__all__ = ["describe", "pack", "to_device", "to_host", "unpack"]
 
 #: Where each tensor of a parcel begins in the device's memory: kernels read lines of 128 bytes.
 _ALIGNMENT = 128
-
-
-def pick_device(wish: str) -> torch.device:
-    """``cpu``, ``cuda``, or ``auto``: the GPU if there is one. Raises UsageError."""
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no CUDA device here; use --device cpu or auto")
-    if wish == "auto":
-        wish = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wish)
 
 
 def describe(device: torch.device) -> str:

@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from glinthawk.attention.devices import pick_device
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.slices import LayerSlice
@@ -93,17 +94,8 @@ def _read_settings(config: EngineConfig) -> PreTrainedConfig:
     return settings.get_text_config()
 
 
-def _pick_device(wish: str) -> torch.device:
-    """``auto`` is the GPU if there is one."""
-    if wish == "cuda" and not torch.cuda.is_available():
-        raise ModelError("there is no CUDA device here; use --device cpu or auto")
-    if wish == "auto":
-        wish = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wish)
-
-
 def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
-    source, device = resolve_model(config.model), _pick_device(config.device)
+    source, device = resolve_model(config.model), pick_device(config.device)
     dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
     try:
         if config.load_format == "dummy":
