@@ -10,18 +10,29 @@ import glinthawk
 
 _SOURCE = Path(glinthawk.__file__).parent
 _ROOT = _SOURCE.parents[1]
-_PAGES = [_ROOT / "README.md", _ROOT / "CONTRIBUTING.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_PAGES = [
+    _ROOT / "research" / "README.md",
+    _ROOT / "README.md",
+    _ROOT / "CONTRIBUTING.md",
+    *sorted((_ROOT / "docs").glob("*.md")),
+]
 _FILES = re.compile(r"`([\w./-]+\.py)\b")
 _FUNCTIONS = re.compile(r"`([\w/]+\.py): ([\w.]+)`")
 
 
 def _find(name: str) -> list[Path]:
     """As people name a file: from the root, within the package, or by its last part alone."""
-    places = [_ROOT / name, _SOURCE / name, *_SOURCE.rglob(name), *(_ROOT / "bench").rglob(name)]
+    places = [
+        _ROOT / name,
+        _SOURCE / name,
+        *_SOURCE.rglob(name),
+        *(_ROOT / "bench").rglob(name),
+        *(_ROOT / "research").rglob(name),
+    ]
     return [place for place in dict.fromkeys(places) if place.is_file()]
 
 
-@pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(_ROOT)))
 def test_files_that_a_page_names_are_there(page: Path) -> None:
     missing = {name for name in _FILES.findall(page.read_text()) if not _find(name)}
     assert not missing

@@ -8,7 +8,7 @@ __all__ = ["Table"]
 
 @dataclass(frozen=True)
 class Table:
-    #: By which docs/papers.md says where it goes.
+    #: By which research/README.md says where it goes.
     name: str
     header: Sequence[str]
     rows: Sequence[Sequence[object]]

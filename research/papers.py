@@ -1,7 +1,7 @@
-"""The papers' claims from the catalogue's numbers alone: prints the tables of docs/papers.md.
+"""The papers' claims from the catalogue's numbers alone: prints the tables of research/README.md.
 
-python bench/papers.py                          # all tables
-python bench/papers.py --into docs/papers.md    # put them where the page has their names
+python research/papers.py                          # all tables
+python research/papers.py --into research/README.md    # put them where the page has their names
 """
 
 import argparse
