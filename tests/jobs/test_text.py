@@ -85,7 +85,6 @@ def test_token_texts_keep_spaces_and_special_tokens(text: Text, fallback_text: T
 def test_without_tokenizer_only_ids_work(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     text = Text.load(tmp_path)
-    assert not text.has_tokenizer
     assert text.decode([1, 2]) == ""
     assert text.token_text(7) == "token_id:7"
     for call in (text.encode, lambda _: text.encode_chat(_HELLO)):

@@ -79,7 +79,7 @@ def test_a_known_shape_is_what_its_configuration_gives(name: str, tmp_path: Path
     (tmp_path / "config.json").write_text(json.dumps(config))
     counted = shape_of(str(tmp_path), "bfloat16")
     assert counted.weight_bytes == pytest.approx(known.weight_bytes, rel=1e-3)
-    assert counted.dense_flops(7, 1) == pytest.approx(known.dense_flops(7, 1), rel=1e-3)
+    assert counted.bytes_read(7, 1) == pytest.approx(known.bytes_read(7, 1), rel=1e-3)
     assert counted.kv_bytes_per_token("int8") == known.kv_bytes_per_token("int8")
     assert counted.wire_bytes_out == known.wire_bytes_out
 

@@ -66,11 +66,6 @@ class ModelShape:
         params = sum(layer.params_read(rows) for layer in self.layers)
         return DTYPE_BYTES[self.dtype] * (params + (self.head_params if logits else 0))
 
-    def dense_flops(self, rows: int, logits: int) -> int:
-        """Of a step without attention: a multiplication and an addition for each weight met."""
-        active = sum(layer.active_params for layer in self.layers)
-        return 2 * (rows * active + logits * self.head_params)
-
     def kv_bytes_per_token(self, kv_dtype: str) -> int:
         """KV cache of one token in all layers."""
         return kv_bytes_per_token(self.attention, kv_dtype)

@@ -54,10 +54,6 @@ class Text:
                 "a model folder without tokenizer files and prompts as token ids"
             ) from error
 
-    @property
-    def has_tokenizer(self) -> bool:
-        return self._tokenizer is not None
-
     def encode(self, text: str, most_tokens: int | None = None) -> tuple[int, ...]:
         """Token ids of a plain prompt, with the special tokens that the model expects around it.
         Raises RequestError for what cannot be tokenised, or is far longer than ``most_tokens``."""
