@@ -154,16 +154,16 @@ class _Once:
 
 #: Messages of each link and direction, and which of them: in mid-run where that is possible.
 _KINDS = {
-    "engine to node": ("run", 7),
-    "node to engine": ("sampled", 3),
+    "engine to node": ("runstep", 7),
+    "node to engine": ("sampledstep", 3),
     "node to node": ("hidden", 3),
     "node to worker, attention": ("attend", 9),
     "node to worker, prompts": ("store", 2),
     "worker to node, attention": ("attended", 9),
     "worker to node, prompts": ("stored", 1),
-    "the slice to load": ("load", 2),
+    "the slice to load": ("loadslice", 2),
     "the slice is loaded": ("loaded", 1),
-    "a home has joined": ("joined", 2),
+    "a home has joined": ("homeatnode", 2),
     "where hidden states come from": ("follow", 1),
     "what was used": ("used", 1),
 }
@@ -299,7 +299,7 @@ def _workers(
 
 
 _PARCELS = {
-    "workers": ("open", "opened", "begin", "attend", "store", "attended", "stored", "release"),
+    "workers": ("open", "opened", "begin", "attend", "store", "attended", "stored", "releasekv"),
     "heads": ("open", "attend", "attended", "stored"),
     "tokens": ("beginpart", "attend", "attended", "stored"),
     "fetch": ("fetch", "fetched"),

@@ -13,7 +13,7 @@ import zmq
 
 from cluster import IDENTITY
 from glinthawk.core.errors import AddressError, WireError, WorkerLost
-from glinthawk.wire import channel
+from glinthawk.wire import server_channel
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.messages import (
@@ -250,7 +250,7 @@ def test_of_many_clients_the_one_that_was_silent_longest_is_forgotten(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told that something is missing, and may come again."""
-    monkeypatch.setattr(channel, "_MOST_CLIENTS", 2)
+    monkeypatch.setattr(server_channel, "_MOST_CLIENTS", 2)
     with listen(scheme, tmp_path) as server, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(_hasty(server)) for _ in range(3)]
         for number, client in enumerate(clients):

@@ -130,8 +130,8 @@ def test_a_message_of_the_other_side_is_a_wire_error(kind: Any, side: Any) -> No
         ["attend", 1, 2.5],
         ["attend", 1, "2"],
         ["attend", 1, None],
-        ["release", {"sequences": [1]}],
-        ["release", [1, "2"]],
+        ["releasekv", {"sequences": [1]}],
+        ["releasekv", [1, "2"]],
         ["begin", 1, [[1], [2]], [[], [], []]],
         ["system", "ls"],
         [1, 2, 3],
@@ -209,7 +209,7 @@ def test_no_memory_is_taken_for_what_a_list_only_claims(kind: Any, side: Any, le
 def test_every_list_is_claimed() -> None:
     """The test above looks at something."""
     counts = {kind.__name__: len(list(claims(kind, 2**28))) for kind, _ in MEMBERS}
-    assert counts["Release"] >= 1
+    assert counts["ReleaseKV"] >= 1
     assert counts["Begin"] >= 7  # two times three columns, and forks
     assert counts["Open"] >= 2  # layers, and a layer's sinks
 
