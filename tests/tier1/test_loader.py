@@ -11,7 +11,7 @@ import torch
 
 import families
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.errors import ModelError
+from glinthawk.core.errors import ModelError, UsageError
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 
 
@@ -73,7 +73,7 @@ def test_a_length_beyond_the_model_is_an_error_with_both_numbers(llama: Path) ->
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_an_error_that_offers_the_cpu(llama: Path) -> None:
-    with pytest.raises(ModelError, match="--device cpu"):
+    with pytest.raises(UsageError, match="--device cpu"):
         _load(llama, device="cuda")
 
 
