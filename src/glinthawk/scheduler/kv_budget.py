@@ -44,7 +44,9 @@ class KVBudget:
         self._census = Census()
         #: Of those that live here; None when one of them stepped or left. Some may yet be added.
         self._forecast: PeakForecast | None = None
-        self._admitted: list[Sequence] = []
+        self._admitted: list[tuple[int, int]] = []
+        #: Who was asked about last, and (tokens, tokens to come) of it.
+        self._asked: tuple[Sequence, tuple[int, int]] | None = None
         #: Answers from which had been learned what the two above say.
         self._num_learned = 0
         self._prefilled = Prefixes(page_tokens)
@@ -83,7 +85,10 @@ class KVBudget:
         sequence.shared = start.num_tokens
         self.living[sequence.id] = sequence
         self._census.add(sequence)
-        self._admitted.append(sequence)
+        if self._asked is not None and self._asked[0] is sequence:
+            self._admitted.append(self._asked[1])
+        else:
+            self._forecast = None
         self._prefilling.add(sequence)
 
     def stepped(self, sequence: Sequence) -> None:
@@ -130,6 +135,7 @@ class KVBudget:
         is room for. A home that is empty takes anything that fits at all."""
         self._learn(lengths)
         new = start.num_own, lengths.expect_remaining(sequence)
+        self._asked = sequence, new
         if self._refused is not None and new[0] >= self._refused[0] and new[1] >= self._refused[1]:
             # Those that live here step, which makes what they have more and what comes less.
             return None
@@ -151,7 +157,7 @@ class KVBudget:
             self._forecast = self._census.forecast(self.pages.page_tokens, lengths)
         else:
             for one in self._admitted:
-                self._forecast.add(_held(one), lengths.expect_remaining(one))
+                self._forecast.add(*one)
         self._admitted.clear()
         return self._forecast
 
@@ -159,11 +165,6 @@ class KVBudget:
         """The sums hold."""
         self.pages.validate()
         assert self.pages.held.keys() == self.living.keys() | self.kept.keys()
-
-
-def _held(sequence: Sequence) -> int:
-    """Tokens of its own; not by ``length``, which is called too often here."""
-    return len(sequence.request.prompt) + len(sequence.output) - sequence.shared
 
 
 def peak_tokens(sequences: Iterable[tuple[int, int]], page_tokens: int) -> int:

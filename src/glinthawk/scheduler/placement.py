@@ -43,8 +43,7 @@ class Placement:
         Tier 1 itself, if it has room; else a worker, if that pays: the one with the smallest burden
         then; or one that has its prefix, if its burden is not much larger.
         """
-        near = [home for home in self._budgets if home == TIER1]
-        places = self._places(near, sequence, evict)
+        places = self._places([TIER1], sequence, evict) if TIER1 in self._budgets else []
         if not places:
             if not self._policy.pays(sequence, num_waiting):
                 return None

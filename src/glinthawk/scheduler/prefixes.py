@@ -40,6 +40,8 @@ class Prefixes:
         At least one token is left over: a step needs a row to sample after.
         """
         source, num_tokens = None, 0
+        if not self._by_page:
+            return None, 0
         for count, page in enumerate(_page_hashes(prompt[:-1], self._page_tokens), start=1):
             if page not in self._by_page:
                 break

@@ -240,12 +240,11 @@ class Scheduler:
         spans: list[Span] = []
         aside: list[Sequence] = []
         sources: set[int | None] = set()  # releases come before the step, so these must stay
+        evict = partial(self._evict, commands=commands, spare=sources)
         tokens = num_decodes
         while self.waiting and num_decodes + len(spans) < self.limits.batch_size:
             sequence = self.waiting.peek()
-            placed = self._placement.find(
-                sequence, len(self.waiting), partial(self._evict, commands=commands, spare=sources)
-            )
+            placed = self._placement.find(sequence, len(self.waiting), evict)
             if placed is None:
                 self.num_cramped += 1
                 break
