@@ -59,9 +59,10 @@ def test_no_output_overwrites_another_file_of_the_job(option: str, tmp_path: Pat
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(EXAMPLES.read_bytes())
     arguments = ["run", "-m", "demo", "-i", source, "-o", output, option]
-    link = tmp_path / "link"
+    link, hard_link = tmp_path / "link", tmp_path / "hard-link"
     link.symlink_to(source)
-    for path, other in ((source, "-i"), (link, "-i"), (output, "-o")):
+    hard_link.hardlink_to(source)
+    for path, other in ((source, "-i"), (link, "-i"), (hard_link, "-i"), (output, "-o")):
         if option != other:
             done = call(*arguments, path)
             assert done.returncode == 2

@@ -24,10 +24,15 @@ def check_apart(files: Mapping[str, Path | None]) -> None:
     second is written, are one file."""
     given = [(option, path) for option, path in files.items() if path is not None]
     for (first, path), (second, other) in combinations(given, 2):
-        # What is no file, such as /dev/null, may well be named twice.
-        is_file = path.is_file() or not path.exists()
-        if is_file and path.resolve() == other.resolve():
+        if _are_one_file(path, other):
             raise UsageError(f"{second}: {other} is the file of {first} too; give another one")
+
+
+def _are_one_file(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        # What is no file, such as /dev/null, may well be named twice.
+        return path.is_file() and path.samefile(other)
+    return path.resolve() == other.resolve()
 
 
 def _obstacle(path: Path) -> str | None:
