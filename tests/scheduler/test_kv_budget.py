@@ -65,7 +65,7 @@ def test_a_room_answers_as_if_it_counted_anew(moves: list[tuple[str, int]], page
         assert peak == truth or (peak is None and _was_refused(budget, new, lengths))
         living = list(budget.living.values())
         if move == "admit" and peak is not None and budget.fits(start):
-            budget.admit(new, start)
+            budget.admit(new, start, lengths)
         elif move == "step":
             for one in living:
                 if one.remaining > 1 and budget.pages.grow(one.id, one.length + 1):
@@ -98,7 +98,7 @@ def test_of_many_as_much_is_expected_as_of_each(
 def test_a_refusal_ends_when_shorter_answers_are_expected() -> None:
     budget, lengths = KVBudget(10, PAGE), AnswerLengths()
     first, second = _sequence(0, 4, 30), _sequence(1, 4, 30)
-    budget.admit(first, budget.start(first))
+    budget.admit(first, budget.start(first), lengths)
     assert budget.peak_with(second, budget.start(second), lengths) is None
     for number in range(2, 20):  # elsewhere
         ended = _sequence(number, 4, 30)

@@ -12,8 +12,8 @@ __all__ = ["Census"]
 
 
 class Census:
-    """A row for each sequence, in no order. A step of one costs a few writes; ``outlook`` takes
-    some nanoseconds of each."""
+    """A row for each sequence, in no order. A step of one costs a few writes; ``forecast``
+    takes some nanoseconds of each."""
 
     def __init__(self) -> None:
         #: Of all of them, prompts and output, shared ones too.

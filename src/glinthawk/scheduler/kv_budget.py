@@ -42,12 +42,9 @@ class KVBudget:
         #: (tokens, tokens to come) of a sequence for which there was no room, since when none left.
         self._refused: tuple[int, int] | None = None
         self._census = Census()
-        #: Of those that live here; None when one of them stepped or left. Some may yet be added.
+        #: Of those that live here; None when one of them stepped or left.
         self._forecast: PeakForecast | None = None
-        self._admitted: list[tuple[int, int]] = []
-        #: Who was asked about last, and (tokens, tokens to come) of it.
-        self._asked: tuple[Sequence, tuple[int, int]] | None = None
-        #: Answers from which had been learned what the two above say.
+        #: Answers from which had been learned what the forecast and the refusal say.
         self._num_learned = 0
         self._prefilled = Prefixes(page_tokens)
         self._prefilling = Prefixes(page_tokens)
@@ -76,7 +73,7 @@ class KVBudget:
         pages = self.pages
         return -(-start.num_own // pages.page_tokens) <= pages.num_free
 
-    def admit(self, sequence: Sequence, start: Start) -> None:
+    def admit(self, sequence: Sequence, start: Start, lengths: AnswerLengths) -> None:
         """Give ``sequence`` its pages."""
         if start.source is not None:
             self.pages.share(start.source, sequence.id, start.num_tokens)
@@ -85,10 +82,8 @@ class KVBudget:
         sequence.shared = start.num_tokens
         self.living[sequence.id] = sequence
         self._census.add(sequence)
-        if self._asked is not None and self._asked[0] is sequence:
-            self._admitted.append(self._asked[1])
-        else:
-            self._forecast = None
+        if self._forecast is not None:
+            self._forecast.add(start.num_own, lengths.expect_remaining(sequence))
         self._prefilling.add(sequence)
 
     def stepped(self, sequence: Sequence) -> None:
@@ -135,11 +130,12 @@ class KVBudget:
         is room for. A home that is empty takes anything that fits at all."""
         self._learn(lengths)
         new = start.num_own, lengths.expect_remaining(sequence)
-        self._asked = sequence, new
         if self._refused is not None and new[0] >= self._refused[0] and new[1] >= self._refused[1]:
             # Those that live here step, which makes what they have more and what comes less.
             return None
-        peak = self._current_forecast(lengths).peak_with(*new)
+        if self._forecast is None:
+            self._forecast = self._census.forecast(self.pages.page_tokens, lengths)
+        peak = self._forecast.peak_with(*new)
         if peak <= self.pages.num_tokens or not self.living:
             return peak
         self._refused = new
@@ -150,16 +146,6 @@ class KVBudget:
         if self._num_learned != lengths.num_ended:
             self._num_learned = lengths.num_ended
             self._forecast = self._refused = None
-
-    def _current_forecast(self, lengths: AnswerLengths) -> PeakForecast:
-        """Made again at most once after each step; those admitted since are added one by one."""
-        if self._forecast is None:
-            self._forecast = self._census.forecast(self.pages.page_tokens, lengths)
-        else:
-            for one in self._admitted:
-                self._forecast.add(*one)
-        self._admitted.clear()
-        return self._forecast
 
     def validate(self) -> None:
         """The sums hold."""

@@ -270,7 +270,7 @@ class Scheduler:
         sequence.admitted = self._num_admitted
         self._num_admitted += 1
         self.num_shared_tokens += start.num_tokens
-        self._budgets[home].admit(sequence, start)
+        self._budgets[home].admit(sequence, start, self._lengths)
         return self._span(sequence, start.num_tokens, start.num_own, start.source)
 
     def _span(self, sequence: Sequence, start: int, length: int, source: int | None = None) -> Span:
