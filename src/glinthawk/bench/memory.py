@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-__all__ = ["peak_bytes", "peaks_of_children", "reset_peak"]
+__all__ = ["peak_bytes", "peak_of_children", "reset_peak"]
 
 _PROC, _PEAK = Path("/proc"), "VmHWM"
 #: What makes the kernel forget the peak: proc(5), clear_refs.
@@ -18,11 +18,11 @@ def peak_bytes(process: int | str = "self") -> int:
     raise OSError(f"{status} has no {_PEAK}")
 
 
-def peaks_of_children() -> dict[int, int]:
-    """The most that each process had that this one started and that lives, by its number."""
+def peak_of_children() -> int:
+    """The most that the processes had, together, which this one started and which live."""
     threads = _PROC.glob("self/task/*/children")
     children = [int(child) for thread in threads for child in thread.read_text().split()]
-    return {child: peak_bytes(child) for child in children}
+    return sum(peak_bytes(child) for child in children)
 
 
 def reset_peak() -> None:

@@ -16,7 +16,7 @@ from glinthawk import _native
 from glinthawk.bench import latency
 from glinthawk.bench.decoding import Decoding, dense_seconds
 from glinthawk.bench.layouts import START_S, kv_bytes, on_cores, open_home, worker_on
-from glinthawk.bench.memory import peak_bytes, peaks_of_children
+from glinthawk.bench.memory import peak_bytes, peak_of_children
 from glinthawk.bench.random_models import load_shape
 from glinthawk.core.units import format_size
 from glinthawk.tier1.kv.home import LocalHome
@@ -123,7 +123,9 @@ def _measure(
         same = _single(plan, loaded, case, kv_dtype)
     with on_cores(cores):
         both = _single(plan, loaded, case, kv_dtype)
-    two = _two_tier(plan, loaded, case, kv_dtype, cores)
+    num_bytes = kv_bytes(loaded.spec.layers, case.batch * case.batches, case.context, kv_dtype)
+    with worker_on(cores[1:] or cores, num_bytes) as address, on_cores(cores[:1]):
+        two = _run_worker(plan, loaded, case, kv_dtype, address)
     row = TiersRow(
         case.context,
         kv_dtype,
@@ -136,8 +138,8 @@ def _measure(
         tier2_busy=round(two.tier2_busy, 3),
         wire_overhead=round(two.wire_overhead, 3),
         dense_roof=round(dense, 1),
-        kv_bytes=two.kv_bytes,
-        tier1_peak_bytes=two.tier1_peak_bytes,
+        kv_bytes=num_bytes,
+        tier1_peak_bytes=peak_bytes(),
         tier2_peak_bytes=two.tier2_peak_bytes,
     )
     write(
@@ -172,26 +174,11 @@ class _Measured:
     tier1_busy: float
     tier2_busy: float
     wire_overhead: float
-    kv_bytes: int
-    tier1_peak_bytes: int
     tier2_peak_bytes: int
 
 
-def _two_tier(
-    plan: TiersPlan, loaded: LoadedModel, case: TiersCase, kv_dtype: str, cores: list[int]
-) -> _Measured:
-    num_bytes = kv_bytes(loaded.spec.layers, case.batch * case.batches, case.context, kv_dtype)
-    with worker_on(cores[1:] or cores, num_bytes) as address, on_cores(cores[:1]):
-        return _run_worker(plan, loaded, case, kv_dtype, address, num_bytes)
-
-
 def _run_worker(
-    plan: TiersPlan,
-    loaded: LoadedModel,
-    case: TiersCase,
-    kv_dtype: str,
-    address: Address,
-    num_bytes: int,
+    plan: TiersPlan, loaded: LoadedModel, case: TiersCase, kv_dtype: str, address: Address
 ) -> _Measured:
     with open_home(address, loaded, kv_dtype) as home:
         decoding = Decoding(loaded, home, case.context, [case.batch] * case.batches)
@@ -206,7 +193,5 @@ def _run_worker(
             decoding.tier1_busy,
             busy / decoding.total_s,
             traffic / minimum,
-            num_bytes,
-            peak_bytes(),
-            sum(peaks_of_children().values()),
+            peak_of_children(),
         )
