@@ -10,6 +10,7 @@ from pathlib import Path
 __all__ = [
     "Monkey",
     "Supervised",
+    "actors",
     "bearers",
     "descendants",
     "run_and_actors",
@@ -70,9 +71,14 @@ def run_and_descendants(run: int) -> list[int]:
 def run_and_actors(run: int) -> list[int]:
     """A run and its Ray actors, once some serve: to start them takes long, and Ray's processes
     are not ours to kill."""
-    titles = (b"ray::NodeActor.serve", b"ray::WorkerActor.serve")
-    found = [pid for pid in descendants(run) if _read(pid, "cmdline").startswith(titles)]
+    found = actors(run, "NodeActor") + actors(run, "WorkerActor")
     return [run, *found] if found else []
+
+
+def actors(run: int, kind: str) -> list[int]:
+    """Processes of a run's Ray actors of this class that serve."""
+    title = f"ray::{kind}.serve".encode()
+    return [pid for pid in descendants(run) if _read(pid, "cmdline").startswith(title)]
 
 
 def bearers(mark: str) -> list[int]:

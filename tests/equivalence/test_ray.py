@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from commands import EXAMPLES
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.engine.run import Run, open_run
-from monkey import descendants
+from monkey import actors, descendants
 from watching import wait_until
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'glinthawk[ray]'")
@@ -45,19 +44,6 @@ def run(case: Case) -> Iterator[Run]:
     wait_until(lambda: descendants(os.getpid()) == before)
 
 
-def actors(kind: str) -> list[int]:
-    """Processes of the actors of this class that serve."""
-    title = f"ray::{kind}.serve".encode()
-    return [pid for pid in descendants(os.getpid()) if _command(pid).startswith(title)]
-
-
-def _command(pid: int) -> bytes:
-    """Of a process that may end any moment."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
-
-
 def answer(run: Run, case: Case, victim: int | None = None) -> dict[int, list[int]]:
     """All answers; after the third one, ``victim`` gets SIGKILL."""
     answers = {}
@@ -71,19 +57,19 @@ def answer(run: Run, case: Case, victim: int | None = None) -> dict[int, list[in
 
 def test_two_slices_with_two_workers_each_answer_as_the_model_does(run: Run, case: Case) -> None:
     assert len(run.tier1.homes()) == 2
-    assert len(actors("NodeActor")) == 2
-    assert len(actors("WorkerActor")) == 4
+    assert len(actors(os.getpid(), "NodeActor")) == 2
+    assert len(actors(os.getpid(), "WorkerActor")) == 4
     assert answer(run, case) == case.expected()
 
 
 @pytest.mark.parametrize("kind", ["NodeActor", "WorkerActor"])
 def test_a_killed_actor_costs_no_answer_and_comes_back(run: Run, case: Case, kind: str) -> None:
-    before = actors(kind)
+    before = actors(os.getpid(), kind)
     assert answer(run, case, victim=before[-1]) == case.expected()
     while len(run.engine.scheduler.homes) < 2:
         assert answer(run, case) == case.expected()
-    assert len(actors(kind)) == len(before)
-    assert before[-1] not in actors(kind)
+    assert len(actors(os.getpid(), kind)) == len(before)
+    assert before[-1] not in actors(os.getpid(), kind)
 
 
 def test_a_cluster_without_room_is_named(
