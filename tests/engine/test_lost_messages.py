@@ -217,11 +217,39 @@ def test_hidden_states_from_elsewhere_are_not_taken(
         stranger.send(Follow("another run", 9))
         for step in range(100):
             stranger.send(Hidden(step), [bytes(256)])
-        stranger.send(Ask())  # is refused, behind all those
-        while (received := stranger.receive()) is None:
-            stranger.wait(1.0)
-        assert isinstance(received[0], Failed)
+        _await_refusal(stranger)
         assert _answer(run) == expected
+
+
+def _await_refusal(client: ClientChannel) -> None:
+    """Return once all that ``client`` has sent is heard: what is refused stands behind it."""
+    client.send(Ask())
+    while (received := client.receive()) is None:
+        client.wait(1.0)
+    assert isinstance(received[0], Failed)
+
+
+def test_a_copy_that_is_heard_before_the_link_costs_nothing(
+    model: Path, places: Path, expected: dict[int, list[int]], tmp_path: Path
+) -> None:
+    address = Address.parse(f"ipc://{places}/node2")
+    with ClientChannel(address, hears=FromNode) as copy:
+        followed = []
+
+        def follow_first(parcel: Parcel) -> Deed:
+            if _tag(parcel) == "follow":
+                followed.append(parcel)
+                copy.send(msgspec.msgpack.decode(parcel.header, type=tuple[int, Follow])[1])
+                _await_refusal(copy)
+            return "pass"
+
+        with (
+            _within(_BOUND_S),
+            _pipeline(model, places, tmp_path, follow_first, timeout_s=60) as run,
+        ):
+            assert _answer(run) == expected
+            assert run.engine.scheduler.num_repeated_tokens == 0
+        assert followed
 
 
 class _NowAndThen:

@@ -103,7 +103,7 @@ class _NodeServer:
             self._open(client, message)
         elif isinstance(message, Follow):
             if not self._sources.admits(client, message.run, message.attempt):
-                refusal = "hidden states of this run come from another link"
+                refusal = "hidden states of this run come from a later attempt"
                 self._channel.send(client, Failed("WireError", refusal))
         elif isinstance(message, Hidden):
             if self._sources.has(client, self._run):

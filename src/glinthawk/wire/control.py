@@ -107,7 +107,7 @@ class Moved(Message, frozen=True):
 
 class Follow(Message, frozen=True):
     """From node to node, once: hidden states of this run come from here, no more from earlier
-    attempts, nor from another link of the same one."""
+    attempts."""
 
     run: str
     attempt: int
