@@ -83,7 +83,7 @@ class Machine:
         self.flying.remove(flying)
         batch = flying.batch
         self.num_tokens += len(batch.spans)
-        self.carry_out(self.scheduler.handle(Stepped(batch, (1,) * len(batch.spans))))
+        self.carry_out(self.scheduler.handle(Stepped(batch, ((1,),) * len(batch.spans))))
         self.scheduler.handle(Paced(self.step_cost))
         self.scheduler.validate()
         self.carry_out(self.scheduler.schedule())

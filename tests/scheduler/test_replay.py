@@ -97,7 +97,7 @@ class Told:
         """All that run take their step, oldest first."""
         while self.batches:
             batch = self.batches.pop(0)
-            self.take(commands.Stepped(batch, (token,) * len(batch.spans), stopped))
+            self.take(commands.Stepped(batch, ((token,),) * len(batch.spans), stopped))
 
     def story(self, who: str) -> list[str]:
         return [line.text for line in story(who, enumerate(self.records))]

@@ -1,5 +1,6 @@
 """Random storms of events; every invariant after every event; every request answered once."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -105,7 +106,7 @@ class Storm(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     def finish_step(self, data: st.DataObject) -> None:
         batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
-        tokens = tuple(EOS if data.draw(RARELY) else 1 for _ in batch.spans)
+        tokens = tuple((EOS if data.draw(RARELY) else 1,) for _ in batch.spans)
         stopped = frozenset(s.sequence.id for s in batch.spans if data.draw(RARELY))
         self.carry_out(self.scheduler.handle(Stepped(batch, tokens, stopped)))
 
@@ -178,10 +179,10 @@ class Storm(RuleBasedStateMachine):
             if not self.batches:
                 break
             batch = self.batches.pop()
-            self.carry_out(self.scheduler.handle(Stepped(batch, (1,) * len(batch.spans))))
+            self.carry_out(self.scheduler.handle(Stepped(batch, ((1,),) * len(batch.spans))))
         assert sorted(self.finished) == sorted(self.asked)
         assert self.scheduler.is_idle
-        kept = {home: budget.kept.keys() for home, budget in self.scheduler._budgets.items()}
+        kept = {home: budget.kept.keys() for home, budget in self.scheduler._table.budgets.items()}
         assert {home: sequences.keys() for home, sequences in self.kv.items()} == kept
 
 
@@ -240,7 +241,7 @@ def test_long_answers_begin_first() -> None:
     for _ in range(3):
         batch = _only_batch(scheduler.schedule())
         order += [span.sequence.id for span in batch.prompts]
-        scheduler.handle(Stepped(batch, (1,) * len(batch.spans)))
+        scheduler.handle(Stepped(batch, ((1,),) * len(batch.spans)))
     assert order[0] == 1
 
 
@@ -264,9 +265,31 @@ def test_a_stop_string_ends_an_answer() -> None:
     sequence = _sequence(0, 2, 9)
     scheduler.handle(Submitted(sequence))
     batch = _only_batch(scheduler.schedule())
-    commands = scheduler.handle(Stepped(batch, (1,), frozenset({0})))
+    commands = scheduler.handle(Stepped(batch, ((1,),), frozenset({0})))
     assert commands == [Release(1, (0,)), Finish(sequence)]
     assert sequence.finish_reason is FinishReason.STOP
+
+
+@pytest.mark.parametrize(
+    ("tokens", "stopped", "output", "reason"),
+    [
+        ((), False, [], None),
+        ((1, 2, 3), False, [1, 2, 3], None),
+        ((1, EOS, 3), False, [1, EOS], FinishReason.STOP),
+        ((1, 2), True, [1, 2], FinishReason.STOP),
+        ((1, 2, 3, 4, 5), False, [1, 2, 3, 4], FinishReason.LENGTH),
+    ],
+)
+def test_a_span_yields_no_token_or_several(
+    tokens: tuple[int, ...], stopped: bool, output: list[int], reason: FinishReason | None
+) -> None:
+    scheduler = _scheduler(10)
+    sequence = _sequence(0, 2, 4)
+    scheduler.handle(Submitted(sequence))
+    batch = _only_batch(scheduler.schedule())
+    scheduler.handle(Stepped(batch, (tokens,), frozenset({0} if stopped else ())))
+    assert (sequence.output, sequence.finish_reason) == (output, reason)
+    scheduler.validate()
 
 
 def test_what_waits_for_a_page_can_be_preempted_meanwhile() -> None:
@@ -274,15 +297,15 @@ def test_what_waits_for_a_page_can_be_preempted_meanwhile() -> None:
     scheduler.handle(HomeJoined(0, 3, page_tokens=4))
     for number in range(3):
         scheduler.handle(Submitted(_sequence(number, 1, 9)))
-    scheduler.handle(Stepped(_only_batch(scheduler.schedule()), (1, 1, 1)))
+    scheduler.handle(Stepped(_only_batch(scheduler.schedule()), ((1,), (1,), (1,))))
     for _ in range(2):  # one decode row a batch, until each page but the next token's is full
         for command in scheduler.schedule():
             assert isinstance(command, Step)
-            scheduler.handle(Stepped(command.batch, (1,)))
+            scheduler.handle(Stepped(command.batch, ((1,),)))
     old, _, young = [command.batch for command in scheduler.schedule()]
-    scheduler.handle(Stepped(young, (1,)))
+    scheduler.handle(Stepped(young, ((1,),)))
     assert scheduler.schedule() == []  # it needs a page; the others may yet end
-    scheduler.handle(Stepped(old, (1,)))
+    scheduler.handle(Stepped(old, ((1,),)))
     release, step = scheduler.schedule()
     assert release == Release(0, (young.spans[0].sequence.id,))
     assert step.batch.spans[0].sequence is old.spans[0].sequence
@@ -305,14 +328,14 @@ def test_a_common_prefix_is_prefilled_and_held_once() -> None:
         scheduler.handle(Submitted(sequence))
     first = _only_batch(scheduler.schedule())
     assert [(span.start, span.length) for span in first.spans] == [(0, 12)]
-    scheduler.handle(Stepped(first, (1,)))
+    scheduler.handle(Stepped(first, ((1,),)))
     second = _only_batch(scheduler.schedule())
     shared = [span for span in second.extends if span.source is not None]
     assert [(span.source, span.start, span.length) for span in shared] == [(1, 8, 4)] * 3
     # Each has a page of its own, and the first one's next token begins another.
-    assert sum(len(budget.pages.held) for budget in scheduler._budgets.values()) == 4
-    assert scheduler._budgets[1].pages.num_used == 2 + 4 + 1
-    scheduler.handle(Stepped(second, (1,) * 4))
+    assert sum(len(budget.pages.held) for budget in scheduler._table.budgets.values()) == 4
+    assert scheduler._table.budgets[1].pages.num_used == 2 + 4 + 1
+    scheduler.handle(Stepped(second, ((1,),) * 4))
     scheduler.validate()
 
 
@@ -320,11 +343,11 @@ def test_a_prefix_outlives_the_sequence_it_was_computed_for() -> None:
     scheduler = _scheduler(20)
     first, second, third = _family(1, 3)
     scheduler.handle(Submitted(first))
-    scheduler.handle(Stepped(_only_batch(scheduler.schedule()), (1,)))
+    scheduler.handle(Stepped(_only_batch(scheduler.schedule()), ((1,),)))
     scheduler.handle(Submitted(second))
     batch = _only_batch(scheduler.schedule())
     stopped = frozenset({first.id})
-    scheduler.handle(Stepped(batch, (1,) * len(batch.spans), stopped))
+    scheduler.handle(Stepped(batch, ((1,),) * len(batch.spans), stopped))
     assert first.phase is Phase.FINISHED
     scheduler.handle(Submitted(third))
     batch = _only_batch(scheduler.schedule())
@@ -338,7 +361,7 @@ def test_a_short_prefix_is_computed_again() -> None:
         scheduler.handle(Submitted(sequence))
     batch = _only_batch(scheduler.schedule())
     assert [span.start for span in batch.prompts] == [0]
-    scheduler.handle(Stepped(batch, (1,)))
+    scheduler.handle(Stepped(batch, ((1,),)))
     batch = _only_batch(scheduler.schedule())
     assert [span.source for span in batch.spans] == [None, None]
 
@@ -355,7 +378,7 @@ def test_a_small_group_stays_together_and_a_large_one_is_spread() -> None:
         for span in batch.spans:
             if not span.is_decode:
                 homes.setdefault(span.home, []).append(span.sequence.id)
-        scheduler.handle(Stepped(batch, (1,) * len(batch.spans)))
+        scheduler.handle(Stepped(batch, ((1,),) * len(batch.spans)))
         if sum(map(len, homes.values())) == 30:
             break
     assert len(homes[1]) >= 4
@@ -370,11 +393,11 @@ def test_a_prefix_is_kept_while_others_wait_for_it_and_given_up_when_pages_run_o
     for sequence in (first, second, large):
         scheduler.handle(Submitted(sequence))
     batch = _only_batch(scheduler.schedule())
-    assert scheduler.handle(Stepped(batch, (1,), frozenset({first.id}))) == [Finish(first)]
+    assert scheduler.handle(Stepped(batch, ((1,),), frozenset({first.id}))) == [Finish(first)]
     batch = _only_batch(scheduler.schedule())
     assert batch.spans[0].source == first.id
     # Nobody else begins like it: the second leaves at once, the first when the room is needed.
-    done = scheduler.handle(Stepped(batch, (1,), frozenset({second.id})))
+    done = scheduler.handle(Stepped(batch, ((1,),), frozenset({second.id})))
     assert done == [Release(0, (second.id,)), Finish(second)]
     release, step = scheduler.schedule()
     assert release == Release(0, (first.id,))
@@ -390,5 +413,5 @@ def test_prompts_as_long_as_the_budget_do_not_wait_for_decode_rows_to_end() -> N
     for _ in range(4):
         batch = _only_batch(scheduler.schedule())
         sizes.append(len(batch.spans))
-        scheduler.handle(Stepped(batch, (1,) * len(batch.spans)))
+        scheduler.handle(Stepped(batch, ((1,),) * len(batch.spans)))
     assert sizes == [1, 2, 3, 4]

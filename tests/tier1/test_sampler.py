@@ -34,7 +34,7 @@ def _sequence(
 
 def _sample(sequences: list[Sequence], logits: torch.Tensor) -> list[Sampled]:
     spans = tuple(Span(s, home=0, start=s.length - 1, length=1) for s in sequences)
-    return sample_batch(Batch(0, spans, ()), logits)
+    return [token for (token,) in sample_batch(Batch(0, spans, ()), logits)]
 
 
 # Random numbers

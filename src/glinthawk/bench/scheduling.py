@@ -120,7 +120,7 @@ def _requested(first: int, count: int) -> list[Sequence]:
 def _step(batch: Batch, ends: int = 0) -> Stepped:
     """One token each; the first ``ends`` of them have met a stop string."""
     stopped = frozenset(span.sequence.id for span in batch.spans[:ends])
-    return Stepped(batch, (1,) * len(batch.spans), stopped)
+    return Stepped(batch, ((1,),) * len(batch.spans), stopped)
 
 
 def _batches(commands: list[Command]) -> list[Batch]:

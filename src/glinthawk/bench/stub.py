@@ -50,7 +50,7 @@ class Instant:
 
     def poll(self, timeout_s: float | None = None) -> list[TierEvent]:
         batch = self._running.pop(0)
-        return [Done(batch, [Sampled(7) for _ in batch.spans])]
+        return [Done(batch, [(Sampled(7),) for _ in batch.spans])]
 
     def step_cost(self) -> StepCost | None:
         return None

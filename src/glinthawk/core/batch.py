@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from glinthawk.core.sequence import Sequence
 
-__all__ = ["Batch", "Span"]
+__all__ = ["Batch", "RowMeta", "Span"]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Tokens ``start`` to ``start + length`` of one sequence; the step samples what follows.
+    """Tokens ``start`` to ``start + length`` of one sequence; the step samples what follows the
+    last ``num_sampled`` of them.
 
     A *prompt* starts at 0 and holds every token so far: Tier 1 has all its keys at hand. What
     starts later *extends* the KV at its home and is attended there: a *decode* row by the one
@@ -22,10 +23,22 @@ class Span:
     start: int
     length: int
     source: int | None = None
+    num_sampled: int = 1
 
     @property
     def is_decode(self) -> bool:
         return self.start > 0 and self.length == 1
+
+
+@dataclass(frozen=True, slots=True)
+class RowMeta:
+    """What the T rows of a batch carry, in the order in which they are flattened."""
+
+    #: Token ids (T,) and their places in their sequences (T,).
+    tokens: list[int]
+    positions: list[int]
+    #: Rows (S,) after which tokens are sampled, in ascending order.
+    sampled: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +64,14 @@ class Batch:
     @property
     def num_tokens(self) -> int:
         return sum(span.length for span in self.spans)
+
+    def rows(self) -> RowMeta:
+        """All its rows, flattened."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        sampled: list[int] = []
+        for span in self.spans:
+            tokens += span.sequence.tokens(span.start, span.length)
+            positions += range(span.start, span.start + span.length)
+            sampled += range(len(tokens) - span.num_sampled, len(tokens))
+        return RowMeta(tokens, positions, sampled)

@@ -200,18 +200,19 @@ class Engine:
             self.scheduler.handle(Paced(step_cost))
 
     def _take_in(
-        self, batch: Batch, sampled: list[Sampled], stop_found: StopFound
+        self, batch: Batch, sampled: list[tuple[Sampled, ...]], stop_found: StopFound
     ) -> Iterator[Sequence]:
-        for span, choice in zip(batch.spans, sampled, strict=True):
-            if choice.logprobs is not None:
-                span.sequence.logprobs.append(choice.logprobs)
-        tokens = tuple(choice.token for choice in sampled)
-        stopped = frozenset(
-            span.sequence.id
-            for span, token in zip(batch.spans, tokens, strict=True)
-            if span.sequence.request.params.stop and stop_found(span.sequence, token)
-        )
-        yield from self._carry_out(self.scheduler.handle(Stepped(batch, tokens, stopped)))
+        tokens: list[tuple[int, ...]] = []
+        stopped: set[int] = set()
+        for span, choices in zip(batch.spans, sampled, strict=True):
+            sequence = span.sequence
+            kept, is_stopped = _up_to_stop(sequence, choices, stop_found)
+            sequence.logprobs += [c.logprobs for c in kept if c.logprobs is not None]
+            tokens.append(tuple([choice.token for choice in kept]))
+            if is_stopped:
+                stopped.add(sequence.id)
+        event = Stepped(batch, tuple(tokens), frozenset(stopped))
+        yield from self._carry_out(self.scheduler.handle(event))
 
     def _carry_out(self, commands: Iterable[Command]) -> Iterator[Sequence]:
         for command in commands:
@@ -224,3 +225,14 @@ class Engine:
                     self._tier1.abort(batch.id)
                 case Finish(sequence):
                     yield sequence
+
+
+def _up_to_stop(
+    sequence: Sequence, choices: tuple[Sampled, ...], stop_found: StopFound
+) -> tuple[tuple[Sampled, ...], bool]:
+    """``choices`` up to the one that completes a stop string, and whether one does."""
+    if sequence.request.params.stop:
+        for count, choice in enumerate(choices, start=1):
+            if stop_found(sequence, choice.token):
+                return choices[:count], True
+    return choices, False

@@ -45,4 +45,12 @@ class KnownTokens:
             known = sequence.length
         tokens = sequence.tokens(known, sequence.length - known)
         self._known[sequence.id] = (sequence.length, span.home)
-        return StepRow(sequence.id, span.home, span.start, span.length, span.source, tokens)
+        return StepRow(
+            sequence.id,
+            span.home,
+            span.start,
+            span.length,
+            span.source,
+            tokens,
+            span.num_sampled,
+        )

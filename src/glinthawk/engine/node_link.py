@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from glinthawk.core.errors import WorkerLost
+from glinthawk.core import errors
+from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy, WorkerLost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
@@ -72,6 +73,20 @@ class NodeLink:
             raise WorkerLost("it has not loaded its slice, and has nothing to do")
         return None
 
+    def refuse(self, kind: str, text: str, last_words: str) -> None:
+        """It has refused, with an error of that kind. Raises that error, unless the node is to be
+        tried again: it serves another run, and may not know yet that that one has died; or its
+        workers are away, for some time yet."""
+        words = last_words and f" ({last_words})"
+        error = _error(kind, f"{self.name} ({self.address.endpoint}): {text}{words}")
+        now = time.monotonic()
+        if self.refused_s is None:
+            _log.warning("%s; waiting for it", error)
+            self.refused_s = now
+        is_patient = now - self.refused_s < self.load.config.wait_for_workers
+        if not isinstance(error, WorkerBusy | WorkerLost) or not is_patient:
+            raise error
+
     def leave(self) -> None:
         """It is tried again some time later."""
         assert self.channel is not None
@@ -96,3 +111,9 @@ class NodeLink:
             self.send(Bye())
             self.channel.socket.linger = 1_000
             self.channel.close()
+
+
+def _error(kind: str, text: str) -> GlinthawkError:
+    found = getattr(errors, kind, WireError)
+    is_ours = isinstance(found, type) and issubclass(found, GlinthawkError)
+    return found(text) if is_ours else WireError(text)

@@ -151,7 +151,7 @@ class OpenSlice:
             raise WireError(f"nobody has told of sequence {row.sequence}")
         sequence.home = row.home
         sequence.output += row.tokens
-        return Span(sequence, row.home, row.start, row.length, row.source)
+        return Span(sequence, row.home, row.start, row.length, row.source, row.num_sampled)
 
     def _receive(self, step: int, frames: Sequence[memoryview]) -> None:
         if step <= self._last_step and step not in self._waiting:
@@ -184,8 +184,9 @@ class OpenSlice:
             with _naming_link():
                 self._following.send(Hidden(batch.id), [result])
             return
-        tokens = [choice.token for choice in result]
-        self._tell(SampledStep(batch.id, tokens, [choice.logprobs for choice in result]))
+        tokens = [[choice.token for choice in choices] for choices in result]
+        logprobs = [[choice.logprobs for choice in choices] for choices in result]
+        self._tell(SampledStep(batch.id, tokens, logprobs))
 
 
 @contextmanager

@@ -7,30 +7,22 @@ complete.
 """
 
 import logging
-import math
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import zmq
 
-from glinthawk.core import errors
 from glinthawk.core.batch import Batch
-from glinthawk.core.config import ANSWER_S, EngineConfig
-from glinthawk.core.errors import (
-    GlinthawkError,
-    WireError,
-    WorkerBusy,
-    WorkerLost,
-)
+from glinthawk.core.config import ANSWER_S
+from glinthawk.core.errors import WorkerLost
 from glinthawk.engine.known_tokens import KnownTokens
 from glinthawk.engine.node_link import NodeLink
-from glinthawk.engine.slice_loads import list_homes, move_load, plan_loads
+from glinthawk.engine.pipeline_facts import choose_limits, combine_facts
+from glinthawk.engine.pipeline_homes import PipelineHomes
+from glinthawk.engine.pipeline_processes import PipelineProcesses
+from glinthawk.engine.slice_loads import move_load
 from glinthawk.engine.tier import Done, ModelFacts, TierEvent
-from glinthawk.engine.tuning import LINK_SLACK, MOST_IN_FLIGHT
 from glinthawk.launch.deployment import Processes
-from glinthawk.launch.launcher import open_deployment
 from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.step_cost import StepCost
@@ -55,7 +47,7 @@ from glinthawk.wire.control import (
 from glinthawk.wire.keys import Identity
 from glinthawk.wire.messages import Ask, Message, Ping
 
-__all__ = ["Pipeline", "open_pipeline"]
+__all__ = ["Pipeline"]
 
 _log = logging.getLogger(__name__)
 
@@ -74,14 +66,15 @@ class Pipeline:
         processes: Processes,
     ) -> None:
         self._stages = [NodeLink(i, address, load) for i, (address, load) in enumerate(loads)]
-        self._identity, self._processes = identity, processes
+        self._identity = identity
         self._name = secrets.token_hex(8)
         self._running: dict[int, Batch] = {}
         self._known = KnownTokens()
-        self._joined: dict[int, HomeJoined] = {}
+        self._homes = PipelineHomes(self._stages)
+        self._processes = PipelineProcesses(processes, self._stages, self._homes)
         self._events: list[TierEvent] = []
         #: All that there were at the beginning.
-        self._homes: frozenset[int] = frozenset()
+        self._first_homes: frozenset[int] = frozenset()
 
     def __enter__(self) -> "Pipeline":
         return self
@@ -100,12 +93,11 @@ class Pipeline:
             self._look(_LOOK_S)
             if time.monotonic() > deadline:
                 raise WorkerLost(f"the nodes have not loaded the model in {_LOAD_S:g} s")
-        self._homes = frozenset(self._joined)
+        self._first_homes = frozenset(self._homes)
         self._events.clear()
 
     def _is_complete(self) -> bool:
-        homes = {home for stage in self._stages for home in stage.homes}
-        return bool(homes) and homes == self._joined.keys() and all(s.loaded for s in self._stages)
+        return self._homes.are_complete and all(stage.loaded for stage in self._stages)
 
     # -- what the engine asks ----------------------------------------------------------------------
 
@@ -117,57 +109,25 @@ class Pipeline:
     def is_expecting(self) -> bool:
         """Nodes open lost homes again, and lost nodes are tried again, unless a process that they
         need is not started again."""
-        return bool(self._events) or not self._homes <= self._joined.keys() | self._over()
-
-    def _over(self) -> set[int]:
-        """Homes that do not come back."""
-        ended = {address for address, fate in self._processes.fates().items() if fate.is_over}
-        over = {home for stage in self._stages for home in stage.fates.over}
-        for stage in self._stages if ended else ():
-            homes = enumerate(list_homes(stage.load.config), start=1)
-            over |= {home for home, workers in homes if ended & set(workers)}
-        return over
+        return bool(self._events) or not self._first_homes <= {
+            *self._homes,
+            *self._processes.over(),
+        }
 
     @property
     def last_words(self) -> str:
-        own = [fate.words for fate in self._processes.fates().values()]
-        told = [
-            f"{stage.name}: {words}"
-            for stage in self._stages
-            for words in stage.fates.words.values()
-        ]
-        return "; ".join([*own, *told])
+        return self._processes.last_words
 
     def facts(self) -> ModelFacts:
         """Of the whole model."""
-        loaded = self._loaded()
-        return ModelFacts(
-            dtype=loaded[0].dtype,
-            vocab_size=loaded[0].vocab_size,
-            max_model_len=min(stage.max_model_len for stage in loaded),
-            longest_len=min(stage.longest_len for stage in loaded),
-            arithmetic=" and ".join(sorted({stage.arithmetic for stage in loaded})),
-        )
+        return combine_facts(self._loaded())
 
     def batch_limits(self) -> BatchLimits:
-        """What the user said, and for what is ``auto`` what the nodes measured: the batch of the
-        smallest, and as many batches as hide every slice's dense step, attention and link behind
-        the slowest slice's dense step (Lamina's staggering, arXiv 2405.01814)."""
-        config, loaded = self._stages[0].load.config, self._loaded()
-        slowest = max(stage.dense_s for stage in loaded)
-        link = sum(stage.link_s for stage in loaded) / slowest if slowest else 0.0
-        away = (1 + 0.9) * len(loaded) + LINK_SLACK * link
-        size, in_flight = config.batch_size, config.batches_in_flight
-        return BatchLimits(
-            min(stage.batch_size for stage in loaded) if size == "auto" else size,
-            min(math.ceil(away), len(loaded) * MOST_IN_FLIGHT)
-            if in_flight == "auto"
-            else in_flight,
-            config.batch_tokens,
-        )
+        """Of all its nodes."""
+        return choose_limits(self._stages[0].load.config, self._loaded())
 
     def homes(self) -> list[HomeJoined]:
-        return list(self._joined.values())
+        return self._homes.joined()
 
     def start(self, batch: Batch) -> None:
         self._running[batch.id] = batch
@@ -190,7 +150,7 @@ class Pipeline:
     def reset(self) -> None:
         """All nodes are left and joined again, as if each had been lost."""
         self._running.clear()
-        self._joined.clear()
+        self._homes.clear()
         self._events.clear()
         self._known.clear()
         for stage in self._stages:
@@ -223,7 +183,8 @@ class Pipeline:
 
     def _look(self, timeout_s: float) -> None:
         """Take in what has come, or comes within the time."""
-        self._tend()
+        for old, new in self._processes.revive().items():
+            self._move(old, new)
         poller = zmq.Poller()
         for stage in self._stages:
             for socket in stage.channel.sockets if stage.channel is not None else ():
@@ -236,20 +197,6 @@ class Pipeline:
             self._hear(stage)
         if self._running:
             self._check_moving()
-
-    def _tend(self) -> None:
-        """See to what the run has started. Raises WorkerLost for a node that is given up: nothing
-        goes on without its slice."""
-        for old, new in self._processes.revive().items():
-            self._move(old, new)
-        fates = self._processes.fates()
-        for stage in self._stages if fates else ():
-            fate = fates.get(stage.address)
-            if fate is not None and fate.is_over:
-                raise WorkerLost(
-                    f"{stage.name} does not come back: {fate.words}; mend that and run "
-                    "the same command again to resume"
-                )
 
     def _move(self, old: Address, new: Address) -> None:
         """Who was at ``old`` has come up again at ``new``: all that reach for it are told."""
@@ -297,14 +244,16 @@ class Pipeline:
                 stage.loaded, stage.refused_s = message, None
             case HomeAtNode(home):
                 stage.homes[home] = message
-                self._join(home)
-            case Gone(home) if home in self._joined:
-                self._lost(home)
+                if (joined := self._homes.join(home)) is not None:
+                    self._events.append(joined)
+            case Gone(home) if home in self._homes:
+                self._lose_home(home)
             case Gone(home):  # it had not joined everywhere yet
                 stage.homes.pop(home, None)
                 stage.send(Lose(home))
             case SampledStep(step, tokens, logprobs):
-                self._done(step, [Choice(*pair) for pair in zip(tokens, logprobs, strict=True)])
+                pairs = zip(tokens, logprobs, strict=True)
+                self._done(step, [tuple(map(Choice, *pair)) for pair in pairs])
             case Fates():
                 stage.tell(message)
             case Used(usage):
@@ -314,54 +263,19 @@ class Pipeline:
             case Ping():
                 pass
             case Failed(kind, text):
-                where = f"{stage.name} ({stage.address.endpoint})"
-                words = self.last_words and f" ({self.last_words})"
-                self._wait_for_turn(stage, _error(kind, f"{where}: {text}{words}"))
+                stage.refuse(kind, text, self.last_words)
+                self._leave(stage)
 
-    def _wait_for_turn(self, stage: NodeLink, error: GlinthawkError) -> None:
-        """Try a node again that serves another run, and may not know yet that that one has died;
-        and one whose workers are away."""
-        now = time.monotonic()
-        if stage.refused_s is None:
-            _log.warning("%s; waiting for it", error)
-            stage.refused_s = now
-        is_patient = now - stage.refused_s < stage.load.config.wait_for_workers
-        if not isinstance(error, WorkerBusy | WorkerLost) or not is_patient:
-            raise error
-        self._leave(stage)
-
-    def _done(self, step: int, choices: list[Choice]) -> None:
+    def _done(self, step: int, choices: list[tuple[Choice, ...]]) -> None:
         batch = self._running.get(step)
         # What stands on a home that was lost is about to be aborted.
-        if batch is not None and all(span.home in self._joined for span in batch.spans):
+        if batch is not None and all(span.home in self._homes for span in batch.spans):
             del self._running[step]
             self._events.append(Done(batch, choices))
-            self._worked({span.home for span in batch.spans})
+            self._processes.worked({span.home for span in batch.spans})
 
-    def _worked(self, homes: set[int]) -> None:
-        """All nodes have, and these homes' workers: news of those that may be given up."""
-        is_news = not all(fate.is_over for fate in self._processes.fates().values())
-        for stage in self._stages if is_news else ():
-            self._processes.worked(stage.address)
-            for home, workers in enumerate(list_homes(stage.load.config), start=1):
-                for worker in workers if home in homes else ():
-                    self._processes.worked(worker)
-
-    def _join(self, home: int) -> None:
-        parts = [stage.homes.get(home) for stage in self._stages]
-        complete = [part for part in parts if part is not None]
-        if len(complete) == len(parts):
-            self._joined[home] = HomeJoined(
-                home,
-                min(part.num_pages for part in complete),
-                complete[0].page_tokens,
-                min(part.most_sequences for part in complete),
-            )
-            self._events.append(self._joined[home])
-
-    def _lost(self, home: int) -> None:
-        _log.warning("home %d is lost; its sequences begin again elsewhere", home)
-        del self._joined[home]
+    def _lose_home(self, home: int) -> None:
+        self._homes.lose(home)
         self._events.append(HomeLost(home))
 
     def _lose_stage(self, stage: NodeLink, error: WorkerLost) -> None:
@@ -372,8 +286,8 @@ class Pipeline:
     def _leave(self, stage: NodeLink) -> None:
         stage.leave()
         self._known.clear()
-        for home in list(self._joined):
-            self._lost(home)
+        for home in self._homes:
+            self._lose_home(home)
 
     def _tell_all(self, message: Message) -> None:
         for stage in self._stages:
@@ -383,26 +297,3 @@ class Pipeline:
         loaded = [stage.loaded for stage in self._stages if stage.loaded is not None]
         assert len(loaded) == len(self._stages)
         return loaded
-
-
-@contextmanager
-def open_pipeline(config: EngineConfig) -> Iterator[Pipeline]:
-    """Start the nodes that the run starts itself, and load every node's slice."""
-    with open_deployment(config, _import_node_actor) as places:
-        loads = plan_loads(config, places.nodes)
-        with Pipeline(loads, places.identity, places.processes) as pipeline:
-            pipeline.open()
-            yield pipeline
-
-
-def _error(kind: str, text: str) -> GlinthawkError:
-    found = getattr(errors, kind, WireError)
-    is_ours = isinstance(found, type) and issubclass(found, GlinthawkError)
-    return found(text) if is_ours else WireError(text)
-
-
-def _import_node_actor() -> type:
-    """Needs Ray, which is an extra."""
-    from glinthawk.engine.ray_node import NodeActor
-
-    return NodeActor

@@ -11,7 +11,7 @@ from glinthawk.core.limits import Limits
 from glinthawk.engine.engine import Engine
 from glinthawk.engine.event_log import EventLog
 from glinthawk.engine.node_opening import OpenNode, open_node
-from glinthawk.engine.pipeline import open_pipeline
+from glinthawk.engine.pipeline_opening import open_pipeline
 from glinthawk.engine.tier import ModelFacts, Tier1
 from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.telemetry.stats import RunStats

@@ -28,10 +28,10 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A batch took its step: a token for every span."""
+    """A batch took its step: tokens of every span, in the batch's order."""
 
     batch: Batch
-    sampled: list[Sampled]
+    sampled: list[tuple[Sampled, ...]]
 
 
 TierEvent = Done | HomeLost | HomeJoined

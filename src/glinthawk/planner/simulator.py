@@ -149,7 +149,7 @@ class Simulator:
         batch = flight.batch
         del self._flights[batch.id]
         num_tokens, num_living = len(batch.spans), self._scheduler.num_living
-        commands = self._scheduler.handle(Stepped(batch, (1,) * num_tokens))
+        commands = self._scheduler.handle(Stepped(batch, ((1,),) * num_tokens))
         num_ended = sum(isinstance(command, Finish) for command in commands)
         self._outcome.stepped(self._clock_s, num_tokens, num_living, num_ended)
 

@@ -48,13 +48,14 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Stepped:
-    """A batch took its step: one new token a span, in the batch's order.
+    """A batch took its step: new tokens of every span, in the batch's order.
 
-    ``stopped`` are sequences whose text contains a stop string, which only the engine can see.
+    ``stopped`` are sequences whose text, with the last of these tokens, contains a stop string:
+    only the engine can see that.
     """
 
     batch: Batch
-    tokens: tuple[int, ...]
+    tokens: tuple[tuple[int, ...], ...]
     stopped: frozenset[int] = frozenset()
 
 

@@ -73,4 +73,4 @@ class RecordedScheduler(Scheduler):
         return super().renewed()
 
     def _another(self) -> Self:
-        return type(self)(self.limits, self._note, self._lengths, self.waiting.page_tokens)
+        return type(self)(self.limits, self._note, self._lengths, self._page_tokens)

@@ -117,12 +117,18 @@ class SubmittedRecord(_Record, frozen=True):
 
 
 class SteppedRecord(_Record, frozen=True):
-    """A batch took its step; ``tokens`` are in the order of its rows."""
+    """A batch took its step; ``tokens`` are those of its rows in their order, where a row has one
+    token that alone."""
 
     batch: int
-    tokens: tuple[int, ...]
+    tokens: tuple[int | tuple[int, ...], ...]
     stopped: tuple[int, ...]
     out: Out
+
+    @property
+    def rows(self) -> tuple[tuple[int, ...], ...]:
+        """All tokens of every row."""
+        return tuple([(row,) if isinstance(row, int) else row for row in self.tokens])
 
 
 class PacedRecord(_Record, frozen=True):
@@ -166,7 +172,8 @@ def record_of(event: commands.Event, out: Out) -> Record:
     """``event``, and what came of it."""
     match event:
         case commands.Stepped(batch, tokens, stopped):
-            return SteppedRecord(batch.id, tokens, tuple(sorted(stopped)), out)
+            alone = tuple([row[0] if len(row) == 1 else row for row in tokens])
+            return SteppedRecord(batch.id, alone, tuple(sorted(stopped)), out)
         case commands.Submitted(sequence):
             asked = sequence.request
             return SubmittedRecord(

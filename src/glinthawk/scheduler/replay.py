@@ -54,8 +54,9 @@ class Replay:
 
     def _event(self, record: Record) -> commands.Event:
         match record:
-            case records.SteppedRecord(batch, tokens, stopped):
-                return commands.Stepped(self._batches.pop(batch), tokens, frozenset(stopped))
+            case records.SteppedRecord():
+                batch = self._batches.pop(record.batch)
+                return commands.Stepped(batch, record.rows, frozenset(record.stopped))
             case records.SubmittedRecord():
                 return commands.Submitted(_sequence(record))
             case records.JoinedRecord(home, num_pages, page_tokens, most):

@@ -6,8 +6,8 @@ home shares them and is prefilled from there. When a home runs out of pages, its
 sequence is pre-empted: it waits again, at the front, with all tokens it has.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Container, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from itertools import filterfalse
 from typing import Self
@@ -25,7 +25,6 @@ from glinthawk.scheduler.commands import (
     HomeJoined,
     HomeLost,
     Paced,
-    Release,
     Step,
     Stepped,
     Submitted,
@@ -33,7 +32,9 @@ from glinthawk.scheduler.commands import (
 from glinthawk.scheduler.kv_budget import KVBudget, Start
 from glinthawk.scheduler.offload_policy import OffloadPolicy
 from glinthawk.scheduler.placement import Placement
+from glinthawk.scheduler.preemption import Preemption
 from glinthawk.scheduler.request_queue import RequestQueue
+from glinthawk.scheduler.sequence_table import SequenceTable
 from glinthawk.scheduler.step_cost import TIER1
 
 __all__ = ["Scheduler"]
@@ -43,7 +44,6 @@ _MOST_ASIDE = 64
 
 #: What is counted over a whole run.
 _COUNTS = (
-    "num_preemptions",
     "num_shared_tokens",
     "num_repeated_tokens",
     "num_cramped",
@@ -62,32 +62,36 @@ class Scheduler:
         page_tokens: int = PAGE_TOKENS,
     ) -> None:
         self.limits = limits
-        self.num_preemptions = 0
         self.num_shared_tokens = 0
         #: Tokens whose KV was given up or lost, and was computed again.
         self.num_repeated_tokens = 0
         #: Batches that would have been larger if a home had more room.
         self.num_cramped = 0
-        self.waiting = RequestQueue(page_tokens)
-        #: Longest rested first; in a form in which one in the middle is found at once.
-        self._ready: OrderedDict[Sequence, None] = OrderedDict()
+        self._page_tokens = page_tokens
+        self._table = SequenceTable(page_tokens)
         self._batches: dict[int, Batch] = {}
-        #: Of the batches' sequences, at each home.
-        self._num_stepping: Counter[int] = Counter()
-        #: While decode rows are taken: a home's sequences, but for the youngest ones that do not
-        #: rest.
-        self._resting: dict[int, list[Sequence]] = {}
-        self._budgets: dict[int, KVBudget] = {}
-        self._policy = OffloadPolicy(self._budgets, limits.batch_size, limits.batches_in_flight)
+        self._preemption = Preemption(self._table)
+        budgets = self._table.budgets
+        self._policy = OffloadPolicy(budgets, limits.batch_size, limits.batches_in_flight)
         self._lengths = lengths or AnswerLengths()
-        self._placement = Placement(self._budgets, self._policy, self._lengths)
+        self._placement = Placement(budgets, self._policy, self._lengths)
         self._num_admitted = 0
         self._num_batches = 0
 
     @property
+    def waiting(self) -> RequestQueue:
+        """What has not begun, or begins again."""
+        return self._table.waiting
+
+    @property
+    def num_preemptions(self) -> int:
+        """Sequences that gave up their KV for others."""
+        return self._preemption.count
+
+    @property
     def num_living(self) -> int:
         """Sequences that hold KV."""
-        return sum(len(budget.living) for budget in self._budgets.values())
+        return self._table.num_living
 
     @property
     def is_idle(self) -> bool:
@@ -95,7 +99,7 @@ class Scheduler:
 
     def num_pages_used(self, home: int) -> int:
         """Pages of a home that sequences have."""
-        return self._budgets[home].pages.num_used
+        return self._table.budgets[home].pages.num_used
 
     @property
     def num_batches(self) -> int:
@@ -104,7 +108,7 @@ class Scheduler:
 
     @property
     def homes(self) -> list[int]:
-        return list(self._budgets)
+        return list(self._table.budgets)
 
     def handle(self, event: Event) -> list[Command]:
         """Take in what happened."""
@@ -113,7 +117,7 @@ class Scheduler:
                 self.waiting.push(sequence)
                 return []
             case HomeJoined(home, num_pages, page_tokens, most_sequences):
-                self._budgets[home] = KVBudget(num_pages, page_tokens, most_sequences)
+                self._table.budgets[home] = KVBudget(num_pages, page_tokens, most_sequences)
                 return []
             case HomeLost(home):
                 return self._lose(home)
@@ -149,10 +153,11 @@ class Scheduler:
         new = self._another()
         for count in _COUNTS:
             setattr(new, count, getattr(self, count))
+        new._preemption.count = self._preemption.count
         return new
 
     def _another(self) -> Self:
-        return type(self)(self.limits, self._lengths, self.waiting.page_tokens)
+        return type(self)(self.limits, self._lengths, self._page_tokens)
 
     # -- forming a batch ---------------------------------------------------------------------------
 
@@ -164,74 +169,19 @@ class Scheduler:
         spans: list[Span] = []
         passed: list[Sequence] = []
         far: Counter[int | None] = Counter()
-        self._resting.clear()
-        while self._ready and len(spans) < rows:
-            sequence, _ = self._ready.popitem(last=False)
+        self._preemption.begin_round()
+        while self._table.ready and len(spans) < rows:
+            sequence, _ = self._table.ready.popitem(last=False)
             if most_far is not None and sequence.home != TIER1 and far[sequence.home] >= most_far:
                 passed.append(sequence)
-            elif self._make_room(sequence, commands):
+            elif self._preemption.make_room(sequence, commands):
                 spans.append(self._span(sequence, sequence.length - 1, 1))
                 far[sequence.home] += 1
             elif sequence.phase is Phase.READY:
                 passed.append(sequence)
         # What found no page waits for the batches in flight, whose sequences may end.
-        # A later row may have pre-empted it meanwhile.
-        for sequence in reversed(passed):
-            if sequence.phase is Phase.READY:
-                self._ready[sequence] = None
-                self._ready.move_to_end(sequence, last=False)
+        self._table.pass_over(passed)
         return spans
-
-    def _make_room(self, sequence: Sequence, commands: list[Command]) -> bool:
-        """Room for one more token at home, if need be at the cost of the youngest at rest there."""
-        home = sequence.home
-        assert home is not None
-        budget = self._budgets[home]
-        while not budget.pages.grow(sequence.id, sequence.length):
-            if self._evict(home, commands):
-                continue
-            youngest = self._youngest_resting(home)
-            if youngest is sequence and self._num_stepping[home]:
-                return False
-            commands.append(self._preempt(youngest))
-            if youngest is sequence:
-                return False
-        return True
-
-    def _evict(self, home: int, commands: list[Command], spare: Container[int | None] = ()) -> bool:
-        """Give up KV that was kept for its prefix; False if there is none."""
-        evicted = self._budgets[home].evict(spare)
-        if evicted is not None:
-            commands.append(Release(home, (evicted,)))
-        return evicted is not None
-
-    def _youngest_resting(self, home: int) -> Sequence:
-        """Nobody begins to rest while rows are taken, so what was passed over stays so."""
-        resting = self._resting.setdefault(home, [])
-        if not resting:
-            resting += self._budgets[home].living.values()  # in order of admission
-        while resting[-1].phase is not Phase.READY:
-            resting.pop()
-        return resting[-1]
-
-    def _preempt(self, sequence: Sequence) -> Release:
-        self.num_preemptions += 1
-        self._ready.pop(sequence, None)
-        return self._requeue(sequence)
-
-    def _requeue(self, sequence: Sequence) -> Release:
-        """Back to waiting, without KV."""
-        home = self._forget(sequence)
-        sequence.phase, sequence.home = Phase.WAITING, None
-        self.waiting.push(sequence)
-        return Release(home, (sequence.id,))
-
-    def _forget(self, sequence: Sequence) -> int:
-        """Take its pages back; returns the home that held them."""
-        home = sequence.home
-        assert home is not None
-        self._budgets[home].forget(sequence)
-        return home
 
     def _take_prompts(self, num_decodes: int, commands: list[Command]) -> list[Span]:
         """Admit waiting sequences while batch and homes have room. One prompt is taken even if it
@@ -240,7 +190,7 @@ class Scheduler:
         spans: list[Span] = []
         aside: list[Sequence] = []
         sources: set[int | None] = set()  # releases come before the step, so these must stay
-        evict = partial(self._evict, commands=commands, spare=sources)
+        evict = partial(self._preemption.evict, commands=commands, spare=sources)
         tokens = num_decodes
         while self.waiting and num_decodes + len(spans) < self.limits.batch_size:
             sequence = self.waiting.peek()
@@ -270,14 +220,11 @@ class Scheduler:
         sequence.admitted = self._num_admitted
         self._num_admitted += 1
         self.num_shared_tokens += start.num_tokens
-        self._budgets[home].admit(sequence, start, self._lengths)
+        self._table.budgets[home].admit(sequence, start, self._lengths)
         return self._span(sequence, start.num_tokens, start.num_own, start.source)
 
     def _span(self, sequence: Sequence, start: int, length: int, source: int | None = None) -> Span:
-        assert sequence.home is not None
-        sequence.phase = Phase.STEPPING
-        self._num_stepping[sequence.home] += 1
-        return Span(sequence, sequence.home, start, length, source)
+        return Span(sequence, self._table.begin_step(sequence), start, length, source)
 
     def _new_batch(self, spans: list[Span]) -> Batch:
         def extends(span: Span) -> bool:
@@ -298,31 +245,27 @@ class Scheduler:
     def _step_done(self, event: Stepped) -> list[Command]:
         del self._batches[event.batch.id]
         finished: list[Sequence] = []
-        for span, token in zip(event.batch.spans, event.tokens, strict=True):
+        for span, tokens in zip(event.batch.spans, event.tokens, strict=True):
+            self._table.end_step(span.home)
             sequence = span.sequence
-            self._num_stepping[span.home] -= 1
-            self._budgets[span.home].stepped(sequence)
-            sequence.output.append(token)
-            sequence.finish_reason = sequence.end_reason(sequence.id in event.stopped)
+            self._take_in(sequence, tokens, sequence.id in event.stopped)
             if sequence.finish_reason is None:
-                sequence.phase = Phase.READY
-                self._ready[sequence] = None
+                self._table.rest(sequence)
             else:
+                self._lengths.ended(sequence)
                 finished.append(sequence)
-        return self._finish(finished)
+        return [*self._table.finish(finished), *map(Finish, finished)]
 
-    def _finish(self, sequences: list[Sequence]) -> list[Command]:
-        freed: dict[int, list[int]] = {}
-        for sequence in sequences:
-            self._lengths.ended(sequence)
-            sequence.phase = Phase.FINISHED
-            assert sequence.home is not None
-            if self.waiting.has_alike(sequence):
-                self._budgets[sequence.home].keep(sequence)
-            else:
-                freed.setdefault(self._forget(sequence), []).append(sequence.id)
-        releases = [Release(home, tuple(ids)) for home, ids in freed.items()]
-        return [*releases, *(Finish(sequence) for sequence in sequences)]
+    def _take_in(self, sequence: Sequence, tokens: tuple[int, ...], stopped: bool) -> None:
+        """Tokens up to the first that ends it; a stop string ends with the last of them."""
+        assert sequence.home is not None
+        budget = self._table.budgets[sequence.home]
+        for count, token in enumerate(tokens, start=1):
+            budget.stepped(sequence)
+            sequence.output.append(token)
+            sequence.finish_reason = sequence.end_reason(stopped and count == len(tokens))
+            if sequence.finish_reason is not None:
+                break
 
     def _lose(self, home: int) -> list[Command]:
         """Abort the batches that stand on ``home`` and let its sequences begin again elsewhere."""
@@ -331,40 +274,22 @@ class Scheduler:
         for batch in aborted:
             commands.append(Abort(batch))
             commands += self._undo(batch, home)
-        for sequence in list(self._budgets[home].living.values()):
-            self._ready.pop(sequence, None)
-            self._requeue(sequence)
-        del self._budgets[home], self._num_stepping[home]
+        self._table.lose(home)
         return commands
 
     def _undo(self, batch: Batch, lost: int) -> Iterable[Command]:
         """Rows at other homes step again, which is harmless: KV is addressed by position."""
         del self._batches[batch.id]
         for span in batch.spans:
-            sequence = span.sequence
-            self._num_stepping[span.home] -= 1
+            self._table.end_step(span.home)
             if span.home == lost:
                 continue
             if span.is_decode:
-                sequence.phase = Phase.READY
-                self._ready[sequence] = None
+                self._table.rest(span.sequence)
             else:
-                yield self._requeue(sequence)
+                yield self._table.requeue(span.sequence)
 
     def validate(self) -> None:
         """Every sequence is in one place and every page is accounted for. For tests."""
-        for budget in self._budgets.values():
-            budget.validate()
-        stepping = [span.sequence.id for b in self._batches.values() for span in b.spans]
-        ready = [sequence.id for sequence in self._ready]
-        waiting = [sequence.id for sequence in self.waiting]
-        everywhere = stepping + ready + waiting
-        assert len(everywhere) == len(set(everywhere))
-        living = {id for budget in self._budgets.values() for id in budget.living}
-        assert living == set(stepping + ready)
+        self._table.validate(self._batches.values())
         assert len(self._batches) <= self.limits.batches_in_flight
-        assert +self._num_stepping == Counter(
-            s.home for b in self._batches.values() for s in b.spans
-        )
-        for home, budget in self._budgets.items():
-            assert all(sequence.home == home for sequence in budget.living.values())

@@ -78,10 +78,11 @@ class _Teller:
 
     def _stepped(self, record: records.SteppedRecord) -> _Told:
         rows = self._rows.pop(record.batch, ())
-        for sequence, token in zip(rows, record.tokens, strict=False):
-            if sequence in self._homes:
+        for sequence, tokens in zip(rows, record.rows, strict=False):
+            for place, token in enumerate(tokens, start=1) if sequence in self._homes else ():
                 count = self._num_tokens[sequence] = self._num_tokens.get(sequence, 0) + 1
-                stop = ", which ends a stop string" if sequence in record.stopped else ""
+                is_stop = sequence in record.stopped and place == len(tokens)
+                stop = ", which ends a stop string" if is_stop else ""
                 yield sequence, f"token {count} is {token}{stop} (batch {record.batch})"
 
     def _answer(self, answer: records.Answer, ending: set[int]) -> _Told:

@@ -5,9 +5,9 @@ the attention of prompts. One thread does all of it; only ``poll`` ever waits.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import accumulate, count
+from itertools import count
 
 import torch
 import zmq
@@ -20,6 +20,7 @@ from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.device.staging import upload
 from glinthawk.tier1.forward.cut import Arguments, Call, Forward, Pass, Passes
 from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
+from glinthawk.tier1.home_poller import HomePoller
 from glinthawk.tier1.kv.home import Home, Reply
 from glinthawk.tier1.running_batch import AttentionSpeed, RunningBatch
 
@@ -28,9 +29,9 @@ __all__ = ["Node", "Sampler"]
 #: How often, in seconds, links are looked at on which nothing comes.
 _LOOK_S = 0.5
 
-#: What follows a finished pass: the batch and its logits, one row a span (R, V); or, on a pipeline
-#: slice before the last, the hidden state of all its rows (T, hidden). It must not keep them:
-#: another pass may have the memory next.
+#: What follows a finished pass: the batch and the logits (S, V) of its rows that are sampled after;
+#: or, on a pipeline slice before the last, the hidden state (T, hidden) of all rows. It must not
+#: keep them: another pass may have the memory next.
 Sampler = Callable[[Batch, torch.Tensor], object]
 
 
@@ -56,14 +57,13 @@ class Node:
         self._running: dict[int, RunningBatch] = {}
         self._trace = trace
         self._attend_prompts = attend_prompts
-        self._poller = zmq.Poller()
+        self._poller = HomePoller()
         self.busy_s = 0.0
         #: How fast each home attended so far.
         self.attention: dict[int, AttentionSpeed] = {}
-        self._watched: set[zmq.Socket[bytes]] = set()
         self._next_look_s = 0.0
         for home in homes:
-            self._listen_to(home)
+            self._poller.add(home)
 
     @property
     def num_layers(self) -> int:
@@ -116,8 +116,7 @@ class Node:
 
     def watch(self, socket: "zmq.Socket[bytes]") -> None:
         """Come back from ``poll`` when ``socket`` is readable."""
-        self._watched.add(socket)
-        self._poller.register(socket, zmq.POLLIN)
+        self._poller.watch(socket)
 
     def release(self, home_id: int, sequences: list[int]) -> None:
         """Forget the KV of ``sequences`` at a home, if it is there."""
@@ -139,8 +138,7 @@ class Node:
         self.attention.pop(home_id, None)
         for running in self._running.values():
             running.is_stuck |= any(span.home == home_id for span in running.batch.spans)
-        for socket in _sockets(home):
-            self._poller.unregister(socket)
+        self._poller.remove(home)
 
     def reset(self) -> None:
         """Forget all batches and homes."""
@@ -148,25 +146,17 @@ class Node:
             running.forward.close()
         self._running.clear()
         self._homes.clear()
-        self._poller = zmq.Poller()
-        for socket in self._watched:
-            self._poller.register(socket, zmq.POLLIN)
+        self._poller.clear()
 
     def join(self, home: Home) -> None:
         """A home is there, empty."""
         self._homes[home.id] = home
-        self._listen_to(home)
-
-    def _listen_to(self, home: Home) -> None:
-        for socket in _sockets(home):
-            self._poller.register(socket, zmq.POLLIN)
+        self._poller.add(home)
 
     def _new_pass(self, batch: Batch, hidden: torch.Tensor | None) -> Forward:
-        spans = batch.spans
-        tokens = [t for span in spans for t in span.sequence.tokens(span.start, span.length)]
-        places = [p for span in spans for p in range(span.start, span.start + span.length)]
-        last = [rows - 1 for rows in accumulate(span.length for span in spans)]
-        ids, positions, keep = (upload(row, self._device) for row in (tokens, places, last))
+        rows = batch.rows()
+        columns = rows.tokens, rows.positions, rows.sampled
+        ids, positions, keep = (upload(column, self._device) for column in columns)
         return self._passes(ids, positions, keep, hidden)
 
     def _can_run(self, running: RunningBatch) -> bool:
@@ -245,22 +235,25 @@ class Node:
         to be looked at: a watched socket, or the clock."""
         awaits = any(running.awaited or running.unstored for running in self._running.values())
         is_look_due = time.monotonic() >= self._next_look_s
-        if not self._poller.sockets or not (wait or awaits or self._watched or is_look_due):
+        may_hear = wait or awaits or self._poller.has_watched or is_look_due
+        if self._poller.is_empty or not may_hear:
             return wait
         is_copying = any([home.flush() for home in self._homes.values()])
         timeout_ms = int(1000 * (_LOOK_S if timeout_s is None else min(timeout_s, _LOOK_S)))
-        polled = self._poller.poll(timeout_ms if wait and not is_copying else 0)
-        ready, begun = {socket for socket, _ in polled}, time.perf_counter()
-        for home in self._homes.values():
-            if is_look_due or ready.intersection(_sockets(home)):
-                for reply in home.receive():
-                    self._take(self._running[reply.step], home.id, reply)
-        if ready:
-            self.busy_s += time.perf_counter() - begun
+        homes = self._homes.values()
+        speaking, is_called = self._poller.poll(homes, timeout_ms if wait and not is_copying else 0)
+        self._hear(homes if is_look_due else speaking)
         if is_look_due:
             self._check_moving()
-        is_late = wait and not is_copying and not ready
-        return is_late or not ready.isdisjoint(self._watched)
+        is_late = wait and not is_copying and not speaking
+        return is_called or is_late
+
+    def _hear(self, homes: Iterable[Home]) -> None:
+        begun = time.perf_counter()
+        for home in homes:
+            for reply in home.receive():
+                self._take(self._running[reply.step], home.id, reply)
+        self.busy_s += time.perf_counter() - begun
 
     def _check_moving(self) -> None:
         """Raises WorkerLost for a home that owes an answer and says that it has given all."""
@@ -303,7 +296,3 @@ class Node:
         running.forward.close()
         self._count(running, "sample", begun)
         return running.batch, sampled
-
-
-def _sockets(home: Home) -> list[zmq.Socket[bytes]]:
-    return [socket for link in home.links for socket in link.channel.sockets]

@@ -6,11 +6,13 @@ position alone: equal logits come to the same token, whatever runs beside it.
 
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
-from glinthawk.core.batch import Batch
+from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sequence import Sequence, TokenLogprobs
 
 __all__ = ["Sampled", "choose", "sample_batch", "shape_logits", "uniform"]
@@ -22,7 +24,7 @@ _LIKELIEST = (1024, 16_384)
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """The next token of one span."""
+    """A token that follows a row."""
 
     token: int
     logprobs: TokenLogprobs | None = None
@@ -35,14 +37,19 @@ def uniform(seed: int, position: int) -> float:
     return (bits >> 11) * 2.0**-53
 
 
-def sample_batch(batch: Batch, logits: torch.Tensor) -> list[Sampled]:
-    """The next token after every span of ``batch``; logits (R, V), a row a span."""
-    sequences = [span.sequence for span in batch.spans]
+def sample_batch(batch: Batch, logits: torch.Tensor) -> list[tuple[Sampled, ...]]:
+    """What follows every span of ``batch``: as many tokens as it samples. ``logits`` (S, V) has
+    their rows in order."""
     # The index of ``max`` is that of ``argmax``, found four times as fast in bfloat16 on CPUs.
     greedy = logits.max(dim=-1).indices.tolist()
-    return [
-        _sample_row(sequence, logits[row], greedy[row]) for row, sequence in enumerate(sequences)
-    ]
+    rows = zip(logits, greedy, strict=True)
+    return [_sample_span(span, rows) for span in batch.spans]
+
+
+def _sample_span(span: Span, rows: Iterator[tuple[torch.Tensor, int]]) -> tuple[Sampled, ...]:
+    # What follows an inner row is chosen by the tokens up to there, which nobody knows here yet.
+    assert span.num_sampled <= 1
+    return tuple(_sample_row(span.sequence, *row) for row in islice(rows, span.num_sampled))
 
 
 def _sample_row(sequence: Sequence, row: torch.Tensor, likeliest: int) -> Sampled:

@@ -68,6 +68,7 @@ class StepRow(msgspec.Struct, frozen=True, array_like=True):
     length: int
     source: int | None
     tokens: list[int]
+    num_sampled: int
 
 
 class RunStep(Message, frozen=True):
@@ -143,11 +144,11 @@ class Loaded(Message, frozen=True):
 
 
 class SampledStep(Message, frozen=True):
-    """A step is taken: a token a row, and what was asked to be said about it."""
+    """A step is taken: the tokens of every span, and what was asked to be said about them."""
 
     step: int
-    tokens: list[int]
-    logprobs: list[TokenLogprobs | None]
+    tokens: list[list[int]]
+    logprobs: list[list[TokenLogprobs | None]]
 
 
 class Gone(Message, frozen=True):

@@ -1,0 +1,38 @@
+"""What nodes that have loaded their slices say of the model together."""
+
+import math
+from collections.abc import Sequence
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.engine.tier import ModelFacts
+from glinthawk.engine.tuning import LINK_SLACK, MOST_IN_FLIGHT
+from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.wire.control import Loaded
+
+__all__ = ["choose_limits", "combine_facts"]
+
+
+def combine_facts(loaded: Sequence[Loaded]) -> ModelFacts:
+    """Of the whole model."""
+    return ModelFacts(
+        dtype=loaded[0].dtype,
+        vocab_size=loaded[0].vocab_size,
+        max_model_len=min(part.max_model_len for part in loaded),
+        longest_len=min(part.longest_len for part in loaded),
+        arithmetic=" and ".join(sorted({part.arithmetic for part in loaded})),
+    )
+
+
+def choose_limits(config: EngineConfig, loaded: Sequence[Loaded]) -> BatchLimits:
+    """What the user said, and for what is ``auto`` what the nodes measured: the batch of the
+    smallest, and as many batches as hide every slice's dense step, attention and link behind
+    the slowest slice's dense step (Lamina's staggering, arXiv 2405.01814)."""
+    slowest = max(part.dense_s for part in loaded)
+    link = sum(part.link_s for part in loaded) / slowest if slowest else 0.0
+    away = (1 + 0.9) * len(loaded) + LINK_SLACK * link
+    size, in_flight = config.batch_size, config.batches_in_flight
+    return BatchLimits(
+        min(part.batch_size for part in loaded) if size == "auto" else size,
+        min(math.ceil(away), len(loaded) * MOST_IN_FLIGHT) if in_flight == "auto" else in_flight,
+        config.batch_tokens,
+    )
