@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
-from glinthawk.core.setting import Setting, check_setting, list_settings
+from glinthawk.core.setting import Setting, check_settings
 from glinthawk.core.units import Size, parse_size
 
 __all__ = [
@@ -61,7 +61,7 @@ class EngineConfig:
     Raises UsageError for values that cannot be, or do not go together.
     """
 
-    model: Annotated[str, Setting("Folder in Hugging Face format, hub name, or demo.", "-m")]
+    model: Annotated[str, Setting("Folder in Hugging Face format, hub name, or demo.", short="-m")]
     tier2: Annotated[
         tuple[str, ...],
         Setting(
@@ -125,6 +125,7 @@ class EngineConfig:
             "Pays where every query head has a KV head of its own.",
             metavar="ALPHA",
             least=0,
+            below=1,
         ),
     ] = 0.0
     xcache_memory: Annotated[
@@ -197,8 +198,7 @@ class EngineConfig:
     ] = 60.0
 
     def __post_init__(self) -> None:
-        for one in list_settings(EngineConfig):
-            check_setting(one, getattr(self, one.name))
+        check_settings(self, UsageError)
         parse_drives(self.worker_storage)
         self._check_places()
         self._check_placement()
@@ -231,8 +231,6 @@ class EngineConfig:
             raise UsageError("kv_placement fetch attends on a CPU: use device cpu, or near")
 
     def _check_xcache(self) -> None:
-        if self.xcache >= 1:
-            raise UsageError(f"xcache must be less than 1, not {self.xcache!r}")
         if self.xcache and self.cluster is not None:
             raise UsageError("nodes of a cluster keep no X-cache: leave xcache out, or cluster")
         if self.xcache and not self.tier2:
