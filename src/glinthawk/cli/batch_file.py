@@ -1,6 +1,6 @@
 """A batch file from its first line to the exit status."""
 
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from glinthawk.cli.events import keep_events
 from glinthawk.cli.job_options import JobOptions
+from glinthawk.cli.outputs import open_trace
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError
 from glinthawk.core.plan import Plan
@@ -21,7 +22,6 @@ from glinthawk.jobs.text import Text
 from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
-from glinthawk.telemetry.trace import Trace
 
 __all__ = ["answer_file"]
 
@@ -57,7 +57,7 @@ def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = N
             )
         try:
             with (
-                _open_trace(options.trace) as trace,
+                open_trace(options.trace) as trace,
                 keep_events(options.event_log, output) as events,
                 open_run(config, trace, events) as run,
             ):
@@ -87,15 +87,6 @@ def _retried(journal: Journal) -> str:
     if not journal.num_to_retry:
         return ""
     return f", {journal.num_to_retry} of them errors that are run again"
-
-
-def _open_trace(path: Path | None) -> AbstractContextManager[Trace | None]:
-    if path is None:
-        return nullcontext()
-    try:
-        return closing(Trace(path))
-    except OSError as error:
-        raise UsageError(f"--trace: cannot write {path}: {error.strerror}") from error
 
 
 def _hush_libraries() -> None:

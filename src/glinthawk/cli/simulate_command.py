@@ -1,7 +1,6 @@
 """``glinthawk simulate``."""
 
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 
 from glinthawk.cli.machines import MachineOptions, WorkloadFlag
 from glinthawk.cli.options import SettingsOf, spread
-from glinthawk.cli.outputs import check_output
+from glinthawk.cli.outputs import check_output, open_trace
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
@@ -23,7 +22,6 @@ from glinthawk.planner.profile import Profile
 from glinthawk.planner.roofline import roofline_slices
 from glinthawk.planner.simulator import Simulator
 from glinthawk.planner.workload import Workload
-from glinthawk.telemetry.trace import Trace
 
 __all__ = ["simulate"]
 
@@ -80,11 +78,7 @@ def simulate(
         typer.echo("not measured: from the catalogue")
     count = requests or _enough(laid)
     slower = _parse_slow(slow or [], laid)
-    try:
-        opened = closing(Trace(trace, begun=0.0)) if trace else nullcontext()
-    except OSError as error:
-        raise UsageError(f"--trace: cannot write {trace}: {error.strerror}") from error
-    with opened as written:
+    with open_trace(trace, begun=0.0) as written:
         simulator = Simulator(laid, costs, laid.pages(shape), slow=slower, trace=written)
         _report(simulator.run(work.requests(count)), count)
     for note in dict.fromkeys(note for one in costs for note in getattr(one, "notes", ())):
