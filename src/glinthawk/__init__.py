@@ -3,30 +3,55 @@
 >>> from glinthawk import LLM, SamplingParams
 >>> with LLM("demo", tier2="local:2") as llm:
 ...     outputs = llm.generate(["The list type is"], SamplingParams(temperature=0, max_tokens=32))
+
+What ``__all__`` lists is public; everything else may change.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from glinthawk.core.sampling import SamplingParams
-    from glinthawk.llm import LLM, CompletionOutput, RequestOutput
+from glinthawk.core.errors import (
+    GlinthawkError,
+    ModelError,
+    RequestError,
+    UnsupportedModel,
+    UsageError,
+    WorkerError,
+    WorkerLost,
+    WorkerRefused,
+)
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import TokenLogprobs
 
-__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams", "__version__"]
+if TYPE_CHECKING:
+    from glinthawk.llm import LLM, CompletionOutput, Messages, Prompt, RequestOutput
+    from glinthawk.telemetry.stats import RunStats
+
+__all__ = [
+    "LLM",
+    "CompletionOutput",
+    "GlinthawkError",
+    "Messages",
+    "ModelError",
+    "Prompt",
+    "RequestError",
+    "RequestOutput",
+    "RunStats",
+    "SamplingParams",
+    "TokenLogprobs",
+    "UnsupportedModel",
+    "UsageError",
+    "WorkerError",
+    "WorkerLost",
+    "WorkerRefused",
+    "__version__",
+]
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "LLM": "glinthawk.llm",
-    "CompletionOutput": "glinthawk.llm",
-    "RequestOutput": "glinthawk.llm",
-    "SamplingParams": "glinthawk.core.sampling",
-}
-
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported at first use: torch takes seconds."""
-    if name not in _HOMES:
+    """What needs torch is imported at first use, for that takes seconds."""
+    if name not in __all__:
         raise AttributeError(f"module 'glinthawk' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module("glinthawk.llm"), name)

@@ -1,5 +1,6 @@
 """The Python face, with names and meanings as in vLLM's offline API."""
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.core.sequence import Sequence as TokenSequence
+from glinthawk.core.setting import describe_settings
 from glinthawk.core.source import resolve_model
 from glinthawk.engine.run import open_run
 from glinthawk.jobs.results import answer_text
@@ -61,12 +63,13 @@ class _Asked:
 
 
 class LLM:
-    """A model on one or two tiers, held open between calls.
+    __doc__ = f"""A model on one or two tiers, held open between calls.
 
-    ``settings`` are those of ``glinthawk run``: tier1_kv, worker_kv, worker_storage, kv_dtype,
-    dtype, device, load_format, trust_remote_code, dense, batch_size, batches_in_flight,
-    batch_invariant, batch_tokens, max_model_len, seed, cluster, worker_timeout, wait_for_workers.
-    Use it with ``with``, or call ``close``: it may own worker processes.
+    Use it with ``with``, or call ``close``: it may own worker processes. Raises UsageError for
+    settings that cannot be, ModelError for a model that cannot be loaded, and WorkerError for a
+    worker that cannot be used. Settings are those of ``glinthawk run``, sizes may be text ("4GiB"):
+
+    {textwrap.indent(describe_settings(EngineConfig), "    ").strip()}
     """
 
     def __init__(self, model: str, *, tier2: str | Sequence[str] = (), **settings: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from commands import call
 from glinthawk.cli import batch_file as batch
+from glinthawk.cli.options import SettingsOf
 from glinthawk.core.config import EngineConfig
 
 #: (words, setting, what it is then); with more words that it needs beside it.
@@ -62,3 +63,28 @@ def test_it_arrives(
 
 def test_no_setting_is_forgotten() -> None:
     assert {setting for _, setting, _ in OPTIONS} == {field.name for field in fields(EngineConfig)}
+
+
+def test_help_speaks_of_options_and_not_of_settings() -> None:
+    options = {one.name: one for one in SettingsOf(EngineConfig).options()}
+    for name, one in options.items():
+        said = one.annotation.__metadata__[0].help
+        assert not any(f"`{other}`" in said for other in options), name
+    assert "auto: as --dtype." in options["kv_dtype"].annotation.__metadata__[0].help
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--batch-size many", "'many' is neither auto nor a number"),
+        ("--batch-size 0", "batch_size must be auto or a whole number of at least 1, not 0"),
+        ("--dtype int4", "'bfloat16', 'float16'"),
+        ("--xcache 1.5 --tier2 local:1", "at least 0 and less than 1, not 1.5"),
+        ("--worker-kv much", "worker_kv: 'much' is not a size; write it like 4GiB"),
+        ("--restart --retry-errors", "give that or --retry-errors"),
+    ],
+)
+def test_what_is_refused_says_what_is_taken(words: str, says: str, tmp_path: Path) -> None:
+    done = call("run", "-m", "demo", "-i", tmp_path / "in", "-o", tmp_path / "out", *words.split())
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.replace("│", " ").split())

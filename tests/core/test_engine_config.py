@@ -1,12 +1,16 @@
 """EngineConfig: wrong settings are refused before anything starts."""
 
 import dataclasses
+import inspect
+import re
 from typing import Any
 
 import pytest
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
+from glinthawk.core.setting import list_settings
+from glinthawk.llm import LLM
 
 BAD: list[tuple[str, Any]] = [
     ("dtype", "int8"),
@@ -122,3 +126,16 @@ def test_settings_have_names_and_cannot_be_changed() -> None:
         EngineConfig(model="demo", temprature=1)  # type: ignore[call-arg]
     with pytest.raises(dataclasses.FrozenInstanceError):
         EngineConfig(model="demo").seed = 1  # type: ignore[misc]
+
+
+def test_python_users_are_told_of_every_setting() -> None:
+    told = inspect.getdoc(LLM) or ""
+    for field in dataclasses.fields(EngineConfig):
+        assert f"\n{field.name}: " in told
+
+
+def test_help_names_only_settings_that_there_are() -> None:
+    names = {field.name for field in dataclasses.fields(EngineConfig)}
+    for one in list_settings(EngineConfig):
+        assert set(re.findall(r"`(\w+)`", one.setting.help)) <= names
+        assert one.setting.help.endswith(".")

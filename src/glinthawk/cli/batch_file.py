@@ -1,13 +1,14 @@
 """A batch file from its first line to the exit status."""
 
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
 from glinthawk.cli.events import keep_events
-from glinthawk.cli.outputs import check_apart
+from glinthawk.cli.job_options import JobOptions
+from glinthawk.cli.outputs import open_trace
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError
 from glinthawk.core.plan import Plan
@@ -21,7 +22,6 @@ from glinthawk.jobs.text import Text
 from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
-from glinthawk.telemetry.trace import Trace
 
 __all__ = ["answer_file"]
 
@@ -30,30 +30,22 @@ __all__ = ["answer_file"]
 _FINGERPRINT = ("load_format", "seed")
 
 
-def answer_file(
-    config: EngineConfig,
-    source: Path,
-    output: Path,
-    *,
-    stats_json: Path | None,
-    trace_file: Path | None,
-    event_file: Path | None,
-    restart: bool,
-    quiet: bool,
-    retry_errors: bool = False,
-    plan: Plan | None = None,
-) -> int:
-    """Answer ``source`` in ``output``; returns the exit status. ``plan`` is stored with the job, if
+def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = None) -> int:
+    """Answer the input in the output; returns the exit status. ``plan`` is stored with the job, if
     ``config`` follows one."""
-    files = {"--stats-json": stats_json, "--trace": trace_file, "--event-log": event_file}
-    check_apart({"-i": source, "-o": output, **files})
+    output, quiet = options.output, options.quiet
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     if quiet:
         _hush_libraries()
     fingerprint = {"model": identify_model(config.model)}
     fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
     with Journal.open(
-        source, output, fingerprint, plan=plan, restart=restart, retry_errors=retry_errors
+        options.input,
+        output,
+        fingerprint,
+        plan=plan,
+        restart=options.restart,
+        retry_errors=options.retry_errors,
     ) as journal:
         left = journal.survey.num_requests - journal.num_done + journal.num_to_retry
         if journal.num_done and not left:
@@ -65,12 +57,12 @@ def answer_file(
             )
         try:
             with (
-                _open_trace(trace_file) as trace,
-                keep_events(event_file, output) as events,
+                open_trace(options.trace) as trace,
+                keep_events(options.event_log, output) as events,
                 open_run(config, trace, events) as run,
             ):
                 journal.settle(run.resolved)
-                stopped = _answer(config, journal, run, stats_json, console)
+                stopped = _answer(config, journal, run, options.stats_json, console)
         except GlinthawkError:
             journal.flush()
             if journal.num_done:
@@ -95,15 +87,6 @@ def _retried(journal: Journal) -> str:
     if not journal.num_to_retry:
         return ""
     return f", {journal.num_to_retry} of them errors that are run again"
-
-
-def _open_trace(path: Path | None) -> AbstractContextManager[Trace | None]:
-    if path is None:
-        return nullcontext()
-    try:
-        return closing(Trace(path))
-    except OSError as error:
-        raise UsageError(f"--trace: cannot write {path}: {error.strerror}") from error
 
 
 def _hush_libraries() -> None:

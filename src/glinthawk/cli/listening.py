@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,18 +17,7 @@ from glinthawk.core.errors import UsageError
 if TYPE_CHECKING:
     from glinthawk.wire.server_channel import ServerChannel
 
-__all__ = [
-    "WINDOW",
-    "Allow",
-    "IdentityFile",
-    "Lifeline",
-    "Listen",
-    "PasswordFile",
-    "Quiet",
-    "Window",
-    "listen_on",
-    "open_lifeline",
-]
+__all__ = ["Listen", "ServerOptions", "listen_on", "open_lifeline"]
 
 Listen = Annotated[
     str,
@@ -36,43 +26,41 @@ Listen = Annotated[
         "whoever knows a password, and encrypts nothing."
     ),
 ]
-Allow = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Public key of a client that may connect (repeatable). On a loopback address "
-        "this user's own key is allowed without asking."
-    ),
-]
-IdentityFile = Annotated[
-    Path | None, typer.Option(help="File of this process's key pair. Default: this user's.")
-]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(help="For tcp+plain: the password is the first line of this file."),
-]
-Window = Annotated[
-    str,
-    typer.Option(
-        help="Bytes that may be on their way here from each client: less takes less memory, more "
-        "fills a link that is long and fast."
-    ),
-]
-WINDOW = f"{LINK_WINDOW >> 20}MiB"
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing.")]
-Lifeline = Annotated[bool, typer.Option("--lifeline", hidden=True)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Of every command that waits for others."""
+
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Public key of a client that may connect (repeatable). On a loopback address "
+            "this user's own key is allowed without asking."
+        ),
+    ] = None
+    identity: Annotated[
+        Path | None, typer.Option(help="File of this process's key pair. Default: this user's.")
+    ] = None
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="For tcp+plain: the password is the first line of this file."),
+    ] = None
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Bytes that may be on their way here from each client: less takes less memory, "
+            "more fills a link that is long and fast.",
+            metavar="SIZE",
+        ),
+    ] = f"{LINK_WINDOW >> 20}MiB"
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False
+    lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True)] = False
 
 
 @contextmanager
 def listen_on(
-    listen: str,
-    allow: list[str] | None,
-    identity: Path | None,
-    password_file: Path | None,
-    *,
-    largest_frame: int,
-    window: str,
-    lifeline: bool,
-    quiet: bool,
+    listen: str, options: ServerOptions, *, largest_frame: int
 ) -> Iterator["ServerChannel"]:
     """An open channel; says where it can be reached. Raises UsageError."""
     from glinthawk.wire.address import Address
@@ -80,19 +68,20 @@ def listen_on(
     from glinthawk.wire.server_channel import ServerChannel
 
     address = Address.parse(listen)
-    own = Identity.load(identity) if address.scheme == "tcp" else None
-    allowed = [check_key(key) for key in allow or ()]
+    own = Identity.load(options.identity) if address.scheme == "tcp" else None
+    allowed = [check_key(key) for key in options.allow or ()]
     if own is not None and address.is_loopback:
         allowed.append(own.public)
-    password = load_password(password_file) if password_file is not None else None
-    num_bytes = _parse_window(window)
+    secret_file = options.password_file
+    password = load_password(secret_file) if secret_file is not None else None
+    num_bytes = _parse_window(options.window)
     with ExitStack() as stack:
-        if lifeline:
+        if options.lifeline:
             stack.callback(_remove_private_folder, address.endpoint)
         channel = stack.enter_context(
             ServerChannel(address, own, allowed, password, largest_frame, num_bytes)
         )
-        if not quiet:
+        if not options.quiet:
             key = f"?key={own.public}" if own is not None else ""
             secret = "?password=..." if address.scheme == "tcp+plain" else ""
             typer.echo(f"listening on {channel.endpoint}{key}{secret}")

@@ -5,33 +5,20 @@ from typing import Annotated
 
 import typer
 
-from glinthawk.cli.listening import (
-    WINDOW,
-    Allow,
-    IdentityFile,
-    Lifeline,
-    Listen,
-    PasswordFile,
-    Quiet,
-    Window,
-    listen_on,
-    open_lifeline,
-)
+from glinthawk.cli.listening import Listen, ServerOptions, listen_on, open_lifeline
+from glinthawk.cli.options import spread
 
 __all__ = ["node"]
 
 
+@spread
 def node(
+    *,
     listen: Listen = "tcp://127.0.0.1:7000",
     threads: Annotated[
         int, typer.Option(help="Cores for the node and the workers it starts; 0: all.")
     ] = 0,
-    allow: Allow = None,
-    identity: IdentityFile = None,
-    password_file: PasswordFile = None,
-    window: Window = WINDOW,
-    quiet: Quiet = False,
-    lifeline: Lifeline = False,
+    options: ServerOptions,
 ) -> None:
     """Serve as a Tier-1 node: hold a slice of a model's layers, run its batches.
 
@@ -40,18 +27,9 @@ def node(
     from glinthawk.engine.pipeline_node import serve_node
     from glinthawk.wire.channel import LARGEST_FRAME
 
-    watched = open_lifeline(lifeline)
+    watched = open_lifeline(options.lifeline)
     with (
-        listen_on(
-            listen,
-            allow,
-            identity,
-            password_file,
-            largest_frame=LARGEST_FRAME,
-            window=window,
-            lifeline=lifeline,
-            quiet=quiet,
-        ) as channel,
+        listen_on(listen, options, largest_frame=LARGEST_FRAME) as channel,
         suppress(KeyboardInterrupt),
     ):
-        serve_node(channel, identity, threads or None, lifeline=watched)
+        serve_node(channel, options.identity, threads or None, lifeline=watched)

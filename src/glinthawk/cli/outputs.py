@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import combinations
 from pathlib import Path
 
 import typer
 
 from glinthawk.core.errors import UsageError
+from glinthawk.telemetry.trace import Trace
 
-__all__ = ["check_apart", "check_output"]
+__all__ = ["check_apart", "check_output", "open_trace"]
 
 
 def check_output(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
@@ -26,6 +28,18 @@ def check_apart(files: Mapping[str, Path | None]) -> None:
     for (first, path), (second, other) in combinations(given, 2):
         if _are_one_file(path, other):
             raise UsageError(f"{second}: {other} is the file of {first} too; give another one")
+
+
+def open_trace(
+    path: Path | None, begun: float | None = None
+) -> AbstractContextManager[Trace | None]:
+    """Of ``--trace``, to be closed; None without it. Raises UsageError."""
+    if path is None:
+        return nullcontext()
+    try:
+        return closing(Trace(path, begun))
+    except OSError as error:
+        raise UsageError(f"--trace: cannot write {path}: {error.strerror}") from error
 
 
 def _are_one_file(path: Path, other: Path) -> bool:

@@ -3,22 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from glinthawk.cli.machines import (
-    BandwidthFlag,
-    CatalogueFlag,
-    LatencyFlag,
-    ProfileFlag,
+    MachineOptions,
     WorkloadFlag,
     check_kv_dtypes,
-    find_machines,
-    latency_seconds,
-    profile_link,
     resolve_kv_dtypes,
 )
+from glinthawk.cli.options import SettingsOf, spread
 from glinthawk.cli.outputs import check_output
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
@@ -35,7 +30,9 @@ __all__ = ["plan"]
 _DEFAULT = EngineConfig(model="")
 
 
+@spread
 def plan(
+    *,
     model: Annotated[
         str,
         typer.Option(
@@ -57,17 +54,16 @@ def plan(
         Rank | None,
         typer.Option(help="By dollars for a million generated tokens, or by tokens a second."),
     ] = None,
-    latency: LatencyFlag = None,
-    bandwidth: BandwidthFlag = None,
-    catalogue: CatalogueFlag = None,
-    profile: ProfileFlag = None,
+    machines: MachineOptions,
     memory: Annotated[str, typer.Option(help="With --profile: memory for all KV.")] = str(
         _DEFAULT.worker_kv
     ),
     storage: Annotated[
         str, typer.Option(help="With --profile: drives of the worker for KV, like 2TiB.")
     ] = "0",
-    dtype: Annotated[str, typer.Option(help="Type of weights; auto: the model's.")] = "auto",
+    settings: Annotated[
+        dict[str, Any], SettingsOf(EngineConfig, ("dtype", "batch_tokens", "trust_remote_code"))
+    ],
     kv_dtype: Annotated[
         list[str] | None,
         typer.Option(
@@ -75,14 +71,7 @@ def plan(
             "the profile has."
         ),
     ] = None,
-    batch_tokens: Annotated[
-        int, typer.Option(help="Most tokens of one step, as in run.", min=1)
-    ] = _DEFAULT.batch_tokens,
     top: Annotated[int, typer.Option(help="Layouts to simulate and show.", min=1)] = 5,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run code that comes with the model's files."),
-    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Write the best plan here, for `run --plan`.", callback=check_output),
@@ -98,25 +87,24 @@ def plan(
     simulated with the scheduler that a run has."""
     from glinthawk.cli.formatting import show
 
-    kv = check_kv_dtypes(kv_dtype or [])
-    work, shape = Workload.parse(workload), shape_of(model, dtype, trust_remote_code)
+    kv, config = check_kv_dtypes(kv_dtype or []), EngineConfig(model=model, **settings)
+    work, shape = Workload.parse(workload), shape_of(model, config.dtype, config.trust_remote_code)
     _check_lengths(work, shape)
     dropped: Counter[str] = Counter()
     rigs: Iterable[Rig]
-    if profile is not None:
-        if tier1 or tier2 or catalogue:
+    if machines.profile is not None:
+        if tier1 or tier2 or machines.catalogue:
             raise UsageError(
                 "--profile is of this machine; leave --tier1, --tier2, --catalogue out"
             )
-        measured = Profile.load(profile)
-        link = profile_link(measured, latency, bandwidth)
+        measured = Profile.load(machines.profile)
         rank = rank or "speed"
         rigs = measured_rigs(
             shape,
             measured,
             parse_size(memory),
             resolve_kv_dtypes(kv, shape.dtype),
-            link,
+            machines.link(measured),
             parse_size(storage),
         )
         source = (
@@ -130,11 +118,11 @@ def plan(
                 "storage and storage_reads (--catalogue FILE for yours)"
             )
         offer = Offer(
-            tier1=find_machines(tier1 or _no_machine(), catalogue, bandwidth),
-            tier2=find_machines(tier2 or [], catalogue, bandwidth),
+            tier1=machines.find(tier1 or _no_machine()),
+            tier2=machines.find(tier2 or []),
             tier1_count=tier1_count,
             tier2_count=tier2_count,
-            latency_s=latency_seconds(latency),
+            latency_s=machines.latency_s,
         )
         rank = rank or "cost"
         _check_prices(offer, rank)
@@ -142,7 +130,7 @@ def plan(
             shape, offer, resolve_kv_dtypes(kv or ("auto", "int8"), shape.dtype), dropped
         )
         source = "not measured: from the catalogue"
-    search = Search(model, work, rank, batch_tokens=batch_tokens, dropped=dropped)
+    search = Search(model, work, rank, batch_tokens=config.batch_tokens, dropped=dropped)
     found = search.run(rigs, top)
     show(found, rank, source)
     if out is not None:

@@ -1,13 +1,14 @@
 """``glinthawk profile``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from glinthawk.cli.machines import check_kv_dtypes, resolve_kv_dtypes
+from glinthawk.cli.options import SettingsOf, spread
 from glinthawk.cli.outputs import check_output
-from glinthawk.core.config import Dense, Dtype, EngineConfig, LoadFormat
+from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["profile"]
 
-_DEFAULT = EngineConfig(model="")
+_SETTINGS = ("model", "dtype", "load_format", "trust_remote_code", "dense")
 
 
+@spread
 def profile(
-    model: Annotated[
-        str, typer.Option("-m", "--model", help="Folder in Hugging Face format, hub name, or demo.")
-    ],
+    *,
+    settings: Annotated[dict[str, Any], SettingsOf(EngineConfig, _SETTINGS)],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", help="The profile is written here.", callback=check_output),
@@ -36,19 +37,6 @@ def profile(
     kv_dtype: Annotated[
         list[str] | None, typer.Option(help="Types of the KV cache (repeatable).")
     ] = None,
-    dtype: Annotated[
-        Dtype, typer.Option(help="Type of weights; auto: as the model says.")
-    ] = _DEFAULT.dtype,
-    load_format: Annotated[
-        LoadFormat, typer.Option(help="dummy: random weights from config.json alone.")
-    ] = _DEFAULT.load_format,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run code that comes with the model's files."),
-    ] = False,
-    dense: Annotated[
-        Dense, typer.Option(help="auto: layers are packed for this CPU; plain: left alone.")
-    ] = _DEFAULT.dense,
     storage: Annotated[
         Path | None,
         typer.Option(help="Measure reads of a drive too, with a scratch file of 1 GiB here."),
@@ -66,14 +54,7 @@ def profile(
 
     wanted = check_kv_dtypes(kv_dtype or ["auto"])
     reads = sequential_reads(storage) if storage else None
-    config = EngineConfig(
-        model=model,
-        dtype=dtype,
-        load_format=load_format,
-        trust_remote_code=trust_remote_code,
-        dense=dense,
-        device="cpu",
-    )
+    config = EngineConfig(device="cpu", **settings)
     bench = _bench(config, tier2)
     own = bench.loaded.spec.dtype
     sizes = Sizes.quick() if quick else Sizes()
@@ -84,7 +65,9 @@ def profile(
         msgspec.structs.replace(measured, storage_bytes_per_s=reads).save(output)
     except OSError as error:
         raise UsageError(f"cannot write {output}: {error.strerror}") from error
-    typer.echo(f"{output}: plan with `glinthawk plan -m {model} --profile {output} --workload ...`")
+    typer.echo(
+        f"{output}: plan with `glinthawk plan -m {config.model} --profile {output} --workload ...`"
+    )
 
 
 def _bench(config: EngineConfig, place: str) -> "Bench":

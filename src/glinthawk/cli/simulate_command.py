@@ -1,23 +1,15 @@
 """``glinthawk simulate``."""
 
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from glinthawk.cli.machines import (
-    BandwidthFlag,
-    CatalogueFlag,
-    LatencyFlag,
-    ProfileFlag,
-    WorkloadFlag,
-    find_machines,
-    latency_seconds,
-    profile_link,
-)
-from glinthawk.cli.outputs import check_output
+from glinthawk.cli.machines import MachineOptions, WorkloadFlag
+from glinthawk.cli.options import SettingsOf, spread
+from glinthawk.cli.outputs import check_output, open_trace
+from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.core.shape import ModelShape
@@ -30,7 +22,6 @@ from glinthawk.planner.profile import Profile
 from glinthawk.planner.roofline import roofline_slices
 from glinthawk.planner.simulator import Simulator
 from glinthawk.planner.workload import Workload
-from glinthawk.telemetry.trace import Trace
 
 __all__ = ["simulate"]
 
@@ -38,7 +29,9 @@ __all__ = ["simulate"]
 _TURNOVERS, _MOST = 3, 3000
 
 
+@spread
 def simulate(
+    *,
     plan: Annotated[Path, typer.Option(help="A plan, as `glinthawk plan --out` writes it.")],
     workload: WorkloadFlag,
     requests: Annotated[
@@ -52,25 +45,18 @@ def simulate(
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="Its shape. Default: the plan's model.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Type of weights; auto: the model's.")] = "auto",
     tier1: Annotated[
         str | None, typer.Option(help="Machine of the catalogue. Default: the plan's.")
     ] = None,
     tier2: Annotated[
         str | None, typer.Option(help="Machine of the catalogue. Default: the plan's.")
     ] = None,
-    latency: LatencyFlag = None,
-    bandwidth: BandwidthFlag = None,
-    catalogue: CatalogueFlag = None,
-    profile: ProfileFlag = None,
+    machines: MachineOptions,
     slow: Annotated[
         list[str] | None,
         typer.Option(help="2:1.5 makes worker 2 of every slice 1.5 times slower (repeatable)."),
     ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run code that comes with the model's files."),
-    ] = False,
+    loading: Annotated[dict[str, Any], SettingsOf(EngineConfig, ("dtype", "trust_remote_code"))],
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -81,23 +67,18 @@ def simulate(
 ) -> None:
     """Run a job on a virtual clock: the scheduler is that of a run, what takes time is computed."""
     laid, work = Plan.load(plan), Workload.parse(workload)
-    shape = shape_of(model or laid.model, dtype, trust_remote_code)
-    if profile is not None:
-        measured = Profile.load(profile)
-        link = profile_link(measured, latency, bandwidth)
-        costs = _measured(laid, shape, measured, link)
+    shape = shape_of(model or laid.model, **loading)
+    if machines.profile is not None:
+        measured = Profile.load(machines.profile)
+        costs = _measured(laid, shape, measured, machines.link(measured))
         typer.echo(f"measured on {measured.machine}, {measured.date}")
     else:
         near, far = tier1 or laid.tier1_machine, tier2 or laid.tier2_machine
-        costs = _computed(laid, shape, near, far, latency, bandwidth, catalogue)
+        costs = _computed(laid, shape, near, far, machines)
         typer.echo("not measured: from the catalogue")
     count = requests or _enough(laid)
     slower = _parse_slow(slow or [], laid)
-    try:
-        opened = closing(Trace(trace, begun=0.0)) if trace else nullcontext()
-    except OSError as error:
-        raise UsageError(f"--trace: cannot write {trace}: {error.strerror}") from error
-    with opened as written:
+    with open_trace(trace, begun=0.0) as written:
         simulator = Simulator(laid, costs, laid.pages(shape), slow=slower, trace=written)
         _report(simulator.run(work.requests(count)), count)
     for note in dict.fromkeys(note for one in costs for note in getattr(one, "notes", ())):
@@ -127,23 +108,21 @@ def _computed(
     shape: ModelShape,
     tier1: str | None,
     tier2: str | None,
-    latency: float | None,
-    bandwidth: float | None,
-    catalogue: Path | None,
+    machines: MachineOptions,
 ) -> Sequence[SliceCosts]:
     if tier1 is None or (tier2 is None and plan.workers_per_slice):
         raise UsageError(
             "the plan names no machines: give --tier1 and --tier2 of the catalogue, or --profile"
         )
-    (near,) = find_machines([tier1], catalogue, bandwidth)
-    (far,) = find_machines([tier2], catalogue, bandwidth) if tier2 else (None,)
+    (near,) = machines.find([tier1])
+    (far,) = machines.find([tier2]) if tier2 else (None,)
     if plan.worker_storage and (far is None or far.storage < plan.worker_storage):
         raise UsageError(
             f"the plan keeps {format_size(plan.worker_storage)} of KV on each worker's drives, "
             f"{tier2} has {format_size(far.storage if far else 0)}: give --tier2 a machine with "
             "more storage, or make the plan anew"
         )
-    link = LinkCost(latency_seconds(latency), near.network)
+    link = LinkCost(machines.latency_s, near.network)
     return roofline_slices(shape, plan.slices, near, far, link, plan.kv_dtype)
 
 

@@ -6,24 +6,16 @@ from typing import Annotated
 
 import typer
 
-from glinthawk.cli.listening import (
-    WINDOW,
-    Allow,
-    IdentityFile,
-    Lifeline,
-    Listen,
-    PasswordFile,
-    Quiet,
-    Window,
-    listen_on,
-    open_lifeline,
-)
+from glinthawk.cli.listening import Listen, ServerOptions, listen_on, open_lifeline
+from glinthawk.cli.options import spread
 from glinthawk.core.config import Device
 
 __all__ = ["worker"]
 
 
+@spread
 def worker(
+    *,
     listen: Listen = "tcp://127.0.0.1:7001",
     kv: Annotated[str, typer.Option(help="Memory for the KV cache, like 4GiB.")] = "4GiB",
     storage: Annotated[
@@ -38,12 +30,7 @@ def worker(
         typer.Option(help="Where the KV cache lies and attention runs; auto: a GPU if any."),
     ] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads for attention on a CPU; 0: all cores.")] = 0,
-    allow: Allow = None,
-    identity: IdentityFile = None,
-    password_file: PasswordFile = None,
-    window: Window = WINDOW,
-    quiet: Quiet = False,
-    lifeline: Lifeline = False,
+    options: ServerOptions,
 ) -> None:
     """Serve as a Tier-2 worker: hold KV cache, compute attention over it."""
     import torch
@@ -60,21 +47,12 @@ def worker(
     num_bytes_in_all = num_bytes + sum(drive.num_bytes for drive in drives)
     place = pick_device(device)
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    watched = open_lifeline(lifeline)
+    watched = open_lifeline(options.lifeline)
     with (
         PageFiles(drives) as files,
-        listen_on(
-            listen,
-            allow,
-            identity,
-            password_file,
-            largest_frame=largest_frame(num_bytes_in_all),
-            window=window,
-            lifeline=lifeline,
-            quiet=quiet,
-        ) as channel,
+        listen_on(listen, options, largest_frame=largest_frame(num_bytes_in_all)) as channel,
     ):
-        if not quiet:
+        if not options.quiet:
             more = f" and {format_size(num_bytes_in_all - num_bytes)} on drives" if drives else ""
             typer.echo(f"KV cache {format_size(num_bytes)}{more}, {describe(place)}")
             typer.echo(describe_memory(channel.window))

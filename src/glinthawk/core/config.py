@@ -1,11 +1,12 @@
 """Every default, said once. Command-line flags and ``LLM(...)`` are made from this class."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
-from glinthawk.core.units import parse_size
+from glinthawk.core.setting import Setting, check_settings
+from glinthawk.core.units import Size, parse_size
 
 __all__ = [
     "ANSWER_S",
@@ -40,8 +41,6 @@ PRIVATE_FOLDER = "glinthawk-run-"
 
 #: Seconds of silence after which a worker is given up: more than any network's hiccup.
 WORKER_TIMEOUT_S = 30.0
-#: What heartbeats can say.
-_SHORTEST_TIMEOUT_S, _LONGEST_TIMEOUT_S = 0.1, 6000.0
 #: In place of a cluster file: nodes and workers are actors of a Ray cluster.
 RAY = "ray"
 
@@ -54,90 +53,153 @@ Dense = Literal["auto", "plain"]
 SplitAttention = Literal["sequence", "heads", "tokens"]
 KvPlacement = Literal["near", "fetch"]
 
-_CHOICES = {
-    "kv_dtype": KvDtype,
-    "dtype": Dtype,
-    "device": Device,
-    "load_format": LoadFormat,
-    "dense": Dense,
-    "split_attention": SplitAttention,
-    "kv_placement": KvPlacement,
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """What a run is made of. Sizes may be given as text ("4GiB")."""
+    """What a run is made of. Sizes may be given as text ("4GiB").
 
-    model: str
-    #: ``local:N`` starts N workers here; ``tcp://host:port?key=...`` joins one; () is single-tier.
-    tier2: tuple[str, ...] = ()
-    #: KV cache on Tier 1 itself; None is 2 GiB without workers and 0 beside workers.
-    tier1_kv: int | str | None = None
-    worker_kv: int | str = "4GiB"
-    #: ``DIR:SIZE`` on each drive that every worker started here keeps KV on when memory is full.
-    worker_storage: tuple[str, ...] = ()
-    #: Each worker keeps whole sequences (``sequence``), some KV heads of all sequences (``heads``),
-    #: or some of their tokens, so that one sequence may outgrow every worker (``tokens``).
-    split_attention: SplitAttention = "sequence"
-    #: Where the workers' KV is attended: there (``near``), or, the baseline to compare with, on
-    #: Tier 1, which reads it over the link in every step (``fetch``).
-    kv_placement: KvPlacement = "near"
-    #: Of this share of every sequence, Tier 1 keeps the inputs of attention and rebuilds K and V.
-    xcache: float = 0.0
-    #: Most memory that takes for all workers; None is as much as goes with their KV.
-    xcache_memory: int | str | None = None
-    kv_dtype: KvDtype = "auto"
-    dtype: Dtype = "auto"
-    device: Device = "auto"
-    load_format: LoadFormat = "auto"
-    #: Whether code that comes with a checkpoint may run, here and on the nodes of a cluster.
-    trust_remote_code: bool = False
-    #: ``auto`` packs linear layers for this CPU, on a GPU it replays small passes as CUDA graphs;
-    #: ``plain`` leaves the model as it was made.
-    dense: Dense = "auto"
-    #: Answers are the same bits whatever runs beside them and wherever attention is computed.
-    batch_invariant: bool = False
-    #: Most sequences that take one step together.
-    batch_size: int | Auto = "auto"
-    batches_in_flight: int | Auto = "auto"
-    #: Most tokens of one step; a longer prompt takes a step of its own.
-    batch_tokens: int = 2048
-    max_model_len: int | None = None
-    seed: int = 0
-    #: File of the key pair with which tcp workers are joined; None is the user's own.
-    identity: str | None = None
-    #: File of the machines that the model is laid over (core/cluster.py), or ``ray``; None is this
-    #: one.
-    cluster: str | None = None
-    #: On Ray: nodes, None is one for every GPU; workers of each, None is one for every machine.
-    slices: int | None = None
-    workers_per_slice: int | None = None
-    #: Seconds that a job waits for a worker when none is left.
-    wait_for_workers: float = 60.0
-    #: Seconds of silence after which a worker is given up, and a worker gives up this run.
-    worker_timeout: float = WORKER_TIMEOUT_S
+    Raises UsageError for values that cannot be, or do not go together.
+    """
+
+    model: Annotated[str, Setting("Folder in Hugging Face format, hub name, or demo.", short="-m")]
+    tier2: Annotated[
+        tuple[str, ...],
+        Setting(
+            "local:N starts N workers here; tcp://host:port?key=KEY joins one (repeatable), "
+            "tcp+plain://host:port?password=PASSWORD without encryption. "
+            "None: all attention on Tier 1.",
+            metavar="PLACE",
+        ),
+    ] = ()
+    cluster: Annotated[
+        str | None,
+        Setting(
+            "TOML file of the nodes and workers to lay the model over; or ray: they are actors of "
+            "the Ray cluster that runs here, or of one that is started for this run.",
+            metavar="FILE|ray",
+        ),
+    ] = None
+    slices: Annotated[
+        int | None,
+        Setting("With `cluster` ray: nodes in a row. Default: one for every GPU, or 1.", least=1),
+    ] = None
+    workers_per_slice: Annotated[
+        int | None,
+        Setting(
+            "With `cluster` ray: workers of each node, with `worker_kv` each. Default: one for "
+            "every machine.",
+            least=0,
+        ),
+    ] = None
+    tier1_kv: Annotated[
+        Size | None, Setting("KV cache on Tier 1 itself. Default: 2GiB without workers, else 0.")
+    ] = None
+    worker_kv: Annotated[Size, Setting("KV cache of each worker started here.")] = "4GiB"
+    worker_storage: Annotated[
+        tuple[str, ...],
+        Setting(
+            "DIR:SIZE on a drive for KV that `worker_kv` does not hold, for each worker started "
+            "here (repeatable, one for each drive).",
+            metavar="DIR:SIZE",
+        ),
+    ] = ()
+    split_attention: Annotated[
+        SplitAttention,
+        Setting(
+            "What each worker keeps: whole sequences; some KV heads of all sequences; or some "
+            "tokens, so that one sequence may outgrow every worker."
+        ),
+    ] = "sequence"
+    kv_placement: Annotated[
+        KvPlacement,
+        Setting(
+            "Where workers' KV is attended: near, at the workers; fetch, the baseline to compare "
+            "with: it is read over the link in every step and attended on Tier 1."
+        ),
+    ] = "near"
+    xcache: Annotated[
+        float,
+        Setting(
+            "Of this share of every sequence, 0 to below 1, Tier 1 keeps the inputs of attention "
+            "in place of K and V and rebuilds those, so that workers hold and read so much less. "
+            "Pays where every query head has a KV head of its own.",
+            metavar="ALPHA",
+            least=0,
+            below=1,
+        ),
+    ] = 0.0
+    xcache_memory: Annotated[
+        Size | None,
+        Setting(
+            "Most memory of `xcache`, for all workers. Default: as much as goes with their KV."
+        ),
+    ] = None
+    kv_dtype: Annotated[KvDtype, Setting("Type of the KV cache; auto: as `dtype`.")] = "auto"
+    dtype: Annotated[Dtype, Setting("Type of weights; auto: as the model says.")] = "auto"
+    device: Annotated[Device, Setting("Where Tier 1 runs; auto: a GPU if any.")] = "auto"
+    load_format: Annotated[LoadFormat, Setting("dummy: random weights from config.json alone.")] = (
+        "auto"
+    )
+    trust_remote_code: Annotated[
+        bool,
+        Setting("Run code that comes with the model's files."),
+    ] = False
+    dense: Annotated[
+        Dense,
+        Setting("auto: layers are packed for this CPU, or become CUDA graphs; plain: left alone."),
+    ] = "auto"
+    batch_invariant: Annotated[
+        bool,
+        Setting(
+            "Answers are the same bits for any batch, layout, interruption and resume, on "
+            "machines alike. `glinthawk bench dense` prints what it costs."
+        ),
+    ] = False
+    batch_size: Annotated[
+        int | Auto, Setting("Most sequences that step together, or auto.", least=1)
+    ] = "auto"
+    batches_in_flight: Annotated[
+        int | Auto,
+        Setting(
+            "Batches under way at one time, or auto, which also leaves workers alone where they "
+            "do not pay beside `tier1_kv`.",
+            least=1,
+        ),
+    ] = "auto"
+    batch_tokens: Annotated[
+        int, Setting("Most tokens of one step; a longer prompt is its step's only one.", least=1)
+    ] = 2048
+    max_model_len: Annotated[
+        int | None, Setting("Longest prompt plus answer. Default: the model's.", least=2)
+    ] = None
+    seed: Annotated[
+        int,
+        Setting("For requests that bring no seed of their own.", least=-(2**63), most=2**63 - 1),
+    ] = 0
+    identity: Annotated[
+        str | None,
+        Setting(
+            "File of the key pair with which tcp workers are joined. Default: one for each user.",
+            metavar="FILE",
+        ),
+    ] = None
+    worker_timeout: Annotated[
+        float,
+        Setting(
+            "Seconds of silence after which a worker is given up, and a worker gives up this run; "
+            "longer than its largest parcel takes on the link.",
+            # What heartbeats can say.
+            least=0.1,
+            most=6000,
+        ),
+    ] = WORKER_TIMEOUT_S
+    wait_for_workers: Annotated[
+        float, Setting("Seconds to wait for a worker when none is left.", least=0)
+    ] = 60.0
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in get_args(choices):
-                raise UsageError(
-                    f"{name} must be one of {', '.join(get_args(choices))}, "
-                    f"not {getattr(self, name)!r}"
-                )
-        for name in ("batch_size", "batches_in_flight"):
-            value = getattr(self, name)
-            if value != "auto" and not (isinstance(value, int) and value >= 1):
-                raise UsageError(f"{name} must be auto or at least 1, not {value!r}")
-        for name in ("tier1_kv", "worker_kv", "xcache_memory"):
-            _check_size(name, getattr(self, name))
+        check_settings(self, UsageError)
         parse_drives(self.worker_storage)
-        if self.batch_tokens < 1:
-            raise UsageError(f"batch_tokens must be at least 1, not {self.batch_tokens}")
-        if not -(2**63) <= self.seed < 2**63:
-            raise UsageError(f"seed must be a 64-bit integer, not {self.seed}")
-        if self.max_model_len is not None and self.max_model_len < 2:
-            raise UsageError("max_model_len must be at least 2: one token in, one out")
         self._check_places()
         self._check_placement()
         self._check_xcache()
@@ -146,13 +208,9 @@ class EngineConfig:
     def _check_places(self) -> None:
         if self.cluster is not None and self.tier2:
             raise UsageError("the cluster names the workers; leave tier2 out")
-        _check_timeout(self.worker_timeout)
-        for name, least in (("slices", 1), ("workers_per_slice", 0)):
-            value = getattr(self, name)
-            if value is not None and self.cluster != RAY:
+        for name in ("slices", "workers_per_slice"):
+            if getattr(self, name) is not None and self.cluster != RAY:
                 raise UsageError(f"{name} goes with cluster {RAY} only")
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be at least {least}, not {value}")
         if self.cluster is None and not self.tier2 and self.tier1_kv_bytes == 0:
             raise UsageError(
                 "there is no memory for the KV cache: give tier1_kv a size or name workers in tier2"
@@ -173,8 +231,6 @@ class EngineConfig:
             raise UsageError("kv_placement fetch attends on a CPU: use device cpu, or near")
 
     def _check_xcache(self) -> None:
-        if not (isinstance(self.xcache, int | float) and 0 <= self.xcache < 1):
-            raise UsageError(f"xcache must be at least 0 and less than 1, not {self.xcache!r}")
         if self.xcache and self.cluster is not None:
             raise UsageError("nodes of a cluster keep no X-cache: leave xcache out, or cluster")
         if self.xcache and not self.tier2:
@@ -229,21 +285,3 @@ class EngineConfig:
     def worker_kv_bytes(self) -> int:
         """Bytes of KV cache on each worker started here."""
         return parse_size(self.worker_kv)
-
-
-def _check_timeout(value: object) -> None:
-    is_number = isinstance(value, int | float)
-    if not is_number or not _SHORTEST_TIMEOUT_S <= value <= _LONGEST_TIMEOUT_S:  # type: ignore[operator]
-        raise UsageError(
-            f"worker_timeout must be {_SHORTEST_TIMEOUT_S:g} to {_LONGEST_TIMEOUT_S:g} seconds, "
-            f"not {value!r}"
-        )
-
-
-def _check_size(name: str, value: int | str | None) -> None:
-    try:
-        is_size = value is None or parse_size(value) >= 0
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from error
-    if not is_size:
-        raise UsageError(f"{name} must be 0 or more bytes, not {value}")

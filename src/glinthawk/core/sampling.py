@@ -1,29 +1,13 @@
 """How the next token is chosen; names and meanings as in vLLM's offline API."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from glinthawk.core.setting import Setting, check_settings, describe_settings
 
 __all__ = ["MAX_LOGPROBS", "SamplingParams"]
-
-_WHOLE = (int, "a whole number")
-_NUMBER = (float, "a number")
-_KINDS = {
-    **dict.fromkeys(("n", "top_k", "min_tokens", "seed", "max_tokens", "logprobs"), _WHOLE),
-    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), _NUMBER),
-    **dict.fromkeys(("frequency_penalty", "presence_penalty"), _NUMBER),
-    "stop": (str, "a string or strings"),
-    "stop_token_ids": (int, "token ids"),
-    "logit_bias": (int, "token ids with biases"),
-}
-_LISTS = ("stop", "stop_token_ids", "logit_bias")
-_OPTIONAL = ("seed", "max_tokens", "logprobs")
-
-
-def _is_kind(value: object, kind: type) -> bool:
-    if isinstance(value, bool):
-        return False
-    return isinstance(value, int | float if kind is float else kind)
-
 
 MAX_LOGPROBS = 20
 #: Colder than this, division by the temperature overflows; vLLM draws the line here too.
@@ -32,29 +16,53 @@ _GREEDY_BELOW = 1e-5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """Frozen and checked at once: a bad value raises ValueError that names the field and the range.
+    """Frozen, and checked at once: ValueError names a field, what it takes, what it got."""
 
-    ``temperature`` 0 is greedy. ``seed`` -1 is none, as in vLLM. ``top_k`` 0 or -1 keeps all
-    tokens. ``max_tokens`` None means as many as the model's length allows. ``logprobs`` is how many
-    alternatives to report for each token; 0 reports the chosen one only, None reports nothing.
-    """
-
-    n: int = 1
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int | None = None
-    stop: Sequence[str] = ()
-    stop_token_ids: Sequence[int] = ()
-    ignore_eos: bool = False
-    max_tokens: int | None = 16
-    min_tokens: int = 0
-    logprobs: int | None = None
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    repetition_penalty: float = 1.0
+    n: Annotated[int, Setting("Answers to a prompt.", least=1, most=128)] = 1
+    temperature: Annotated[float, Setting("0 is greedy.", least=0, below=math.inf)] = 1.0
+    top_p: Annotated[
+        float, Setting("Keep the likeliest tokens of this probability.", above=0, most=1)
+    ] = 1.0
+    top_k: Annotated[int, Setting("Keep so many tokens; 0 or -1: all.", least=-1)] = 0
+    min_p: Annotated[
+        float,
+        Setting("Keep tokens of this share of the likeliest one's probability.", least=0, most=1),
+    ] = 0.0
+    seed: Annotated[
+        int | None, Setting("Of random numbers; -1: none.", least=-(2**63), most=2**63 - 1)
+    ] = None
+    stop: Annotated[Sequence[str], Setting("A string or strings that end the answer.")] = ()
+    stop_token_ids: Annotated[Sequence[int], Setting("Tokens that end the answer.")] = ()
+    ignore_eos: Annotated[bool, Setting("Go on after an end-of-sequence token.")] = False
+    max_tokens: Annotated[
+        int | None, Setting("Most tokens; None: as many as the model's length allows.", least=1)
+    ] = 16
+    min_tokens: Annotated[int, Setting("Fewest tokens, at most `max_tokens`.", least=0)] = 0
+    logprobs: Annotated[
+        int | None,
+        Setting(
+            "Alternatives to report for each token; 0: the chosen one only; None: nothing.",
+            least=0,
+            most=MAX_LOGPROBS,
+        ),
+    ] = None
+    logit_bias: Annotated[
+        Mapping[int, float], Setting("Added to tokens' logits, from -100 to 100.")
+    ] = field(default_factory=dict)
+    frequency_penalty: Annotated[
+        float, Setting("Taken from a logit each time the token was chosen.", least=-2, most=2)
+    ] = 0.0
+    presence_penalty: Annotated[
+        float, Setting("Taken from a logit once the token was chosen.", least=-2, most=2)
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float,
+        Setting(
+            "Divides logits of tokens that were there; where they are negative, multiplies.",
+            above=0,
+            below=math.inf,
+        ),
+    ] = 1.0
 
     def __post_init__(self) -> None:
         # Spelled as in vLLM and OpenAI: a lone string is a list of one, None a list of none.
@@ -63,54 +71,27 @@ class SamplingParams:
         for name, empty in (("stop", ()), ("stop_token_ids", ()), ("logit_bias", {})):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, empty)
-        self._check_kinds()
+        check_settings(self, ValueError)
         if self.seed == -1:
             object.__setattr__(self, "seed", None)
         for name, holds, rule in self._rules():
             if not holds:
                 raise ValueError(f"{name} must be {rule}, not {getattr(self, name)!r}")
 
-    def _check_kinds(self) -> None:
-        for name, (kind, words) in _KINDS.items():
-            value = getattr(self, name)
-            if value is None and name in _OPTIONAL:
-                continue
-            values = value if name in _LISTS else [value]
-            if not all(_is_kind(each, kind) for each in values):
-                raise ValueError(f"{name} must be {words}, not {value!r}")
-
     def _rules(self) -> list[tuple[str, bool, str]]:
+        biases = self.logit_bias.items()
         return [
-            ("n", 1 <= self.n <= 128, "from 1 to 128"),
-            ("temperature", 0 <= self.temperature < float("inf"), "0 or more"),
-            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k >= -1, "-1, 0 or a count"),
-            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
-            ("seed", self.seed is None or -(2**63) <= self.seed < 2**63, "a 64-bit integer"),
-            ("stop", all(self.stop), "strings that are not empty"),
-            ("stop_token_ids", all(t >= 0 for t in self.stop_token_ids), "token ids from 0"),
-            ("max_tokens", self.max_tokens is None or self.max_tokens >= 1, "1 or more"),
+            ("stop", all(isinstance(s, str) and s for s in self.stop), "strings, none empty"),
+            ("stop_token_ids", all(map(_is_token, self.stop_token_ids)), "token ids from 0"),
             (
                 "min_tokens",
-                0 <= self.min_tokens <= (self.max_tokens or self.min_tokens),
+                self.max_tokens is None or self.min_tokens <= self.max_tokens,
                 "from 0 to max_tokens",
             ),
             (
-                "logprobs",
-                self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS,
-                f"from 0 to {MAX_LOGPROBS}",
-            ),
-            (
                 "logit_bias",
-                all(t >= 0 and -100 <= bias <= 100 for t, bias in self.logit_bias.items()),
+                all(_is_token(token) and -100 <= bias <= 100 for token, bias in biases),
                 "token ids with biases from -100 to 100",
-            ),
-            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "from -2 to 2"),
-            ("presence_penalty", -2 <= self.presence_penalty <= 2, "from -2 to 2"),
-            (
-                "repetition_penalty",
-                0 < self.repetition_penalty < float("inf"),
-                "above 0",
             ),
         ]
 
@@ -129,3 +110,11 @@ class SamplingParams:
             or self.repetition_penalty != 1
             or self.min_tokens > 0
         )
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+# help(SamplingParams) says what stands at the fields.
+SamplingParams.__doc__ = f"{SamplingParams.__doc__}\n\n{describe_settings(SamplingParams)}"

@@ -4,7 +4,10 @@ import re
 
 from glinthawk.core.errors import UsageError
 
-__all__ = ["format_size", "parse_size"]
+__all__ = ["Size", "format_size", "parse_size"]
+
+#: Bytes, or text such as 4GiB.
+Size = int | str
 
 _FACTORS = {
     "": 1,
@@ -16,7 +19,7 @@ _FACTORS = {
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-def parse_size(text: str | int) -> int:
+def parse_size(text: Size) -> int:
     """Bytes of ``text``: ``"4GiB"``, ``"512MB"``, ``"2g"`` (binary) or a plain number.
 
     Raises UsageError with an example for anything else.

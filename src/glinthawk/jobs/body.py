@@ -1,6 +1,7 @@
 """The ``body`` of a line: the fields of both APIs, by type, and nothing else."""
 
 import re
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -25,22 +26,8 @@ _NEUTRAL: dict[str, object] = {
     "include_stop_str_in_output": False,
 }
 
-#: Fields that mean in a body what they mean in SamplingParams.
-_SAMPLING = (
-    "n",
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "seed",
-    "stop",
-    "stop_token_ids",
-    "ignore_eos",
-    "min_tokens",
-    "frequency_penalty",
-    "presence_penalty",
-    "repetition_penalty",
-)
+#: Fields that mean in a body what they mean in SamplingParams; of the others each API says its own.
+_SAMPLING = {one.name for one in fields(SamplingParams)} - {"max_tokens", "logprobs", "logit_bias"}
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 

@@ -88,16 +88,16 @@ def known_shape(name: str, dtype: str = "auto") -> ModelShape:
     )
 
 
-def shape_of(name: str, dtype: str = "auto", trust: bool = False) -> ModelShape:
+def shape_of(name: str, dtype: str = "auto", trust_remote_code: bool = False) -> ModelShape:
     """Of a folder with a config.json (``demo`` is one), a well-known model, or any other model of
-    the hub, whose config.json alone is then fetched. With ``trust``, code that comes with it may
-    run. Raises UsageError."""
+    the hub, whose config.json alone is then fetched. With ``trust_remote_code``, code that comes
+    with it may run. Raises UsageError."""
     if name == "demo" or Path(name).exists() or Path(name).is_absolute() or name.startswith("."):
-        return _read(name, dtype, trust)
+        return _read(name, dtype, trust_remote_code)
     if _key(name) in _names():
         return known_shape(name, dtype)
     if "/" in name:
-        return _read(name, dtype, trust)
+        return _read(name, dtype, trust_remote_code)
     raise UsageError(_unknown(name))
 
 

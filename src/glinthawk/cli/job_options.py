@@ -1,0 +1,78 @@
+"""Which file ``glinthawk run`` answers, where to, and how."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from glinthawk.cli.outputs import check_apart, check_output
+from glinthawk.core.errors import UsageError
+
+__all__ = ["JobOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """Beside the engine's settings. Raises UsageError if they do not go together."""
+
+    input: Annotated[
+        Path, typer.Option("-i", "--input", help="OpenAI batch lines, one request a line.")
+    ]
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="Result lines are appended here.", callback=check_output
+        ),
+    ]
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            help="As `glinthawk plan --out` wrote it: batches, KV and workers are its, but for "
+            "what other flags say."
+        ),
+    ] = None
+    stats_json: Annotated[
+        Path | None,
+        typer.Option(help="Write the numbers of this run here.", callback=check_output),
+    ] = None
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what ran when here, as a Chrome trace (ui.perfetto.dev).",
+            callback=check_output,
+        ),
+    ] = None
+    event_log: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write every event of the scheduler here, for `glinthawk replay`; token ids of "
+            "prompts and answers are in it.",
+            callback=check_output,
+        ),
+    ] = None
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew; the old output is moved aside.")
+    ] = False
+    retry_errors: Annotated[
+        bool,
+        typer.Option(
+            "--retry-errors",
+            help="Run lines again whose result is an error; with more KV memory, or a longer "
+            "--max-model-len, which also runs again what the shorter one cut off.",
+        ),
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False
+
+    def __post_init__(self) -> None:
+        if self.restart and self.retry_errors:
+            raise UsageError("--restart runs every line again; give that or --retry-errors")
+        check_apart(
+            {
+                "-i": self.input,
+                "-o": self.output,
+                "--stats-json": self.stats_json,
+                "--trace": self.trace,
+                "--event-log": self.event_log,
+            }
+        )
