@@ -20,7 +20,7 @@ _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 
 bench = typer.Typer(
     help="Measurements for who works on glinthawk; those for its users are in `glinthawk bench`. "
-    "The ceiling first, then what is reached, then one JSON line.",
+    "The ceiling first, where there is one, then what is reached, then one JSON line.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
