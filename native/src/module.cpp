@@ -353,15 +353,13 @@ NB_MODULE(_native, m) {
         .def("copy_page", [](DriveEngine& self, int from,
                              int to) { self.engine().copy_page(from, to); }, release())
         .def("unit_bytes", [](DriveEngine& self, int layer) { return self.engine().unit_bytes(layer); })
-        .def("slow_down", [](DriveEngine& self, double speed) { self.engine().slow_down(speed); })
         .def("validate", [](DriveEngine& self) { self.engine().validate(); })
         .def("stats", [](DriveEngine& self) { return self.engine().stats(); })
         .def_prop_ro("failure", [](DriveEngine& self) { return self.engine().failure(); })
         .def_prop_ro("num_pages", [](DriveEngine& self) { return self.engine().num_pages(); })
         .def_prop_ro("page_bytes", [](DriveEngine& self) { return self.engine().page_bytes(); })
         .def_prop_ro("isa", [](DriveEngine& self) { return self.engine().isa().name; })
-        .def_prop_ro("threads", [](DriveEngine& self) { return self.engine().threads(); })
-        .def_prop_ro("queue", [](DriveEngine& self) { return std::string(self.engine().queue()); });
+        .def_prop_ro("threads", [](DriveEngine& self) { return self.engine().threads(); });
     nb::class_<OwnedRoof>(m, "Roof")
         .def(nb::init<std::size_t, int>(), "bytes"_a, "threads"_a)
         .def("measure", [](OwnedRoof& self) { return self.roof.measure(); }, release());

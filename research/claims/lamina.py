@@ -8,10 +8,10 @@ are one device with the sum of their memory and bandwidth.
 from collections.abc import Iterator
 from dataclasses import replace
 
+from claims.formulas import least_link_bytes_per_s
 from claims.layouts import Layout, Rig, fuse
 from claims.table import Table
 from glinthawk.planner.catalogue import Machine, load_catalogue
-from glinthawk.planner.formulas import least_link_bytes_per_s
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import Roofline
 from glinthawk.planner.workload import Workload

@@ -9,6 +9,12 @@ weights stay where they are, by the estimate and the simulator of its planner.
 from collections.abc import Iterator
 from dataclasses import replace
 
+from claims.formulas import (
+    cached_input_bytes,
+    cached_input_share,
+    near_storage_gain,
+    near_storage_speedup,
+)
 from claims.table import Table
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.plan import Plan
@@ -16,12 +22,6 @@ from glinthawk.core.shape import ModelShape
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.estimate import Estimator
-from glinthawk.planner.formulas import (
-    cached_input_bytes,
-    cached_input_share,
-    near_storage_gain,
-    near_storage_speedup,
-)
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.roofline import Roofline, roofline_slices
 from glinthawk.planner.simulator import Simulator

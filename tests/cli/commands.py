@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from glinthawk.cli.main import main
+import typer
+
+from glinthawk.cli.main import app, main
 
 __all__ = [
     "EXAMPLES",
@@ -41,18 +43,18 @@ def glinthawk(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+def call(*arguments: object, commands: typer.Typer = app) -> subprocess.CompletedProcess[str]:
     """Run a command to its end in this process, where the libraries are loaded already."""
     words = ["glinthawk", *map(str, arguments)]
     said, complained = io.StringIO(), io.StringIO()
     with redirect_stdout(said), redirect_stderr(complained), patch.object(sys, "argv", words):
-        status = _status_of_main()
+        status = _status_of_main(commands)
     return subprocess.CompletedProcess(words, status, said.getvalue(), complained.getvalue())
 
 
-def _status_of_main() -> int:
+def _status_of_main(commands: typer.Typer) -> int:
     try:
-        main()
+        main(commands)
     except SystemExit as end:
         return int(end.code or 0)
     return 0

@@ -1,14 +1,18 @@
 """Benchmarks measure something: a roof first, and a JSON object with every figure last.
 
+``glinthawk bench`` has those for users, ``python -m bench`` those for who works on glinthawk.
 What is measured depends on the machine and on what else it does; what is asserted does not.
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from commands import call, glinthawk
+from bench.commands import bench as repository_benches
+from commands import PATIENCE_S, call, glinthawk
 from glinthawk.bench.random_models import SHAPES
 from glinthawk.engine.tuning import MOST_IN_FLIGHT
 
@@ -43,6 +47,14 @@ def small_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "O", {**SHAPES["P"], **size})
 
 
+def repository_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", *arguments]
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=root
+    )
+
+
 def check_figures(bench: str, said: str) -> None:
     lines = said.splitlines()
     assert "roof" in lines[0]
@@ -70,15 +82,21 @@ def test_a_quick_look_ends_with_its_figures() -> None:
     check_figures("dense", done.stdout)
 
 
-@pytest.mark.parametrize("bench", ["tiers", "job", "latency"])
+@pytest.mark.parametrize("bench", ["tiers", "job"])
 def test_two_tiers_end_with_their_figures(small_shapes: None, bench: str) -> None:
     done = call("bench", bench, "--quick")
     assert done.returncode == 0, done.stderr
     check_figures(bench, done.stdout)
 
 
+def test_longer_links_end_with_their_figures(small_shapes: None) -> None:
+    done = call("latency", "--quick", commands=repository_benches)
+    assert done.returncode == 0, done.stderr
+    check_figures("latency", done.stdout)
+
+
 def test_kv_on_a_drive_stands_beside_the_drive(small_shapes: None, tmp_path: Path) -> None:
-    done = call("bench", "storage", "--quick", "--dir", tmp_path)
+    done = call("storage", "--quick", "--dir", tmp_path, commands=repository_benches)
     assert done.returncode == 0, done.stderr
     check_figures("storage", done.stdout)
     summary = json.loads(done.stdout.splitlines()[-1])
@@ -90,8 +108,18 @@ def test_kv_on_a_drive_stands_beside_the_drive(small_shapes: None, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_x_cache_stands_beside_its_roof(small_shapes: None) -> None:
+    done = call("xcache", "--quick", commands=repository_benches)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert all(row["tflops"] > 0 and row["roof_tflops"] > 0 for row in summary["rebuilt"])
+    without, half = summary["shares"]
+    assert half["kv_bytes_peak"] == pytest.approx(without["kv_bytes_peak"] / 2, rel=0.06)
+    assert half["x_bytes_peak"] > without["x_bytes_peak"] == 0
+
+
 def test_a_prediction_stands_beside_what_was_measured(small_shapes: None) -> None:
-    done = call("bench", "prediction", "--quick")
+    done = call("prediction", "--quick", commands=repository_benches)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])
     assert all(row["predicted"] > 0 and row["measured"] > 0 for row in summary["rows"])
@@ -103,7 +131,7 @@ def test_a_prediction_stands_beside_what_was_measured(small_shapes: None) -> Non
 
 
 def test_the_simulators_own_speed_is_measured() -> None:
-    done = glinthawk("bench", "simulation", "--quick")
+    done = repository_bench("simulation", "--quick")
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert row["tokens"] == 3 * 16 * 2 * 32
@@ -111,7 +139,7 @@ def test_the_simulators_own_speed_is_measured() -> None:
 
 
 def test_the_schedulers_events_are_measured() -> None:
-    done = glinthawk("bench", "scheduler", "--quick", "--most", "16")
+    done = repository_bench("scheduler", "--quick", "--most", "16")
     assert done.returncode == 0, done.stderr
     check_figures("scheduler", done.stdout)
     (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
@@ -119,7 +147,7 @@ def test_the_schedulers_events_are_measured() -> None:
 
 
 def test_the_memory_of_a_line_is_measured(tmp_path: Path) -> None:
-    done = glinthawk("bench", "lines", "--lines", "3000", "--dir", str(tmp_path))
+    done = repository_bench("lines", "--lines", "3000", "--dir", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("roof: 16 bytes")
     begun, resumed = json.loads(done.stdout.splitlines()[-1])["rows"]

@@ -1,6 +1,7 @@
 """``plan``, ``simulate``, ``profile`` and ``run --plan`` as people call them."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,16 @@ def test_plan_prints_layouts_and_writes_the_best(planned: tuple[str, Path, Path]
     first = text.splitlines()[2].split()
     assert {str(best.batch_size), str(best.batches_in_flight), best.kv_dtype} <= set(first)
     assert "prefers-color-scheme" in report.read_text()
+
+
+def test_a_report_without_its_library_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = call("plan", "-m", "no-model", "--workload", "nonsense", "--report", tmp_path / "page")
+    assert done.returncode == 2
+    assert "pip install 'glinthawk[plots]'" in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_plan_is_simulated_and_traced(planned: tuple[str, Path, Path], tmp_path: Path) -> None:

@@ -84,7 +84,6 @@ def test_a_batch_is_no_larger_than_what_memory_holds() -> None:
     found = estimate(plan, [Simple()], Workload.fixed(128, 64))
     held = int((10_272 - 32) / (128 + 31.5 + 16))
     assert found.kv_sequences == found.living == held
-    assert found.kv_used == 1
     shared = estimate(replace(plan, batches_in_flight=2), [Simple()], Workload.fixed(128, 64))
     assert shared.batch == held / 2
 

@@ -1,6 +1,5 @@
 """The report stands alone, is well-formed and says what was found."""
 
-import doctest
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -8,14 +7,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from glinthawk.planner import svg
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.machine_layouts import Offer, offered_rigs
 from glinthawk.planner.plan_text import number
+from glinthawk.planner.plots import Axes, Point, dots
 from glinthawk.planner.report import render_report
 from glinthawk.planner.search import Found, Search
-from glinthawk.planner.svg import Axes, Point
 from glinthawk.planner.workload import Workload
 
 VOID = {"meta", "br"}
@@ -76,12 +74,26 @@ def test_every_plot_is_an_image_with_marks(found_and_page: tuple[Found, str]) ->
         assert len(tree.findall(".//{*}title")) > 2
 
 
-def test_lines_of_a_grid_are_round() -> None:
-    assert doctest.testmod(svg, raise_on_error=True).attempted > 0
-    points = [Point(1, 0.31, "kind0", ""), Point(2, 1.17, "kind0", "")]
-    plot = svg.dots(Axes("", "", ""), points, ringed=2)
-    assert re.findall(r'class="end">([^<]*)<', plot) == ["0", "0.5", "1", "1.5"]
-    assert plot.count('class="ring"') == 1
+def test_lines_of_a_grid_are_round_and_one_point_is_ringed() -> None:
+    axes = Axes("title", "batches", "$ a million, or $")
+    points = [Point(1, 0.31, "#112233", "1 < 2"), Point(2, 1.17, "#112233", "")]
+    plain, ringed = dots(axes, points), dots(axes, points, ringed=2)
+    texts = re.findall(r"<text[^>]*>([^<]*)<", ringed)
+    assert {"0", "0.5", "1", "batches", "$ a million, or $"} <= set(texts)
+    assert "<title>1 &lt; 2</title>" in ringed
+    assert ringed.count("<use ") == plain.count("<use ") + 1
+
+
+def test_a_plot_is_the_same_every_time() -> None:
+    axes = Axes("title", "x", "y", is_log=True)
+    points = [Point(1, 1, "#112233", "one"), Point(64, 2, "#112233", "two")]
+    assert dots(axes, points) == dots(axes, points)
+
+
+def test_no_two_things_of_a_page_have_one_name(found_and_page: tuple[Found, str]) -> None:
+    names = re.findall(r' id="([^"]*)"', found_and_page[1])
+    assert names
+    assert len(names) == len(set(names))
 
 
 def test_a_legend_has_what_is_there(found_and_page: tuple[Found, str]) -> None:

@@ -27,8 +27,7 @@ def costs(model: str = "Llama-2-70B", kv_dtype: str = "float32") -> Roofline:
     )
 
 
-def test_it_says_that_nothing_was_measured() -> None:
-    assert not costs().is_measured
+def test_it_is_a_cost_model() -> None:
     as_costs: SliceCosts = costs()
     assert as_costs.kv_dtype == "float32"
 

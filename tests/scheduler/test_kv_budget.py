@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
-from glinthawk.scheduler.kv_budget import KVBudget, peak_tokens
+from glinthawk.scheduler.kv_budget import KVBudget
 from glinthawk.scheduler.peak_forecast import PeakForecast
+from plain_peak import peak_tokens
 
 PAIRS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), max_size=20)
 PAGE = 4

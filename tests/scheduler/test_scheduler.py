@@ -22,9 +22,9 @@ from glinthawk.scheduler.commands import (
     Stepped,
     Submitted,
 )
-from glinthawk.scheduler.kv_budget import peak_tokens
 from glinthawk.scheduler.scheduler import Scheduler
 from glinthawk.scheduler.step_cost import StepCost
+from plain_peak import peak_tokens
 
 EOS = 7
 RARELY = st.integers(0, 9).map(lambda number: number == 0)

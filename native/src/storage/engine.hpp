@@ -48,11 +48,9 @@ public:
     int threads() const { return pool_.size(); }
     std::size_t page_bytes() const { return frames_.page_bytes(); }
     std::size_t unit_bytes(int layer) const { return frames_.layer(layer).unit_bytes(); }
-    const char* queue() const { return vault_.queue(); }
     StorageStats stats();
     // Of a drive, in words; empty: none.
     std::string failure();
-    void slow_down(double bytes_per_s) { vault_.slow_down(bytes_per_s); }
 
     // The spans of `plan` will be written to. Throws std::invalid_argument, and changes nothing, when
     // memory has no frame for the last page of each.

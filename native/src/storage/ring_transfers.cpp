@@ -39,8 +39,6 @@ public:
         enter(new Transfer(std::move(transfer)));
     }
 
-    const char* name() const override { return "io_uring"; }
-
 private:
     // With the mutex held. There is an entry for each transfer under way, and one for the last word.
     void enter(Transfer* transfer) {

@@ -38,8 +38,6 @@ public:
         come_.notify_one();
     }
 
-    const char* name() const override { return "threads"; }
-
 private:
     void serve() {
         for (;;) {

@@ -23,7 +23,6 @@ public:
     virtual ~Transfers() = default;
     // Waits only where very many are under way.
     virtual void begin(Transfer transfer) = 0;
-    virtual const char* name() const = 0;
 };
 
 // By io_uring, where it was built in and the system allows it; else, or if asked for, by threads that wait.

@@ -1,11 +1,9 @@
 #include "vault.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <memory>
 #include <mutex>
-#include <thread>
 
 #include "checksum.hpp"
 
@@ -73,9 +71,8 @@ void Vault::read(const Wanted& wanted, std::byte* memory, Done done) {
         bytes_read_ += count * unit;
         std::vector<int> slots(wanted.slots.begin() + first, wanted.slots.begin() + first + count);
         transfers_->begin({file, offset, to, count * unit, false,
-                           [this, all, to, unit, drive = drive, layer = wanted.layer,
+                           [this, all, to, drive = drive, layer = wanted.layer,
                             slots = std::move(slots)](int error) {
-                               pause(slots.size() * unit);
                                all->end(error ? failure("reading from ", *drive, error)
                                               : check(layer, slots, to));
                            }});
@@ -91,18 +88,6 @@ std::string Vault::check(int layer, const std::vector<int>& slots, const std::by
         memory += bytes;
     }
     return {};
-}
-
-void Vault::pause(std::size_t bytes) {
-    const double speed = bytes_per_s_;
-    if (speed <= 0) return;
-    using Clock = std::chrono::steady_clock;
-    const std::int64_t now = Clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
-    const auto takes = std::int64_t(1e9 * double(bytes) / speed);
-    std::int64_t from = free_at_ns_, until;
-    do until = std::max(from, now - takes) + takes;
-    while (!free_at_ns_.compare_exchange_weak(from, until));
-    std::this_thread::sleep_until(Clock::time_point(std::chrono::nanoseconds(until)));
 }
 
 }  // namespace glinthawk

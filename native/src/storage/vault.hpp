@@ -32,23 +32,17 @@ public:
     // Reads as few and as long pieces as it can; `done` once.
     void read(const Wanted& wanted, std::byte* memory, Done done);
 
-    const char* queue() const { return transfers_->name(); }
     std::size_t bytes_read() const { return bytes_read_; }
     std::size_t bytes_written() const { return bytes_written_; }
-    // Reads take at least as long as on a drive of so many bytes a second (0: as long as they take).
-    void slow_down(double bytes_per_s) { bytes_per_s_ = bytes_per_s; }
 
 private:
     // What is wrong with pages that have been read, or nothing.
     std::string check(int layer, const std::vector<int>& slots, const std::byte* memory) const;
-    void pause(std::size_t bytes);
 
     Drives drives_;
     std::vector<std::vector<std::uint32_t>> checksums_;  // [layer][slot]
     std::atomic<std::size_t> bytes_read_{0}, bytes_written_{0};
-    std::atomic<double> bytes_per_s_{0};
-    std::atomic<std::int64_t> free_at_ns_{0};  // of the slowed-down drive
-    std::unique_ptr<Transfers> transfers_;     // last: it ends first, and nothing is called any more
+    std::unique_ptr<Transfers> transfers_;  // last: it ends first, and nothing is called any more
 };
 
 }  // namespace glinthawk

@@ -5,23 +5,18 @@ rounds, and a figure is the median of its windows. As many batches are under way
 for the round trip that is measured.
 """
 
-import json
-import os
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-
-import torch
+from dataclasses import dataclass
 
 from glinthawk.bench.decoding import Decoding, dense_seconds
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home
-from glinthawk.bench.random_models import load_shape
 from glinthawk.bench.relay import Relay
 from glinthawk.engine.tuning import MOST_IN_FLIGHT, batches_to_hide, round_trip
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.model.loader import LoadedModel
 
-__all__ = ["LatencyPlan", "LatencyRow", "measure_links", "run"]
+__all__ = ["LatencyPlan", "LatencyRow", "measure_links"]
 
 _Write = Callable[[str], None]
 
@@ -54,18 +49,6 @@ class LatencyRow:
     share: float
     #: Between the fastest and the slowest window, over the median.
     spread: float
-
-
-def run(write: _Write, *, quick: bool = False) -> None:
-    """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = (
-        LatencyPlan(batch=32, latencies=(0, 10), rounds=2, seconds=1.0) if quick else LatencyPlan()
-    )
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    torch.manual_seed(0)
-    torch.set_num_threads(len(cores))
-    links = measure_links(plan, load_shape(plan.model), cores, write)
-    write(json.dumps({"model": plan.model, "rows": [asdict(link) for link in links]}))
 
 
 def measure_links(

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-__all__ = ["peak_bytes", "peak_of_children", "reset_peak"]
+__all__ = ["peak_bytes", "peak_of_children"]
 
 _PROC, _PEAK = Path("/proc"), "VmHWM"
-#: What makes the kernel forget the peak: proc(5), clear_refs.
-_FORGET_PEAK = "5"
 
 
 def peak_bytes(process: int | str = "self") -> int:
-    """The most there was since ``reset_peak``."""
+    """The most there was since the process began, or had the kernel forget it."""
     status = _PROC / str(process) / "status"
     for line in status.read_text().splitlines():
         if line.startswith(f"{_PEAK}:"):
@@ -23,8 +21,3 @@ def peak_of_children() -> int:
     threads = _PROC.glob("self/task/*/children")
     children = [int(child) for thread in threads for child in thread.read_text().split()]
     return sum(peak_bytes(child) for child in children)
-
-
-def reset_peak() -> None:
-    """The peak is what is there now. Raises OSError where the kernel cannot do that."""
-    (_PROC / "self" / "clear_refs").write_text(_FORGET_PEAK)

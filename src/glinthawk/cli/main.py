@@ -35,10 +35,10 @@ app.command()(replay)
 app.add_typer(bench, name="bench")
 
 
-def main() -> None:
+def main(commands: typer.Typer = app) -> None:
     """Run a command. Status 2 and one line on standard error if it could not run."""
     try:
-        app()
+        commands()
     except GlinthawkError as error:
         sys.stderr.write(f"glinthawk: {' '.join(str(error).split())}\n")
         sys.exit(2)

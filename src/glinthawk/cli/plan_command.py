@@ -30,6 +30,15 @@ __all__ = ["plan"]
 _DEFAULT = EngineConfig(model="")
 
 
+def _check_report(parameter: typer.CallbackParam, path: Path | None) -> Path | None:
+    if path is not None:
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError as error:
+            raise UsageError("--report needs matplotlib: pip install 'glinthawk[plots]'") from error
+    return check_output(parameter, path)
+
+
 @spread
 def plan(
     *,
@@ -79,7 +88,8 @@ def plan(
     report: Annotated[
         Path | None,
         typer.Option(
-            help="Write a page with plots here (HTML, nothing to load).", callback=check_output
+            help="Write a page with plots here (HTML, nothing to load). Needs the extra plots.",
+            callback=_check_report,
         ),
     ] = None,
 ) -> None:

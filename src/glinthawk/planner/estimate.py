@@ -52,8 +52,6 @@ class Estimate:
     worker_busy: float
     drives_busy: float
     link_busy: float
-    #: Of the pages at all homes.
-    kv_used: float
     #: Prompts' part of Tier 1's time.
     prefill_share: float
 
@@ -92,7 +90,7 @@ class Estimator:
     def estimate(self, plan: Plan) -> Estimate:
         round_ = self._round(plan)
         if round_ is None:
-            return Estimate(0.0, "KV memory", 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            return Estimate(0.0, "KV memory", 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         batches, step, fits = round_.batches, round_.step, round_.fits
         times = [
             (part, part.run(step, plan.workers_per_slice), count) for part, count in self._parts
@@ -120,7 +118,6 @@ class Estimator:
             worker_busy=busy["worker"] / round_s,
             drives_busy=busy["storage"] / round_s,
             link_busy=busy["link"] / round_s,
-            kv_used=held / fits,
             prefill_share=slowest.prefill / slowest.tier1 if slowest.tier1 else 0.0,
         )
 

@@ -1,4 +1,4 @@
-"""A search as one page for a browser: nothing is loaded from anywhere."""
+"""A search as one page for a browser, with plots: nothing is loaded from anywhere."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,8 +12,8 @@ from glinthawk.planner.catalogue import Machine
 from glinthawk.planner.estimate import Binding
 from glinthawk.planner.machine_layouts import STORAGE_RESERVE, TIER1_RESERVE, WORKER_RESERVE
 from glinthawk.planner.plan_text import dollars, kv_of, layout_of, number
+from glinthawk.planner.plots import COLOURS, Axes, Bar, Point, bars, dots
 from glinthawk.planner.search import Candidate, Found, Rank, Search
-from glinthawk.planner.svg import Axes, Point, bars, dots
 from glinthawk.planner.timeline import Timeline, record_timeline
 from glinthawk.planner.workload import Workload
 
@@ -24,8 +24,8 @@ _TITLES = (
     *("layout", "batch", "in flight", "KV", "estimated tokens/s", "simulated tokens/s"),
     *("$/h", "$ a million", "binds", "Tier\u00a01", "workers", "drives"),
 )
-#: Colours that a timeline's batches take in turn.
-_COLOURS = 6
+#: A timeline's batches take them in turn.
+_LANE_COLOURS = COLOURS[:6]
 
 
 def write_report(
@@ -51,9 +51,9 @@ def render_report(found: Found, search: Search, workload: Workload, rank: Rank, 
         *_figure(
             "Both tiers at work",
             _timeline(record_timeline(best, workload)),
-            f"<p>Simulated, in the long run. Colours are batches in flight, {_COLOURS} in turn, "
-            "and have nothing to do with those above. Of many slices and workers the first few are "
-            "shown.</p>",
+            "<p>Simulated, in the long run. Colours are batches in flight, "
+            f"{len(_LANE_COLOURS)} in turn, and have nothing to do with those above. Of many "
+            "slices and workers the first few are shown.</p>",
         ),
         "<h2>Assumptions</h2>",
         _assumptions(best, workload, source),
@@ -109,15 +109,15 @@ def _below(found: Found) -> Iterable[str]:
         yield f"<p>Dropped: {escape(reasons)}.</p>"
 
 
-def _kind(binds: str) -> str:
-    return f"kind{_BINDINGS.index(binds)}"
+def _colour(binds: str) -> str:
+    return COLOURS[_BINDINGS.index(binds)]
 
 
 def _legend(says: str, bindings: Iterable[str]) -> str:
     """Of those that are there."""
     there = set(bindings)
     entries = "".join(
-        f'<li><span class="{_kind(one)}"></span>{escape(one)}</li>'
+        f'<li><span style="background: {_colour(one)}"></span>{escape(one)}</li>'
         for one in _BINDINGS
         if one in there
     )
@@ -137,7 +137,7 @@ def _batches_figure(best: Candidate, search: Search) -> list[str]:
         Point(
             size,
             one.tokens_per_s,
-            _kind(one.binds),
+            _colour(one.binds),
             f"batch {size}: {number(one.tokens_per_s)} tokens/s, {one.binds} binds",
         )
         for size, one in sorted(alike.items())
@@ -162,7 +162,7 @@ def _cost_figure(found: Found, best: Candidate) -> list[str]:
         Point(
             workers,
             one.dollars_per_million or 0.0,
-            _kind(one.estimate.binds),
+            _colour(one.estimate.binds),
             f"{layout_of(one.plan)}: {dollars(one.dollars_per_million)} $ a million, "
             f"{number(one.estimate.tokens_per_s)} tokens/s",
         )
@@ -178,21 +178,17 @@ def _cost_figure(found: Found, best: Candidate) -> list[str]:
 
 def _timeline(timeline: Timeline) -> str:
     lanes = timeline.lanes
-    return bars(
-        "Timeline of both tiers",
-        lanes,
-        (
-            (
-                lanes.index(one.process),
-                one.begin,
-                one.seconds,
-                f"kind{one.lane % _COLOURS}",
-                f"{one.process}, batch {one.lane}, {one.name}: {number(1e3 * one.seconds)} ms",
-            )
-            for one in timeline.intervals
-        ),
-        timeline.seconds,
-    )
+    shown = [
+        Bar(
+            lanes.index(one.process),
+            1e3 * one.begin,
+            1e3 * one.seconds,
+            _LANE_COLOURS[one.lane % len(_LANE_COLOURS)],
+            f"{one.process}, batch {one.lane}, {one.name}: {number(1e3 * one.seconds)} ms",
+        )
+        for one in timeline.intervals
+    ]
+    return bars("Timeline of both tiers", lanes, shown, 1e3 * timeline.seconds)
 
 
 def _drives(machine: Machine) -> str:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Final
 
 from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import LayerShape, ModelShape
@@ -34,7 +33,6 @@ class Roofline:
     parcel_layer_s: float = 0.0
     #: Of a step outside the layers: 0 where it is hidden behind the accelerator's work.
     step_overhead_s: float = 0.0
-    is_measured: Final = False
 
     _dense: tuple[tuple[LayerShape, int], ...] = field(init=False, repr=False, compare=False)
     _attention: tuple[tuple[AttentionLayer, int], ...] = field(

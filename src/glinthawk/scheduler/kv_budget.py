@@ -1,7 +1,6 @@
 """KV room at one home: pages that are used now, pages that will be, and prefixes to share."""
 
-from collections.abc import Container, Iterable
-from operator import itemgetter
+from collections.abc import Container
 from typing import NamedTuple
 
 from glinthawk.core.pages import Pages
@@ -11,7 +10,7 @@ from glinthawk.scheduler.census import Census
 from glinthawk.scheduler.peak_forecast import PeakForecast
 from glinthawk.scheduler.prefixes import Prefixes
 
-__all__ = ["KVBudget", "Start", "peak_tokens"]
+__all__ = ["KVBudget", "Start"]
 
 #: A prefix is shared where that saves at least this part of a prompt. The rest of the prompt is
 #: then attended at home, which for a short prefix would cost more than computing it again.
@@ -151,23 +150,3 @@ class KVBudget:
         """The sums hold."""
         self.pages.validate()
         assert self.pages.held.keys() == self.living.keys() | self.kept.keys()
-
-
-def peak_tokens(sequences: Iterable[tuple[int, int]], page_tokens: int) -> int:
-    """Most tokens that ``sequences`` will hold at one time if all step together until they end:
-    the slow truth of ``PeakForecast.peak_with``.
-
-    ``sequences`` are (tokens now, tokens still to come). When the ones that end first are gone, the
-    longer ones have grown by as much: the peak lies right before one of the endings.
-
-    >>> peak_tokens([(10, 5), (20, 1)], page_tokens=1)  # 31 + 1 before the second ends; 15 later
-    32
-    """
-    peak = total = 0
-    half_page = page_tokens // 2  # on average the last page is half empty
-    longest_first = sorted(sequences, key=itemgetter(1), reverse=True)
-    for count, (now, left) in enumerate(longest_first, start=1):
-        total += now + half_page
-        if total + count * left > peak:
-            peak = total + count * left
-    return peak

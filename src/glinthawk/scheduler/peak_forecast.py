@@ -18,7 +18,7 @@ class PeakForecast:
 
     Of the sequences that end together only their sum matters to the peak, so a question takes time
     by how many different lengths are to come, not by how many sequences there are; and little of
-    it, for NumPy looks at all of them at once. ``room.peak_tokens`` is the slow truth.
+    it, for NumPy looks at all of them at once. ``tests/scheduler/plain_peak.py`` is the slow truth.
     """
 
     def __init__(self, page_tokens: int, now: Integers, left: Integers) -> None:

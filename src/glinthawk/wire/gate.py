@@ -1,4 +1,8 @@
-"""Who may connect over tcp: the answer to what ZeroMQ asks about every new connection."""
+"""Who may connect over tcp: the answer to what ZeroMQ asks about every new connection.
+
+pyzmq has an authenticator, too. It lets in whoever shows no credentials, wants a password's user by
+name, compares and logs passwords as any text, and a context cannot end before it is stopped.
+"""
 
 import hmac
 import threading

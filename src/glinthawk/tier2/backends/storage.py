@@ -63,18 +63,9 @@ class StorageBackend(NativeBackend):
         return self._drives.stats().num_frames // 2
 
     @property
-    def queue(self) -> str:
-        """How drives are read: ``io_uring`` or ``threads``."""
-        return self._drives.queue
-
-    @property
     def stats(self) -> "_native.StorageStats":
         """Bytes read from drives and written to them, and frames of memory."""
         return self._drives.stats()
-
-    def slow_down(self, bytes_per_s: float) -> None:
-        """Read as from a drive of so many bytes a second, for measurements; 0: as fast as it is."""
-        self._drives.slow_down(bytes_per_s)
 
     def validate(self) -> None:
         """The sums of frames hold; raises RuntimeError if not."""

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from glinthawk.bench.near_storage import (
+from bench.near_storage import (
     AttentionRow,
     WriteBack,
     measure_attention,
     measure_write_back,
 )
-from glinthawk.bench.placements import Placed, measure_placements
+from bench.placements import Placed, measure_placements
 from glinthawk.bench.random_models import load_shape
 from glinthawk.core.spec import AttentionLayer
 

@@ -28,7 +28,25 @@ from glinthawk.tier1.xcache.store import XCache
 from glinthawk.tier1.xcache.visible_tokens import PIECE_TOKENS
 from glinthawk.wire.messages import View
 
-__all__ = ["RebuildSpeed", "ShareNumbers", "measure_rebuild", "measure_share", "run"]
+__all__ = ["RebuildSpeed", "ShareNumbers", "XCachePlan", "measure_rebuild", "measure_share", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class XCachePlan:
+    """Jobs of ``sequences`` with prompts of ``context`` tokens, for each share of X."""
+
+    models: tuple[str, ...] = ("O", "P")
+    context: int = 512
+    #: Sequences of the one layer whose K and V are rebuilt.
+    rebuilt: int = 64
+    sequences: int = 32
+    answer: int = 32
+    alphas: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+
+    @classmethod
+    def quick(cls) -> "XCachePlan":
+        """A look in a minute."""
+        return cls(("O",), context=128, rebuilt=8, sequences=4, answer=8, alphas=(0.0, 0.5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +105,19 @@ def measure_rebuild(
     )
 
 
-def run(write: Callable[[str], None]) -> None:
+def run(write: Callable[[str], None], *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
+    plan = XCachePlan.quick() if quick else XCachePlan()
     rebuilt, shares = [], []
-    for name in ("O", "P"):
+    for name in plan.models:
         loaded = load_shape(name)
         for absorbs in (False, True):
-            speed = measure_rebuild(loaded, 64, 512, absorbs=absorbs)
+            speed = measure_rebuild(loaded, plan.rebuilt, plan.context, absorbs=absorbs)
             rebuilt.append({"model": name, **asdict(speed)})
             write(str(rebuilt[-1]))
-        for alpha in (0.0, 0.25, 0.5, 0.75):
-            shares.append({"model": name, **asdict(measure_share(name, alpha, 32, 512, 32))})
+        for alpha in plan.alphas:
+            share = measure_share(name, alpha, plan.sequences, plan.context, plan.answer)
+            shares.append({"model": name, **asdict(share)})
             write(str(shares[-1]))
     write(json.dumps({"rebuilt": rebuilt, "shares": shares}))
 
@@ -110,7 +130,7 @@ def measure_share(
     answer_tokens: int,
     worker_kv: str = "1GiB",
 ) -> ShareNumbers:
-    """Run ``sequences`` that all fit at once through a shape of ``bench/random_models.py``."""
+    """Run ``sequences`` that all fit at once through a shape of ``random_models.py``."""
     with tempfile.TemporaryDirectory() as folder:
         config = EngineConfig(
             model=str(write_shape(Path(folder), model)),

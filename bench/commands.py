@@ -1,0 +1,99 @@
+"""``python -m bench``: its commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "bench",
+    "latency",
+    "lines",
+    "prediction",
+    "scheduler",
+    "simulation",
+    "storage",
+    "xcache",
+]
+
+_Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
+
+bench = typer.Typer(
+    help="Measurements for who works on glinthawk; those for its users are in `glinthawk bench`. "
+    "The ceiling first, where there is one, then what is reached, then one JSON line.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@bench.command()
+def latency(quick: _Quick = False) -> None:
+    """Two tiers over links of different length, with KV to spare."""
+    from bench.latency import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def storage(
+    quick: _Quick = False,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="A folder on the drive to measure, with 3 GiB free.")
+    ] = Path(),
+) -> None:
+    """Attention near storage against the drive's own speed, and against fetching KV."""
+    from bench.kv_on_drives import run
+
+    run(typer.echo, folder.resolve(), quick=quick)
+
+
+@bench.command()
+def xcache(quick: _Quick = False) -> None:
+    """What an X-cache spares a worker, and how fast Tier 1 makes up for it."""
+    from bench.xcache import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def prediction(quick: _Quick = False) -> None:
+    """The planner's simulator against real jobs on this machine."""
+    from bench.prediction import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def simulation(quick: _Quick = False) -> None:
+    """How many tokens the planner's simulator simulates in a second."""
+    from bench.simulation import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def scheduler(
+    quick: _Quick = False,
+    most: Annotated[int | None, typer.Option(help="Most sequences that live at once.")] = None,
+) -> None:
+    """What the scheduler takes for each event of a sequence, by how many are living."""
+    from bench.scheduling import run
+
+    run(typer.echo, quick=quick, most=most)
+
+
+@bench.command()
+def lines(
+    quick: _Quick = False,
+    lines: Annotated[
+        int | None, typer.Option(help="Lines of the job. Default: 10,000,000.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="A folder with some 500 bytes free for each line.")
+    ] = Path(),
+) -> None:
+    """The most memory that a job takes for each line of its input, and time, without a model."""
+    from bench.input_lines import run
+
+    run(typer.echo, folder.resolve(), quick=quick, lines=lines)
