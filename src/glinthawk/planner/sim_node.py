@@ -62,7 +62,8 @@ class Workshop:
     def attend(self, flight: Flight) -> float:
         """When the batch can go on: its parcels leave now, one after the other."""
         work = flight.works[self.index]
-        return max((self._visit(flight, work, far) for far in work.far), default=self.free_s)
+        visits = (self._visit(flight, home, far) for home, far in work.far.items())
+        return max(visits, default=self.free_s)
 
     def pass_on(self, flight: Flight) -> float:
         """Send the hidden state to the next node; when it is there."""
@@ -71,34 +72,34 @@ class Workshop:
         self.out_busy_s += seconds
         return self.out_s + self.costs.link.latency_s
 
-    def _visit(self, flight: Flight, work: SliceWork, far: FarWork) -> float:
+    def _visit(self, flight: Flight, home: int, far: FarWork) -> float:
         """When a worker's answer is back; where none is due, now."""
         link, num_layers = self.costs.link, self.num_layers
-        seconds = link.seconds(far.bytes_out) / num_layers
+        seconds = link.seconds(far.row_bytes + far.prompt_bytes) / num_layers
         self.out_s = max(self.free_s, self.out_s) + seconds
         self.out_busy_s += seconds
-        latency_s = link.latency_s * work.num_layers / num_layers
+        latency_s = link.latency_s * len(self.costs.shape.layers) / num_layers
         arrived_s = self.out_s + latency_s
-        back_s, answered_s = self.free_s, self._answer(flight, far, arrived_s)
+        back_s, answered_s = self.free_s, self._answer(flight, home, far, arrived_s)
         if far.bytes_back:
             seconds = link.seconds(far.bytes_back) / num_layers
             self.back_s = max(answered_s, self.back_s) + seconds
             self.back_busy_s += seconds
             back_s = self.back_s + latency_s
-        if far.store_s is not None:
-            stored_s = self._serve(flight, far.home, arrived_s, far.store_s / num_layers)
+        if far.prompt_bytes:
+            stored_s = self._serve(flight, home, arrived_s, far.store_s / num_layers)
             flight.stored_s = max(flight.stored_s, stored_s + link.latency_s)
         return back_s
 
-    def _answer(self, flight: Flight, far: FarWork, arrived_s: float) -> float:
+    def _answer(self, flight: Flight, home: int, far: FarWork, arrived_s: float) -> float:
         """When a worker has attended; to nothing else before its drives have read for this."""
-        answered_s = self._serve(flight, far.home, arrived_s, far.attend_s / self.num_layers)
+        answered_s = self._serve(flight, home, arrived_s, far.attend_s / self.num_layers)
         if not far.read_s and not far.write_s:
             return answered_s
-        read_s = self._drive(flight, far.home, arrived_s, far.read_s / self.num_layers)
-        self._drive(flight, far.home, arrived_s, far.write_s / self.num_layers)
+        read_s = self._drive(flight, home, arrived_s, far.read_s / self.num_layers)
+        self._drive(flight, home, arrived_s, far.write_s / self.num_layers)
         answered_s = max(answered_s, read_s)
-        self.worker_free_s[self.machines[far.home - 1]] = answered_s
+        self.worker_free_s[self.machines[home - 1]] = answered_s
         return answered_s
 
     def _serve(self, flight: Flight, home: int, arrived_s: float, seconds: float) -> float:
