@@ -10,7 +10,7 @@ import pytest
 
 from commands import call, glinthawk
 from glinthawk.bench.random_models import SHAPES
-from glinthawk.engine.tuning import MOST_IN_FLIGHT
+from glinthawk.scheduler.batch_limits import MOST_IN_FLIGHT
 
 ROWS = {
     "dense": {"model", "tokens", "threads", "ms", "linears_ms", "ratio", "tflops"},

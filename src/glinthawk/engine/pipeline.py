@@ -7,7 +7,6 @@ complete.
 """
 
 import logging
-import math
 import secrets
 import time
 from collections.abc import Iterator
@@ -28,10 +27,9 @@ from glinthawk.engine.known_tokens import KnownTokens
 from glinthawk.engine.node_link import NodeLink
 from glinthawk.engine.slice_loads import list_homes, move_load, plan_loads
 from glinthawk.engine.tier import Done, ModelFacts, TierEvent
-from glinthawk.engine.tuning import LINK_SLACK, MOST_IN_FLIGHT
 from glinthawk.launch.deployment import Processes
 from glinthawk.launch.launcher import open_deployment
-from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits, batches_to_hide
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
@@ -151,18 +149,14 @@ class Pipeline:
 
     def batch_limits(self) -> BatchLimits:
         """What the user said, and for what is ``auto`` what the nodes measured: the batch of the
-        smallest, and as many batches as hide every slice's dense step, attention and link behind
-        the slowest slice's dense step (Lamina's staggering, arXiv 2405.01814)."""
+        smallest, and as many batches as hide the others behind the slowest slice."""
         config, loaded = self._stages[0].load.config, self._loaded()
         slowest = max(stage.dense_s for stage in loaded)
-        link = sum(stage.link_s for stage in loaded) / slowest if slowest else 0.0
-        away = (1 + 0.9) * len(loaded) + LINK_SLACK * link
+        link_s = sum(stage.link_s for stage in loaded)
         size, in_flight = config.batch_size, config.batches_in_flight
         return BatchLimits(
             min(stage.batch_size for stage in loaded) if size == "auto" else size,
-            min(math.ceil(away), len(loaded) * MOST_IN_FLIGHT)
-            if in_flight == "auto"
-            else in_flight,
+            batches_to_hide(link_s, slowest, len(loaded)) if in_flight == "auto" else in_flight,
             config.batch_tokens,
         )
 

@@ -5,10 +5,8 @@ from math import ceil
 from glinthawk.core.shape import ModelShape
 
 __all__ = [
-    "batches_to_hide",
     "cached_input_bytes",
     "cached_input_share",
-    "kv_sequences",
     "least_link_bytes_per_s",
     "near_storage_gain",
     "near_storage_speedup",
@@ -55,25 +53,6 @@ def staggered_attention_s(dense_s: float, batches: int) -> float:
     1.0
     """
     return dense_s / (batches - 1)
-
-
-def batches_to_hide(dense_s: float, attention_s: float, latency_s: float) -> int:
-    """Batches in flight that keep one replica busy: ceil(1 + (t_attention + 2 t_link) / t_dense),
-    from Lamina's n with the link's time added; all over the same layers.
-
-    >>> batches_to_hide(10.0, 8.0, 4.0)
-    3
-    """
-    return ceil(1 + (attention_s + 2 * latency_s) / dense_s)
-
-
-def kv_sequences(memory: float, kv_bytes_per_token: float, tokens: float) -> int:
-    """Sequences of so many tokens whose keys and values fit.
-
-    >>> kv_sequences(80e9, 327_680, 8192)
-    29
-    """
-    return int(memory // (kv_bytes_per_token * tokens))
 
 
 def near_storage_gain(context: float, group: int = 1) -> float:
