@@ -10,6 +10,7 @@ import torch
 
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier1.device.staging import upload
+from glinthawk.tier1.forward.closeness import is_close
 from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts, is_plain
 
 __all__ = ["PackedKernel", "PackedPrompts", "agrees", "find_packed_kernel"]
@@ -138,6 +139,5 @@ def _agrees_on(
     q, k, v = (
         torch.randn(sum(_PROBES), *shape, generator=random).to(device, dtype) for shape in shapes
     )
-    ours, plain = (each(q, k, v, _PROBES, layer).float() for each in (attend, attend_prompts))
-    tolerance = 16 * torch.finfo(dtype).eps
-    return torch.allclose(ours, plain, atol=tolerance, rtol=tolerance)
+    ours, plain = (each(q, k, v, _PROBES, layer) for each in (attend, attend_prompts))
+    return is_close(ours, plain, 16 * torch.finfo(dtype).eps)
