@@ -177,13 +177,13 @@ class Simulator:
         seconds = self._clock_s or 1.0
         outcome.tier1_busy = [node.busy_s / seconds for node in self._nodes]
         outcome.link_busy = [
-            max(node.out_busy_s, node.back_busy_s) / seconds for node in self._nodes
+            max(node.out.busy_s, node.back.busy_s) / seconds for node in self._nodes
         ]
         outcome.tier2_busy = [
-            busy_s / seconds for node in self._nodes for busy_s in node.worker_busy_s.values()
+            busy_s / seconds for node in self._nodes for busy_s in node.workers.busy_s.values()
         ]
         outcome.drives_busy = [
-            busy_s / seconds for node in self._nodes for busy_s in node.drives_busy_s.values()
+            busy_s / seconds for node in self._nodes for busy_s in node.drives.busy_s.values()
         ]
         return outcome
 
