@@ -14,7 +14,7 @@ from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernel
-from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
+from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts, random_rows
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.model.loader import LoadedModel
@@ -89,14 +89,9 @@ def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:
 
 @torch.inference_mode()
 def _attention_seconds(attend: PromptAttention, loaded: LoadedModel) -> float:
-    layer, dtype = loaded.spec.layers[0], loaded.model.dtype
+    layer = loaded.spec.layers[0]
     lengths = [min(_PROMPT_TOKENS, loaded.spec.max_model_len)] * 2
-    shapes = (
-        (layer.num_heads, layer.head_dim),
-        (layer.num_kv_heads, layer.head_dim),
-        (layer.num_kv_heads, layer.value_dim),
-    )
-    q, k, v = (torch.randn(sum(lengths), *shape).to(dtype) for shape in shapes)
+    q, k, v = random_rows(layer, sum(lengths), loaded.model.dtype)
     times = []
     for _ in range(_STEPS):
         begun = time.perf_counter()
