@@ -14,7 +14,7 @@ import pytest
 from bench.commands import bench as repository_benches
 from commands import PATIENCE_S, call, glinthawk
 from glinthawk.bench.random_models import SHAPES
-from glinthawk.engine.tuning import MOST_IN_FLIGHT
+from glinthawk.scheduler.batch_limits import MOST_IN_FLIGHT
 
 ROWS = {
     "dense": {"model", "tokens", "threads", "ms", "linears_ms", "ratio", "tflops"},

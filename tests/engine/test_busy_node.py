@@ -1,9 +1,5 @@
 """A node serves one run at a time; another one waits for its turn."""
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,18 +9,7 @@ from glinthawk.core.errors import WorkerBusy
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run, open_run
-
-
-@contextmanager
-def node(socket: Path) -> Iterator[None]:
-    """A node of this machine that was started by hand."""
-    command = [sys.executable, "-m", "glinthawk", "node", "--quiet", "--threads", "1"]
-    process = subprocess.Popen([*command, "--listen", f"ipc://{socket}"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
+from pipeline_nodes import node
 
 
 def answer(run: Run) -> list[int]:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +13,8 @@ import pytest
 from families import make_model
 from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.core.errors import WorkerLost
-from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run, open_run
+from interrupted_runs import answer, children, config, requests
 
 
 @pytest.fixture(scope="module")
@@ -31,51 +29,13 @@ def undisturbed(model: Path) -> dict[int, list[int]]:
         return answer(run)
 
 
-def requests(count: int) -> list[Request]:
-    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
-    prompts = [tuple(range(3 + i, 9 + 2 * i)) for i in range(count)]
-    return [Request(i, prompt, params, 0, 40 - i) for i, prompt in enumerate(prompts)]
-
-
-def answer(
-    run: Run, *, kill_after: int | None = None, victims: Sequence[int] = ()
-) -> dict[int, list[int]]:
-    """All answers; after ``kill_after`` of them ``victims`` get SIGKILL, or the youngest child."""
-    answers = {}
-    for sequence in run.engine.generate(requests(24)):
-        answers[sequence.request.id] = sequence.output
-        if len(answers) == kill_after:
-            for victim in victims or [max(_children())]:
-                os.kill(victim, signal.SIGKILL)
-        run.engine.scheduler.validate()
-    return answers
-
-
-def _children() -> list[int]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return [int(pid) for pid in listed.split()]
-
-
 def die_and_come_back(run: Run, undisturbed: dict[int, list[int]]) -> None:
     """The youngest worker is killed in mid-run. All is answered, until another process serves in
     its place: where nobody needed it, its death may be noticed late."""
-    num_homes, before = len(run.engine.scheduler.homes), set(_children())
+    num_homes, before = len(run.engine.scheduler.homes), set(children())
     assert answer(run, kill_after=3) == undisturbed
-    while len(run.engine.scheduler.homes) < num_homes or before.issuperset(_children()):
+    while len(run.engine.scheduler.homes) < num_homes or before.issuperset(children()):
         assert answer(run) == undisturbed
-
-
-def config(
-    model: Path, places: str, tier1_kv: str = "0", split: SplitAttention = "sequence"
-) -> EngineConfig:
-    return EngineConfig(
-        model=str(model),
-        tier2=(places,),
-        tier1_kv=tier1_kv,
-        worker_kv="4MiB",
-        batch_size=4,
-        split_attention=split,
-    )
 
 
 def test_a_killed_worker_costs_no_answer_and_comes_back(
@@ -101,7 +61,7 @@ def test_beside_kv_on_tier_1_neither(model: Path, undisturbed: dict[int, list[in
 def test_a_worker_that_dies_after_the_last_answer_costs_only_its_count(model: Path) -> None:
     with open_run(config(model, "local:2")) as run:
         assert len(answer(run)) == 24
-        os.kill(max(_children()), signal.SIGKILL)
+        os.kill(max(children()), signal.SIGKILL)
         assert 1 <= len(run.stats().tier2_busy) <= 2
 
 
@@ -129,7 +89,7 @@ def test_when_none_comes_back_the_run_stops_and_says_so(model: Path, tmp_path: P
 
 def answer_while_one_is_stopped(run: Run) -> dict[int, list[int]]:
     """All answers; after three, the youngest child is stopped, and goes on once it is given up."""
-    answers, pid = {}, max(_children())
+    answers, pid = {}, max(children())
     stopped = False
     for sequence in run.engine.generate(requests(24)):
         answers[sequence.request.id] = sequence.output
@@ -157,7 +117,7 @@ def test_a_worker_that_is_silent_for_a_while_costs_nothing_but_time(
     model: Path, undisturbed: dict[int, list[int]]
 ) -> None:
     with open_run(config(model, "local:2")) as run:
-        pid = max(_children())
+        pid = max(children())
         again = {}
         for sequence in run.engine.generate(requests(24)):
             again[sequence.request.id] = sequence.output
@@ -205,10 +165,10 @@ def test_killed_nodes_come_back(
     cluster = tmp_path / "cluster.toml"
     cluster.write_text('[[nodes]]\ntier1_kv = "1MiB"\n' * 2)
     config = EngineConfig(model=str(model), cluster=str(cluster), batch_size=4)
-    before = set(_children())
+    before = set(children())
     with open_run(replace(config, wait_for_workers=300)) as run:
-        nodes = sorted({*_children()} - before)
+        nodes = sorted({*children()} - before)
         assert len(nodes) == 2
         victims = [nodes[place] for place in places]
         assert answer(run, kill_after=3, victims=victims) == undisturbed
-        assert not {*victims} & {*_children()}
+        assert not {*victims} & {*children()}

@@ -7,13 +7,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from test_busy_node import node
 
 from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run, open_run
+from pipeline_nodes import node, waiting_for
 
 _CHUNK = 1 << 16
 _CUTS = (2, 7, 11)
@@ -120,15 +120,3 @@ def test_the_job_goes_on_and_its_answers_are_the_same(model: Path, tmp_path: Pat
         assert relay.num_connections == 2  # the engine's, and the first node's
         assert _answer(run, relay) == expected
         assert relay.num_connections >= 2 + len(_CUTS)
-
-
-@contextmanager
-def waiting_for(path: Path) -> Iterator[None]:
-    """Until somebody listens there."""
-    turn = threading.Event()
-    while True:
-        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-            probe.connect(str(path))
-            break
-        turn.wait(0.05)
-    yield

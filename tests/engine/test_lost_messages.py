@@ -15,8 +15,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_busy_node import node
-from test_lost_links import waiting_for
 
 from families import make_model
 from glinthawk.core.config import EngineConfig
@@ -29,6 +27,7 @@ from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import Failed, Follow, FromNode, Hidden
 from glinthawk.wire.messages import Ask
 from parcels import Deed, Judge, Parcel, relay
+from pipeline_nodes import node, waiting_for
 
 _log = logging.getLogger(__name__)
 

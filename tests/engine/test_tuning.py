@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from families import make_model
 from glinthawk.core.config import EngineConfig
-from glinthawk.engine.tuning import MOST_IN_FLIGHT, batches_to_hide, tune
+from glinthawk.engine.tuning import tune
+from glinthawk.scheduler.batch_limits import MOST_IN_FLIGHT, batches_to_hide
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.model.loader import load_model
 

@@ -1,29 +1,22 @@
 """The backbone with what a GPU brings: replayed passes and copies that take their time."""
 
-import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from test_families import Case
 
 from cluster import open_cluster
+from delayed_staging import LateStaging, often_late
 from glinthawk.core.config import EngineConfig
 from glinthawk.engine.run import open_run
 from glinthawk.engine.tuning import choose_prompt_attention
 from glinthawk.tier1.forward.graphs import GraphedPasses
 from glinthawk.tier1.forward.recording import CudaRecorder
-from late import LateStaging
-from tape import TapeRecorder
+from model_cases import Case
+from replay_recorder import TapeRecorder
 
 #: gpt2 cannot be recorded: its passes are plain from the first on.
 FAMILIES = ["llama", "gemma2", "opt", "gpt2", "mixtral"]
-
-
-def _often_late(seed: int) -> Callable[[], bool]:
-    numbers = random.Random(seed)
-    return lambda: numbers.random() < 0.4
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -34,7 +27,7 @@ def test_replayed_passes_and_late_copies_change_no_answer(
 ) -> None:
     case = Case(tmp_path, family)
     recorder = TapeRecorder()
-    stagings = [LateStaging(_often_late(number)) for number in range(workers)]
+    stagings = [LateStaging(often_late(number)) for number in range(workers)]
     with open_cluster(
         case.loaded,
         tmp_path,

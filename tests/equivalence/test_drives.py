@@ -1,36 +1,19 @@
 """The backbone with workers most of whose KV is on drives: attention near storage."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from test_families import _NUM_SHORT, Case
+from drive_cases import check_answers, make_case
 
 from cluster import open_cluster, pages_bytes
 from glinthawk.core.config import PAGE_TOKENS, SplitAttention
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
+from model_cases import Case
 
 #: Plain, norms of queries and keys, softcap and windows, multi-head.
 FAMILIES = ["llama", "qwen3", "gemma2", "opt"]
-#: Each needs two pages of memory, and there is an eighth of all.
-_LONG, _NUM_LONG = 790, 10
-
-
-def _prompts(num_long: int = _NUM_LONG) -> list[tuple[int, ...]]:
-    """Short ones with short answers, then long ones; the last two share most of theirs."""
-    generator = torch.Generator().manual_seed(3)
-    lengths = [*range(1, _NUM_SHORT + 1), *(_LONG - 17 * number for number in range(num_long))]
-    prompts = [
-        tuple(torch.randint(3, 200, (length,), generator=generator).tolist()) for length in lengths
-    ]
-    return [*prompts, (*prompts[-1][: 15 * PAGE_TOKENS], 7, 8, 9)]
-
-
-def _make_case(folder: Path, family: str, num_long: int = _NUM_LONG) -> Case:
-    return Case(folder, family, _prompts(num_long), max_position_embeddings=1024)
 
 
 def _kv_bytes(loaded: LoadedModel, case: Case) -> int:
@@ -41,7 +24,7 @@ def _kv_bytes(loaded: LoadedModel, case: Case) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kv_on_drives_equals_the_models_own_forward(tmp_path: Path, family: str) -> None:
     """With memory for an eighth of the KV, buffers for reading and writing included."""
-    case = _make_case(tmp_path, family)
+    case = make_case(tmp_path, family)
     pages = _kv_bytes(case.loaded, case) // 8 // pages_bytes(case.loaded, 1)
     with open_cluster(
         case.loaded,
@@ -58,34 +41,25 @@ def test_kv_on_drives_equals_the_models_own_forward(tmp_path: Path, family: str)
     assert answers == case.expected()
 
 
-def _check_answers(case: Case, folder: Path, **options: Any) -> None:
-    """Most of the KV of ``case`` is on drives; it is answered as by the model itself."""
-    memory = {"worker_pages": 24, "worker_storage": 16 << 20}
-    with open_cluster(case.loaded, folder, batches_in_flight=2, **{**memory, **options}) as run:
-        answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-        run.engine.scheduler.validate()
-    assert answers == case.expected()
-
-
 @pytest.mark.parametrize("split", ["heads", "tokens"])
 def test_split_attention_on_drives_too(tmp_path: Path, split: SplitAttention) -> None:
-    case = _make_case(tmp_path, "llama", num_long=4)
-    _check_answers(case, tmp_path, workers=2, split=split)
+    case = make_case(tmp_path, "llama", num_long=4)
+    check_answers(case, tmp_path, workers=2, split=split)
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_beside_an_x_cache(tmp_path: Path, family: str) -> None:
-    case = _make_case(tmp_path, family, num_long=4)
+    case = make_case(tmp_path, family, num_long=4)
     x_share = XShare(0.5, learn_rebuild(case.loaded.model, case.loaded.spec))
-    _check_answers(case, tmp_path, x_share=x_share)
+    check_answers(case, tmp_path, x_share=x_share)
 
 
 def test_fetched_from_drives(tmp_path: Path) -> None:
-    _check_answers(_make_case(tmp_path, "llama", num_long=4), tmp_path, placement="fetch")
+    check_answers(make_case(tmp_path, "llama", num_long=4), tmp_path, placement="fetch")
 
 
 def test_drives_that_are_full_pre_empt(tmp_path: Path) -> None:
     """Room on drives for hardly more than the longest."""
-    case = _make_case(tmp_path, "llama", num_long=4)
+    case = make_case(tmp_path, "llama", num_long=4)
     room = pages_bytes(case.loaded, 60)
-    _check_answers(case, tmp_path, worker_pages=32, worker_storage=room)
+    check_answers(case, tmp_path, worker_pages=32, worker_storage=room)

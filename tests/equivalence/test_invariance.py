@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import write_cluster
 
 from families import make_model
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
@@ -15,6 +14,7 @@ from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.engine.run import Run, open_run
 from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier2.backends.native import page_bytes
+from pipeline_nodes import write_cluster
 
 #: Tokens and log-probabilities of each request.
 Answers = dict[int, tuple[list[int], list[TokenLogprobs]]]

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from test_families import Case
 
 from frail import LAST_WORDS, MOST_DEATHS
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import WorkerLost
 from glinthawk.engine.run import Run, open_run
+from model_cases import Case
 from monkey import descendants
 from watching import wait_until
 

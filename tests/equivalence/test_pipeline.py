@@ -3,21 +3,11 @@
 from pathlib import Path
 
 import pytest
-from test_families import Case
 
 from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.engine.run import open_run
-
-
-def write_cluster(folder: Path, workers: list[int], tier1_kv: str = "0") -> str:
-    """A cluster file of nodes on this machine, with so many workers each."""
-    entries = [
-        f'[[nodes]]\nworkers = ["local:{count}"]\nworker_kv = "1MiB"\ntier1_kv = "{tier1_kv}"\n'
-        for count in workers
-    ]
-    path = folder / "cluster.toml"
-    path.write_text("\n".join(entries))
-    return str(path)
+from model_cases import Case
+from pipeline_nodes import write_cluster
 
 
 @pytest.mark.parametrize(

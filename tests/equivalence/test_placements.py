@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_families import Case, _prompts_with_prefixes
-from test_pipeline import write_cluster
-from test_wire import SHAPE, decode_bytes
+from link_traffic import SHAPE, decode_bytes
 
 from cluster import open_cluster
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig, KvPlacement
@@ -14,6 +12,8 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import open_run
 from glinthawk.tier1.model.loader import LoadedModel, load_model
+from model_cases import Case, Cases, prompts_with_prefixes
+from pipeline_nodes import write_cluster
 
 #: Plain, no groups, softcap and windows, windows in every layer, sinks, keys wider than values.
 FAMILIES = ["llama", "opt", "gemma2", "mistral", "gpt_oss", "deepseek_v3"]
@@ -22,22 +22,10 @@ FAMILIES = ["llama", "opt", "gemma2", "mistral", "gpt_oss", "deepseek_v3"]
 CELLS = [(1, "inproc", 1, 0, False), (2, "ipc", 3, 0, True), (2, "ipc", 2, 3, False)]
 
 
-@pytest.fixture(scope="module")
-def cases() -> dict[str, Case]:
-    return {}
-
-
-def _case(cases: dict[str, Case], folder: Path, family: str) -> Case:
-    if family not in cases:
-        cases.clear()  # one model in memory at a time
-        cases[family] = Case(folder, family)
-    return cases[family]
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("workers", "scheme", "in_flight", "tier1_pages", "is_scarce"), CELLS)
 def test_fetched_kv_equals_the_models_own_forward(
-    cases: dict[str, Case],
+    cases: Cases,
     tmp_path: Path,
     family: str,
     workers: int,
@@ -46,7 +34,7 @@ def test_fetched_kv_equals_the_models_own_forward(
     tier1_pages: int,
     is_scarce: bool,
 ) -> None:
-    case = _case(cases, tmp_path, family)
+    case = cases.of(family)
     with open_cluster(
         case.loaded,
         tmp_path,
@@ -72,7 +60,7 @@ def test_fetched_kv_equals_the_models_own_forward(
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
 def test_fetched_prefixes_are_shared_too(tmp_path: Path, family: str) -> None:
-    case = Case(tmp_path, family, _prompts_with_prefixes())
+    case = Case(tmp_path, family, prompts_with_prefixes())
     with open_cluster(
         case.loaded, tmp_path, workers=1, batches_in_flight=2, placement="fetch"
     ) as run:

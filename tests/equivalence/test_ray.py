@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_families import Case
 
 from commands import EXAMPLES
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.engine.run import Run, open_run
+from model_cases import Case
 from monkey import actors, descendants
 from watching import wait_until
 

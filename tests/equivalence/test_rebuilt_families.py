@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from test_families import Case, _prompts_with_prefixes
 
 from cluster import open_cluster
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
+from model_cases import Case, Cases, prompts_with_prefixes
 
 #: RoPE and groups; norms of q and k; softcap and windows; learned positions and biases; one
 #: product for q, k and v; sinks; keys wider than values.
@@ -18,22 +18,10 @@ FAMILIES = ["llama", "qwen3", "gemma2", "opt", "gpt2", "gpt_oss", "deepseek_v3"]
 CELLS = [(0.25, 1, 3, False), (0.5, 2, 1, True), (0.75, 2, 2, True), (0.75, 1, 1, False)]
 
 
-@pytest.fixture(scope="module")
-def cases() -> dict[str, Case]:
-    return {}
-
-
-def _case(cases: dict[str, Case], folder: Path, family: str) -> Case:
-    if family not in cases:
-        cases.clear()  # one model in memory at a time
-        cases[family] = Case(folder, family)
-    return cases[family]
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("alpha", "workers", "in_flight", "is_scarce"), CELLS)
 def test_rebuilt_keys_and_values_equal_the_models_own_forward(
-    cases: dict[str, Case],
+    cases: Cases,
     tmp_path: Path,
     family: str,
     alpha: float,
@@ -41,7 +29,7 @@ def test_rebuilt_keys_and_values_equal_the_models_own_forward(
     in_flight: int,
     is_scarce: bool,
 ) -> None:
-    case = _case(cases, tmp_path, family)
+    case = cases.of(family)
     x_share = XShare(alpha, learn_rebuild(case.loaded.model, case.loaded.spec))
     with open_cluster(
         case.loaded,
@@ -65,7 +53,7 @@ def test_rebuilt_keys_and_values_equal_the_models_own_forward(
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "opt", "gpt_oss"])
 def test_prefixes_are_shared_too(tmp_path: Path, family: str) -> None:
-    case = Case(tmp_path, family, _prompts_with_prefixes())
+    case = Case(tmp_path, family, prompts_with_prefixes())
     x_share = XShare(0.5, learn_rebuild(case.loaded.model, case.loaded.spec))
     with open_cluster(case.loaded, tmp_path, batches_in_flight=2, x_share=x_share) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}

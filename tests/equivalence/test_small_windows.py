@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_devices import _often_late
-from test_drives import _check_answers, _make_case
-from test_families import Case, _prompts_with_prefixes
+from drive_cases import check_answers, make_case
 
 from cluster import open_cluster
+from delayed_staging import LateStaging, often_late
 from glinthawk.core.config import EngineConfig
 from glinthawk.engine.run import open_run
 from glinthawk.tier1.forward.graphs import GraphedPasses
@@ -20,8 +19,8 @@ from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
 from glinthawk.wire.client_channel import ClientChannel
-from late import LateStaging
-from tape import TapeRecorder
+from model_cases import Case, prompts_with_prefixes
+from replay_recorder import TapeRecorder
 
 #: Less than a step's keys of two rows in one layer, and less than any message.
 _WINDOW, _TINY = 4096, 1
@@ -116,14 +115,14 @@ def test_beside_an_x_cache(tmp_path: Path, scales: _Scales, family: str) -> None
 
 
 def test_kv_on_drives(tmp_path: Path, scales: _Scales) -> None:
-    _check_answers(_make_case(tmp_path, "llama", num_long=4), tmp_path, window=_WINDOW)
+    check_answers(make_case(tmp_path, "llama", num_long=4), tmp_path, window=_WINDOW)
     assert scales.num_full > 0
     assert scales.most < _WINDOW + scales.largest
 
 
 @pytest.mark.parametrize("split", ["sequence", "heads", "tokens"])
 def test_copies_that_are_late(case: Case, tmp_path: Path, scales: _Scales, split: str) -> None:
-    stagings = (LateStaging(_often_late(number)) for number in range(2))
+    stagings = (LateStaging(often_late(number)) for number in range(2))
     _check(
         case,
         tmp_path,
@@ -140,7 +139,7 @@ def test_copies_that_are_late(case: Case, tmp_path: Path, scales: _Scales, split
 
 
 def test_prefixes_that_are_shared(tmp_path: Path, scales: _Scales) -> None:
-    case = Case(tmp_path, "gemma2", _prompts_with_prefixes())
+    case = Case(tmp_path, "gemma2", prompts_with_prefixes())
     with open_cluster(case.loaded, tmp_path, batches_in_flight=2, window=_WINDOW) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
         assert run.engine.scheduler.num_shared_tokens > 0

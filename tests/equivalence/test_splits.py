@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_devices import _often_late
-from test_families import Case, _prompts_with_prefixes
 
 from cluster import open_cluster
+from delayed_staging import LateStaging, often_late
 from glinthawk.core.config import PAGE_TOKENS, SplitAttention
 from glinthawk.core.errors import UsageError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.tier1.forward.graphs import GraphedPasses
-from late import LateStaging
-from tape import TapeRecorder
+from model_cases import Case, Cases, prompts_with_prefixes
+from replay_recorder import TapeRecorder
 
 #: Plain, softcap and windows, windows in every layer, sinks, keys wider than values.
 FAMILIES = ["llama", "gemma2", "mistral", "gpt_oss", "deepseek_v3"]
@@ -29,23 +28,11 @@ CELLS: list[tuple[SplitAttention, int, str, int, int]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def cases() -> dict[str, Case]:
-    return {}
-
-
-def _case(cases: dict[str, Case], folder: Path, family: str) -> Case:
-    if family not in cases:
-        cases.clear()  # one model in memory at a time
-        cases[family] = Case(folder, family)
-    return cases[family]
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("is_scarce", [False, True])
 @pytest.mark.parametrize(("split", "workers", "scheme", "in_flight", "tier1_pages"), CELLS)
 def test_split_sequences_equal_the_models_own_forward(
-    cases: dict[str, Case],
+    cases: Cases,
     tmp_path: Path,
     family: str,
     split: SplitAttention,
@@ -55,7 +42,7 @@ def test_split_sequences_equal_the_models_own_forward(
     tier1_pages: int,
     is_scarce: bool,
 ) -> None:
-    case = _case(cases, tmp_path, family)
+    case = cases.of(family)
     with open_cluster(
         case.loaded,
         tmp_path,
@@ -83,7 +70,7 @@ def test_split_sequences_equal_the_models_own_forward(
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
 @pytest.mark.parametrize("split", ["heads", "tokens"])
 def test_split_prefixes_are_shared_too(tmp_path: Path, family: str, split: SplitAttention) -> None:
-    case = Case(tmp_path, family, _prompts_with_prefixes())
+    case = Case(tmp_path, family, prompts_with_prefixes())
     with open_cluster(
         case.loaded, tmp_path, workers=2, batches_in_flight=2, split=split, stripe_pages=1
     ) as run:
@@ -155,7 +142,7 @@ def test_replayed_passes_and_late_copies_change_no_split_answer(
     tmp_path: Path, family: str, split: SplitAttention
 ) -> None:
     case = Case(tmp_path, family)
-    stagings = [LateStaging(_often_late(number)) for number in range(2)]
+    stagings = [LateStaging(often_late(number)) for number in range(2)]
     with open_cluster(
         case.loaded,
         tmp_path,

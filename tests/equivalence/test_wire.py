@@ -4,37 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+from link_traffic import SHAPE, decode_bytes
 
 from cluster import open_cluster
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
-from glinthawk.engine.run import Run
 from glinthawk.tier1.model.loader import load_model
 
 _PROMPT, _NEW = 8, 6
-SHAPE = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_size": 768,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 12,
-    "num_key_value_heads": 4,
-    "intermediate_size": 512,
-    "vocab_size": 300,
-    "max_position_embeddings": 256,
-    "dtype": "bfloat16",
-}
 
 
 def requests(count: int) -> list[Request]:
     params = SamplingParams(temperature=0, max_tokens=_NEW)
     return [Request(i, (5,) * _PROMPT, params, 0, _NEW) for i in range(count)]
-
-
-def decode_bytes(run: Run) -> tuple[int, int]:
-    usage = run.tier1.usage()
-    return usage.decode_bytes_out, usage.decode_bytes_back
 
 
 @pytest.mark.parametrize("count", [1, 4, 64])

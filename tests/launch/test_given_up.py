@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from test_faults import answer, config, requests
 
 from commands import call, examples, results
 from families import make_model
@@ -18,6 +17,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import WorkerLost
 from glinthawk.engine.run import Run, open_run
 from glinthawk.launch.local_processes import LocalProcesses
+from interrupted_runs import answer, config, requests
 from monkey import descendants
 from watching import wait_until
 

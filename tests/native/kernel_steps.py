@@ -11,9 +11,14 @@ from glinthawk.tier2.backends.torch import attend_sequence
 from glinthawk.tier2.pages.page_table import PageTable, SpanTable
 
 ISAS = ("portable", "avx2", "avx512", "avx512_bf16", "amx_emulated", "amx")
+KV = ("float32", "bfloat16", "float16", "int8")
 
 #: Relative norm of the error against float32 attention over the keys and values as they are kept.
 TOLERANCE = {"float32": 2e-5, "float16": 2e-5, "bfloat16": 4e-3, "int8": 1.5e-2}
+
+
+def int32(numbers: list[int]) -> torch.Tensor:
+    return torch.tensor(numbers, dtype=torch.int32)
 
 
 def require(isa: str) -> str:

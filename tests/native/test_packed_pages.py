@@ -6,8 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_steps import ISAS, Cache, make_layer, require
-from test_same_bits import KV, int32
+from kernel_steps import ISAS, KV, Cache, int32, make_layer, require
 
 from glinthawk.core.errors import WireError
 from glinthawk.tier2.backends.native import NativeBackend

@@ -4,16 +4,10 @@ import itertools
 
 import pytest
 import torch
-from kernel_steps import ISAS, Cache, make_layer, require
+from kernel_steps import ISAS, KV, Cache, int32, make_layer, require
 
 from glinthawk.core.openmp import find_team
 from glinthawk.tier2.pages.page_table import SpanTable
-
-KV = ("float32", "bfloat16", "float16", "int8")
-
-
-def int32(numbers: list[int]) -> torch.Tensor:
-    return torch.tensor(numbers, dtype=torch.int32)
 
 
 def make_table(spans: list[tuple[int, int, list[int]]]) -> SpanTable:

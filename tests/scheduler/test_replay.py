@@ -18,7 +18,7 @@ from glinthawk.scheduler.replay import Replay
 from glinthawk.scheduler.scheduler import Scheduler
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.scheduler.story import story
-from test_scheduler import RARELY, Storm, short_answers
+from storm import RARELY, Storm, short_answers
 
 _LIMITS = BatchLimits(4, 2, 100)
 

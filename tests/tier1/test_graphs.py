@@ -24,7 +24,7 @@ from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.forward.graphs import BUCKETS, GraphedPasses, ReplayedPass
 from glinthawk.tier1.forward.recording import CudaRecorder, Recorder
 from glinthawk.tier1.model.loader import LoadedModel, load_model
-from tape import TapeRecorder
+from replay_recorder import TapeRecorder
 
 FAMILIES = ["llama", "gemma2", "opt", "phi3", "mixtral", "gpt_oss", "deepseek_v3"]
 MOST_ROWS = 19

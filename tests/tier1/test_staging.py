@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import IDENTITY, open_cluster, pages_bytes, worker_thread
+from delayed_staging import LateCopy, LateStaging
 from families import make_model
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import EngineConfig
@@ -28,8 +29,7 @@ from glinthawk.tier1.node import Node
 from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.credit import Window
 from glinthawk.wire.messages import Abandon, Attend, Begin, ReleaseKV, Store
-from late import LateCopy, LateStaging
-from tape import TapeRecorder
+from replay_recorder import TapeRecorder
 
 CPU = torch.device("cpu")
 

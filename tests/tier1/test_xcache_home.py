@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from direct import DirectChannel
+from home_pairs import CPU, LOCAL, PLAIN, QUIET, Pair, make_spec, memory_of, opened, specs, walk
 from hypothesis import given
 from hypothesis import strategies as st
-from test_split_homes import CPU, LOCAL, PLAIN, QUIET, Pair, _memory, _opened, _spec, _specs, _walk
 
 from glinthawk.core.batch import Span
 from glinthawk.core.config import PAGE_TOKENS
@@ -49,10 +49,10 @@ class KeptKV:
 
 
 def _with_x(spec: ModelSpec, num_pages: int, alpha: float, memory: int | None) -> RangeSplitHome:
-    channel = DirectChannel(_memory(spec.layers, num_pages))
+    channel = DirectChannel(memory_of(spec.layers, num_pages))
     share = XShare(alpha, KeptKV(spec), memory)  # type: ignore[arg-type]
     home = RangeSplitHome(1, [channel], spec, CPU, own=share)  # type: ignore[list-item]
-    return _opened(home)  # type: ignore[no-any-return]
+    return opened(home)  # type: ignore[no-any-return]
 
 
 @dataclass
@@ -89,7 +89,7 @@ class XPair(Pair):
 
 
 @QUIET
-@given(_specs(), st.integers(1, 12), st.sampled_from([0.1, 0.5, 0.75]), st.data())
+@given(specs(), st.integers(1, 12), st.sampled_from([0.1, 0.5, 0.75]), st.data())
 def test_a_share_rebuilt_on_tier_1_answers_as_one_cache(
     spec: ModelSpec, num_pages: int, alpha: float, data: st.DataObject
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_share_rebuilt_on_tier_1_answers_as_one_cache(
     home = _with_x(spec, num_pages, alpha, memory and memory * page_bytes)
     wanted = max(1, round(num_pages * alpha / (1 - alpha)))
     x_pages = min(wanted, memory or wanted)
-    _walk(XPair(spec, home, num_pages + x_pages), data)
+    walk(XPair(spec, home, num_pages + x_pages), data)
     home._stripes.validate()
     pages = home._stripes.pages(1)
     assert pages.num_free + pages.num_used == x_pages
@@ -114,7 +114,7 @@ def _span(number: int, start: int, length: int) -> Span:
 
 
 def test_what_is_x_does_not_travel() -> None:
-    spec = _spec(PLAIN, LOCAL)
+    spec = make_spec(PLAIN, LOCAL)
     home = _with_x(spec, 40, 0.75, None)
     pair = XPair(spec, home, 40 + 120)
     pair.step([], [_span(0, 0, 16 * PAGE_TOKENS)])
@@ -126,7 +126,7 @@ def test_what_is_x_does_not_travel() -> None:
 
 def test_a_worker_without_tokens_in_sight_hears_nothing() -> None:
     """A sequence that is all X is Tier 1's alone."""
-    spec = _spec(PLAIN)
+    spec = make_spec(PLAIN)
     home = _with_x(spec, 2, 0.99, None)
     pair = XPair(spec, home, home.num_pages)
     pair.step([], [_span(1, 0, 40)])
@@ -136,12 +136,12 @@ def test_a_worker_without_tokens_in_sight_hears_nothing() -> None:
 
 
 def test_pages_of_x_have_room_for_sequences_too() -> None:
-    home = _with_x(_spec(PLAIN), 2, 0.5, None)
+    home = _with_x(make_spec(PLAIN), 2, 0.5, None)
     assert home.most_sequences == home.num_pages == 4
 
 
 def test_memory_of_x_goes_with_the_workers_and_no_further() -> None:
-    spec = _spec(PLAIN)
+    spec = make_spec(PLAIN)
     rebuild: Any = KeptKV(spec)
     page = PAGE_TOKENS * rebuild.bytes_per_token
     assert XShare(0.5, rebuild).count_pages(30, PAGE_TOKENS) == 30
@@ -151,7 +151,7 @@ def test_memory_of_x_goes_with_the_workers_and_no_further() -> None:
 
 
 def test_too_little_memory_is_an_error_that_says_what_to_do() -> None:
-    rebuild: Any = KeptKV(_spec(PLAIN))
+    rebuild: Any = KeptKV(make_spec(PLAIN))
     page = PAGE_TOKENS * rebuild.bytes_per_token
     with pytest.raises(UsageError, match="--xcache-memory at least"):
         XShare(0.5, rebuild, page - 1).count_pages(30, PAGE_TOKENS)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from glinthawk.bench.decoding import Decoding, dense_seconds
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home
 from glinthawk.bench.relay import Relay
-from glinthawk.engine.tuning import MOST_IN_FLIGHT, batches_to_hide, round_trip
+from glinthawk.engine.tuning import round_trip
+from glinthawk.scheduler.batch_limits import MOST_IN_FLIGHT, batches_to_hide
 from glinthawk.tier1.kv.remote import RemoteHome
 from glinthawk.tier1.model.loader import LoadedModel
 

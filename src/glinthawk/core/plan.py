@@ -1,16 +1,17 @@
 """One model laid over machines: a value that is simulated, printed, stored and run."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import ModelShape
+from glinthawk.core.spec import page_bytes
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "largest_page_bytes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +53,10 @@ class Plan:
         A home is one place on every slice: worker 2 of all slices together is home 2. Every page
         has its place on the drives, where there are some; memory has copies, and pages not full.
         """
-        page_bytes = PAGE_TOKENS * max(
-            part.kv_bytes_per_token(self.kv_dtype) for part in shape.cut(self.slices)
-        )
+        num_bytes = largest_page_bytes(shape.cut(self.slices), self.kv_dtype)
         worker = self.worker_storage or self.worker_kv
         sizes = [self.tier1_kv, *[worker] * self.workers_per_slice]
-        return [size // page_bytes for size in sizes]
+        return [size // num_bytes for size in sizes]
 
     def most_tails(self, page_bytes: int) -> int | None:
         """Sequences that a worker with drives takes at most, None: as many as its pages hold. The
@@ -89,3 +88,8 @@ class Plan:
             return msgspec.convert(content, cls)
         except (UsageError, msgspec.ValidationError) as error:
             raise UsageError(f"{path} is not a plan: {error}") from error
+
+
+def largest_page_bytes(slices: Iterable[ModelShape], kv_dtype: str) -> int:
+    """Bytes of one page of KV on the slice that has most of it."""
+    return max(page_bytes(part.attention, kv_dtype) for part in slices)

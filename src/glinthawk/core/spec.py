@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "AttentionLayer",
     "ModelSpec",
     "kv_bytes_per_token",
+    "page_bytes",
     "share_heads",
 ]
 
@@ -77,6 +79,11 @@ def kv_bytes_per_token(layers: Sequence[AttentionLayer], kv_dtype: str) -> int:
     if kv_dtype == "int8":
         return sum(layer.kv_elements + _INT8_SCALE_BYTES * layer.num_kv_heads for layer in layers)
     return DTYPE_BYTES[kv_dtype] * sum(layer.kv_elements for layer in layers)
+
+
+def page_bytes(layers: Sequence[AttentionLayer], kv_dtype: str) -> int:
+    """Bytes of one page of KV over ``layers``."""
+    return PAGE_TOKENS * kv_bytes_per_token(layers, kv_dtype)
 
 
 def share_heads(

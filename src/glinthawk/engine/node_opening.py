@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from glinthawk.core.config import ANSWER_S, PAGE_TOKENS, EngineConfig
+from glinthawk.core.config import ANSWER_S, EngineConfig
 from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice
+from glinthawk.core.spec import page_bytes
 from glinthawk.core.units import format_size
 from glinthawk.engine.local_node import LocalNode
 from glinthawk.engine.tuning import Tuning, choose_prompt_attention, tune
@@ -176,8 +177,8 @@ def _share_x(config: EngineConfig, loaded: LoadedModel, num_workers: int) -> XSh
 def _self_check(loaded: LoadedModel, attention: PromptAttention, passes: Passes | None) -> None:
     """In the model's own type: what a smaller KV type rounds away is the user's choice."""
     spec = loaded.spec
-    page_bytes = PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
-    cache = KVCache(spec.layers, _CHECK_PAGES * page_bytes, spec.dtype, loaded.model.device)
+    num_bytes = _CHECK_PAGES * page_bytes(spec.layers, spec.dtype)
+    cache = KVCache(spec.layers, num_bytes, spec.dtype, loaded.model.device)
     check_cut(loaded.model, spec, LocalHome(0, cache), loaded.truth, attention, passes)
 
 

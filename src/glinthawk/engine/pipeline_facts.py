@@ -1,12 +1,10 @@
 """What nodes that have loaded their slices say of the model together."""
 
-import math
 from collections.abc import Sequence
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.engine.tier import ModelFacts
-from glinthawk.engine.tuning import LINK_SLACK, MOST_IN_FLIGHT
-from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits, batches_to_hide
 from glinthawk.wire.control import Loaded
 
 __all__ = ["choose_limits", "combine_facts"]
@@ -25,14 +23,12 @@ def combine_facts(loaded: Sequence[Loaded]) -> ModelFacts:
 
 def choose_limits(config: EngineConfig, loaded: Sequence[Loaded]) -> BatchLimits:
     """What the user said, and for what is ``auto`` what the nodes measured: the batch of the
-    smallest, and as many batches as hide every slice's dense step, attention and link behind
-    the slowest slice's dense step (Lamina's staggering, arXiv 2405.01814)."""
+    smallest, and as many batches as hide the others behind the slowest slice."""
     slowest = max(part.dense_s for part in loaded)
-    link = sum(part.link_s for part in loaded) / slowest if slowest else 0.0
-    away = (1 + 0.9) * len(loaded) + LINK_SLACK * link
+    link_s = sum(part.link_s for part in loaded)
     size, in_flight = config.batch_size, config.batches_in_flight
     return BatchLimits(
         min(part.batch_size for part in loaded) if size == "auto" else size,
-        min(math.ceil(away), len(loaded) * MOST_IN_FLIGHT) if in_flight == "auto" else in_flight,
+        batches_to_hide(link_s, slowest, len(loaded)) if in_flight == "auto" else in_flight,
         config.batch_tokens,
     )

@@ -1,6 +1,5 @@
 """How large batches are and how many are under way, from two seconds of measuring at start."""
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -10,22 +9,19 @@ from functools import partial
 import torch
 
 from glinthawk.core.config import ANSWER_S, Auto, EngineConfig
-from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits, batches_to_hide
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernel
-from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
+from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts, random_rows
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Link
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.backends.native_prompts import PromptKernel
 
 __all__ = [
-    "LINK_SLACK",
-    "MOST_IN_FLIGHT",
     "Tuning",
-    "batches_to_hide",
     "choose_prompt_attention",
     "round_trip",
     "tune",
@@ -41,13 +37,6 @@ _STEPS = 3
 _WORTH = 1.08
 _LINK_TRIES = 5
 _PROMPT_TOKENS = 256
-#: Batches that ``auto`` has under way, however slow the links.
-MOST_IN_FLIGHT = 32
-#: Of what hides a link's time alone, so many times as much hides it for batches that are in each
-#: other's way: while one computes its logits, which take as long as several layers, the others
-#: gather behind it. With logits of a quarter of the step, simulated and measured: 1.0 keeps Tier 1
-#: busy for 0.77 of the time, 1.1 for 0.83, 1.3 for 0.95.
-LINK_SLACK = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +71,6 @@ def tune(
     return Tuning(BatchLimits(size, in_flight, config.batch_tokens), step_cost)
 
 
-def batches_to_hide(link_s: float, dense_s: float) -> int:
-    """Batches that keep Tier 1 busy: ceil(1 + (t_attention + 1.3 * t_link) / t_dense).
-
-    Times are those of a layer, or of all. Attention is taken to be as fast as Tier 1 at most, for
-    if it is slower nothing hides it.
-
-    >>> batches_to_hide(0.0001, 0.005), batches_to_hide(0.020, 0.005)  # one host, a slow link
-    (2, 8)
-    """
-    attention = 0.9
-    share = LINK_SLACK * link_s / dense_s if dense_s else 0.0
-    return min(max(2, math.ceil(1 + attention + share)), MOST_IN_FLIGHT)
-
-
 def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:
     """For whole prompts on a GPU, flash attention over packed rows where it works; on a CPU,
     torch's attention or our kernels, whichever is faster here."""
@@ -114,14 +89,9 @@ def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:
 
 @torch.inference_mode()
 def _attention_seconds(attend: PromptAttention, loaded: LoadedModel) -> float:
-    layer, dtype = loaded.spec.layers[0], loaded.model.dtype
+    layer = loaded.spec.layers[0]
     lengths = [min(_PROMPT_TOKENS, loaded.spec.max_model_len)] * 2
-    shapes = (
-        (layer.num_heads, layer.head_dim),
-        (layer.num_kv_heads, layer.head_dim),
-        (layer.num_kv_heads, layer.value_dim),
-    )
-    q, k, v = (torch.randn(sum(lengths), *shape).to(dtype) for shape in shapes)
+    q, k, v = random_rows(layer, sum(lengths), loaded.model.dtype)
     times = []
     for _ in range(_STEPS):
         begun = time.perf_counter()

@@ -50,10 +50,7 @@ class OutputFile:
     def move_to(self, aside: Path) -> None:
         """Rename what there is and hold a new, empty file under the old name."""
         self.path.rename(aside)
-        # The old lock goes last: another run never finds the name free.
-        old, self._fd = self._fd, _open_locked(self.path)
-        os.close(old)
-        sync_folder(self.path.parent)
+        self._hold(_open_locked(self.path), self.path.parent)
 
     def rewrite(self, keeps: Callable[[bytes], bool]) -> None:
         """Drop the lines that ``keeps`` refuses, in one go: a kill leaves the old file or the new
@@ -73,10 +70,14 @@ class OutputFile:
                     "make room and run the same command again"
                 ) from error
             undo.pop_all()
-        # As in move_to: another run never finds the file free.
+        self._hold(fd, path.parent)
+
+    def _hold(self, fd: int, folder: Path) -> None:
+        """Go on with another file. The old lock goes last: no other run ever finds the name
+        free."""
         old, self._fd = self._fd, fd
         os.close(old)
-        sync_folder(path.parent)
+        sync_folder(folder)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -12,10 +12,10 @@ from math import floor
 from typing import Literal
 
 from glinthawk.core.config import PAGE_TOKENS
-from glinthawk.core.plan import Plan
+from glinthawk.core.plan import Plan, largest_page_bytes
 from glinthawk.planner.costs import SliceCosts
-from glinthawk.planner.formulas import read_share
 from glinthawk.planner.step import AverageStep, SlicePart, Times
+from glinthawk.planner.work import keep
 from glinthawk.planner.workload import Workload
 
 __all__ = ["Binding", "Estimate", "Estimator", "estimate"]
@@ -81,9 +81,10 @@ class Estimator:
             first, times = alike.get(key, (part, 0))
             alike[key] = first, times + 1
         self._parts = list(alike.values())
-        self._page_bytes = PAGE_TOKENS * max(
-            one.shape.kv_bytes_per_token(one.kv_dtype) for one, _ in _distinct(costs)
-        )
+        slices = (part.costs.shape for part, _ in self._parts)
+        self._page_bytes = largest_page_bytes(slices, costs[0].kv_dtype)
+        #: Tokens of a sequence at all stages of its life, in pages that are not all full.
+        self._held = workload.mean_held + PAGE_TOKENS / 2
         # The sampled token goes back to the first slice.
         self._return_s = costs[0].link.latency_s if len(costs) > 1 else 0.0
 
@@ -127,13 +128,15 @@ class Estimator:
         are no smaller than keys and values, or Tier 1 is the busier one anyway."""
         round_ = self._round(replace(plan, xcache=0.0))
         shape = self._parts[0][0].costs.shape
-        if round_ is None or not round_.step.read_share or shape.inputs_over_kv(plan.kv_dtype) >= 1:
+        if (
+            round_ is None
+            or not round_.step.keeping.read_share
+            or shape.inputs_over_kv(plan.kv_dtype) >= 1
+        ):
             return 0.0
         workers = plan.workers_per_slice
         best = max(part.balance(round_.step, workers) for part, _ in self._parts)
-        # In pages too.
-        each = self._workload.mean_held + PAGE_TOKENS / 2
-        far = round_.living * round_.far_share * each
+        far = round_.living * round_.far_share * self._held
         inputs = max(part.costs.shape.input_bytes for part, _ in self._parts)
         return floor(1000 * min(best, host_memory / (far * inputs), _MOST_INPUTS)) / 1000
 
@@ -157,8 +160,7 @@ class Estimator:
         tokens = kv_bytes // self._page_bytes * PAGE_TOKENS
         if tokens < self._workload.mean_length:
             return 0
-        each = self._workload.mean_held + PAGE_TOKENS / 2
-        return max(1, int((tokens - self._workload.mean_output / 2) / each))
+        return max(1, int((tokens - self._workload.mean_output / 2) / self._held))
 
     def _worker_capacity(self, plan: Plan) -> int:
         """Sequences of a worker: what its pages hold, and no more than it has tails for."""
@@ -168,14 +170,9 @@ class Estimator:
 
     def _kept(self, plan: Plan, batches: int, step: AverageStep) -> AverageStep:
         """``step`` with what drives and layer inputs have of the KV at workers."""
-        step = replace(step, xcache=plan.xcache, is_fetched=plan.kv_placement == "fetch")
-        if not plan.worker_storage or not plan.workers_per_slice:
-            return step
         living = batches * self._workload.mean_output * step.prompts_a_step * step.far_share
-        tokens = living * (self._workload.mean_held + PAGE_TOKENS / 2) * (1 - plan.xcache)
-        memory = plan.worker_kv // self._page_bytes * PAGE_TOKENS
-        share = read_share(memory, tokens / plan.workers_per_slice)
-        return replace(step, read_share=share, is_written=share > 0)
+        pages = living * self._held / PAGE_TOKENS / max(1, plan.workers_per_slice)
+        return replace(step, keeping=keep(plan, self._page_bytes, pages))
 
     def _step(self, living: float, far_share: float, batch_tokens: int) -> AverageStep:
         """A sequence takes one step as a prompt and one for each further token. A step has at most
@@ -190,10 +187,6 @@ class Estimator:
 def estimate(plan: Plan, costs: Sequence[SliceCosts], workload: Workload) -> Estimate:
     """Of one plan; ``costs`` are of its slices in order."""
     return Estimator(costs, workload).estimate(plan)
-
-
-def _distinct(costs: Sequence[SliceCosts]) -> list[tuple[SliceCosts, int]]:
-    return list({id(one): (one, 1) for one in costs}.values())
 
 
 def _name(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from glinthawk.core.errors import UsageError
 from glinthawk.core.shape import ModelShape
@@ -137,37 +138,20 @@ def measured_rigs(
         raise UsageError(
             "the profile has no drive: measure it with `glinthawk profile --storage DIR`"
         )
+    half = memory // 2
     for kv_dtype in kv_dtypes or list(profile.near):
         costs = Measured(profile, shape, len(shape.layers), kv_dtype, link)
+        alone = partial(Rig, shape=shape, costs=[costs], kv_dtype=kv_dtype, workers=(0,))
+        beside = partial(alone, workers=(1,))
         if kv_dtype in profile.near:
-            yield _this_machine(costs, (0,), memory, 0)
+            yield alone(tier1_kv=memory, worker_kv=0)
         if kv_dtype in profile.far:
-            yield _this_machine(costs, (1,), 0, memory, storage)
+            on_drives = partial(beside, tier1_kv=0, worker_storage=storage)
+            yield on_drives(worker_kv=memory)
             if storage and kv_dtype in profile.near and shape.inputs_over_kv(kv_dtype) < 1:
-                half = memory // 2
-                yield _this_machine(costs, (1,), 0, memory - half, storage, half)
+                yield on_drives(worker_kv=memory - half, host_memory=half)
             if kv_dtype in profile.near:
-                yield _this_machine(costs, (1,), memory // 2, memory - memory // 2)
-
-
-def _this_machine(
-    costs: Measured,
-    workers: tuple[int],
-    tier1_kv: int,
-    worker_kv: int,
-    storage: int = 0,
-    host_memory: int = 0,
-) -> Rig:
-    return Rig(
-        shape=costs.shape,
-        costs=[costs],
-        kv_dtype=costs.kv_dtype,
-        workers=workers,
-        tier1_kv=tier1_kv,
-        worker_kv=worker_kv,
-        worker_storage=storage,
-        host_memory=host_memory,
-    )
+                yield beside(tier1_kv=half, worker_kv=memory - half)
 
 
 def _kv_memory(shape: ModelShape, slices: int, machine: Machine) -> int:

@@ -14,14 +14,13 @@ from itertools import count, islice
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
-from glinthawk.core.plan import Plan
+from glinthawk.core.plan import Plan, largest_page_bytes
 from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as Answering
 from glinthawk.planner.costs import SliceCosts
-from glinthawk.planner.formulas import read_share
 from glinthawk.planner.outcome import Outcome
 from glinthawk.planner.sim_node import Flight, Workshop
-from glinthawk.planner.work import Keeping, weigh
+from glinthawk.planner.work import Keeping, keep, weigh
 from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import Finish, HomeJoined, Step, Stepped, Submitted
 from glinthawk.scheduler.scheduler import Scheduler
@@ -67,9 +66,7 @@ class Simulator:
         ]
         self._flights: dict[int, Flight] = {}
         self._outcome = Outcome(plan)
-        self._page_bytes = PAGE_TOKENS * max(
-            one.shape.kv_bytes_per_token(one.kv_dtype) for one in slices
-        )
+        self._page_bytes = largest_page_bytes((one.shape for one in slices), plan.kv_dtype)
         limits = BatchLimits(plan.batch_size, plan.batches_in_flight, plan.batch_tokens)
         self._scheduler = Scheduler(limits)
         for home, num_pages in enumerate(pages):
@@ -134,16 +131,13 @@ class Simulator:
         self._flights[batch.id] = flight
         self._push(self._clock_s, _READY, flight)
 
-    def _keeping(self) -> Keeping:
-        plan, shares = self._outcome.plan, {}
-        if plan.worker_storage:
-            memory = plan.worker_kv // self._page_bytes
-            shares = {
-                home: read_share(memory, (1 - plan.xcache) * self._scheduler.num_pages_used(home))
-                for home in self._scheduler.homes
-                if home != TIER1
-            }
-        return Keeping(shares, plan.xcache, plan.kv_placement == "fetch")
+    def _keeping(self) -> dict[int, Keeping]:
+        plan, scheduler = self._outcome.plan, self._scheduler
+        return {
+            home: keep(plan, self._page_bytes, scheduler.num_pages_used(home))
+            for home in scheduler.homes
+            if home != TIER1
+        }
 
     def _finish(self, flight: Flight) -> None:
         batch = flight.batch
@@ -183,13 +177,13 @@ class Simulator:
         seconds = self._clock_s or 1.0
         outcome.tier1_busy = [node.busy_s / seconds for node in self._nodes]
         outcome.link_busy = [
-            max(node.out_busy_s, node.back_busy_s) / seconds for node in self._nodes
+            max(node.out.busy_s, node.back.busy_s) / seconds for node in self._nodes
         ]
         outcome.tier2_busy = [
-            busy_s / seconds for node in self._nodes for busy_s in node.worker_busy_s.values()
+            busy_s / seconds for node in self._nodes for busy_s in node.workers.busy_s.values()
         ]
         outcome.drives_busy = [
-            busy_s / seconds for node in self._nodes for busy_s in node.drives_busy_s.values()
+            busy_s / seconds for node in self._nodes for busy_s in node.drives.busy_s.values()
         ]
         return outcome
 

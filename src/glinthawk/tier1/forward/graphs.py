@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from glinthawk.core.slices import LayerSlice
+from glinthawk.tier1.forward.closeness import distance
 from glinthawk.tier1.forward.cut import Call, Forward, Pass, attend_alone, make_hidden
 from glinthawk.tier1.forward.recording import Recorder, Replay, Unrecordable, ValueWatch
 
@@ -210,7 +211,7 @@ def _compare(recording: _Recording, model: PreTrainedModel) -> None:
         if isinstance(ours, Call) != isinstance(own, Call):
             raise Unrecordable("a pass calls attention more or less often than before")
         for mine, its in zip(_tensors(ours), _tensors(own), strict=True):
-            worst = torch.maximum(worst, _distance(mine, its))
+            worst = torch.maximum(worst, distance(mine, its))
         if not isinstance(own, Call):
             break
         output = attend_alone(own)
@@ -220,10 +221,3 @@ def _compare(recording: _Recording, model: PreTrainedModel) -> None:
 
 def _tensors(result: Call | torch.Tensor) -> tuple[torch.Tensor, ...]:
     return result[1:4] if isinstance(result, Call) else (result,)
-
-
-def _distance(ours: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Relative to the norm, without waiting for the device."""
-    ours, own = ours.float(), own.float()
-    distance: torch.Tensor = (ours - own).norm() / own.norm().clamp(min=1e-12)
-    return distance

@@ -5,6 +5,7 @@ from torch import nn
 
 from glinthawk import _native
 from glinthawk.core.openmp import find_team
+from glinthawk.tier1.forward.closeness import is_close
 
 __all__ = ["FusedNorm", "match_norm"]
 
@@ -53,13 +54,6 @@ def match_norm(norm: nn.Module) -> FusedNorm | None:
     probe = torch.linspace(-2, 3, 3 * len(weight)).view(3, -1).to(weight.dtype)
     for factor in (weight, 1 + weight):
         fused = FusedNorm(factor.detach(), float(epsilon))
-        if _is_close(fused(probe), norm(probe)):
+        if is_close(fused(probe), norm(probe), _TOLERANCE):
             return fused
     return None
-
-
-def _is_close(ours: torch.Tensor, own: torch.Tensor) -> bool:
-    if ours.dtype != own.dtype or ours.shape != own.shape:
-        return False
-    distance = (ours.float() - own.float()).norm()
-    return bool(distance <= _TOLERANCE * own.float().norm())

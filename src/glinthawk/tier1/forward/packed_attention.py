@@ -10,7 +10,13 @@ import torch
 
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier1.device.staging import upload
-from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts, is_plain
+from glinthawk.tier1.forward.closeness import is_close
+from glinthawk.tier1.forward.prompt_attention import (
+    PromptAttention,
+    attend_prompts,
+    is_plain,
+    random_rows,
+)
 
 __all__ = ["PackedKernel", "PackedPrompts", "agrees", "find_packed_kernel"]
 
@@ -129,15 +135,6 @@ def agrees(
 def _agrees_on(
     attend: PromptAttention, layer: AttentionLayer, dtype: torch.dtype, device: torch.device
 ) -> bool:
-    random = torch.Generator().manual_seed(0)
-    shapes = (
-        (layer.num_heads, layer.head_dim),
-        (layer.num_kv_heads, layer.head_dim),
-        (layer.num_kv_heads, layer.value_dim),
-    )
-    q, k, v = (
-        torch.randn(sum(_PROBES), *shape, generator=random).to(device, dtype) for shape in shapes
-    )
-    ours, plain = (each(q, k, v, _PROBES, layer).float() for each in (attend, attend_prompts))
-    tolerance = 16 * torch.finfo(dtype).eps
-    return torch.allclose(ours, plain, atol=tolerance, rtol=tolerance)
+    q, k, v = (rows.to(device) for rows in random_rows(layer, sum(_PROBES), dtype))
+    ours, plain = (each(q, k, v, _PROBES, layer) for each in (attend, attend_prompts))
+    return is_close(ours, plain, 16 * torch.finfo(dtype).eps)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from glinthawk.tier1.forward.closeness import is_close
 from glinthawk.tier1.forward.norms import match_norm
 from glinthawk.tier1.forward.rotary import fuse_rotary
 from glinthawk.tier1.forward.tile_linear import TileLinear, has_tiles
@@ -141,7 +142,7 @@ def _match_gated(mlp: nn.Module) -> tuple[str, str] | None:
 def _computes(activation: Callable[[torch.Tensor], torch.Tensor], function: object) -> bool:
     probe = torch.linspace(-6, 6, 97)
     assert callable(function)
-    return torch.allclose(activation(probe), function(probe), atol=1e-6, rtol=1e-5)
+    return is_close(activation(probe), function(probe))
 
 
 def _is_gated(mlp: nn.Module, function: Callable[[torch.Tensor], torch.Tensor]) -> bool:

@@ -8,7 +8,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
 
-__all__ = ["PromptAttention", "attend_prompt", "attend_prompts", "is_plain"]
+__all__ = ["PromptAttention", "attend_prompt", "attend_prompts", "is_plain", "random_rows"]
 
 #: (q, k, v, lengths, layer) -> output, as ``attend_prompts``.
 PromptAttention = Callable[
@@ -50,6 +50,22 @@ def attend_prompt(
         return _attend_blocks(queries, keys, values, layer)
     q, k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (queries, keys, values))
     return _attend_fused(q, k, v, layer)[0].transpose(0, 1)
+
+
+def random_rows(
+    layer: AttentionLayer, num_rows: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Always the same q (T, H, D), k (T, K, D), v (T, K, Dv), to try attention with."""
+    random = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(num_rows, heads, size, generator=random).to(dtype)
+        for heads, size in (
+            (layer.num_heads, layer.head_dim),
+            (layer.num_kv_heads, layer.head_dim),
+            (layer.num_kv_heads, layer.value_dim),
+        )
+    )
+    return q, k, v
 
 
 def is_plain(length: int, layer: AttentionLayer) -> bool:

@@ -10,11 +10,11 @@ from torch import nn
 
 from glinthawk import _native
 from glinthawk.core.openmp import find_team
+from glinthawk.tier1.forward.closeness import is_close
 
 __all__ = ["fuse_rotary", "rotate"]
 
 _NAME = "apply_rotary_pos_emb"
-_TOLERANCE = 1e-5
 _Rotate = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -102,6 +102,5 @@ def _computes_the_same(original: _Rotate) -> bool:
     except Exception:  # takes other arguments: not ours to replace
         return False
     return all(
-        torch.allclose(ours, own, atol=_TOLERANCE)
-        for ours, own in zip(rotate(q, k, cos, sin), theirs, strict=True)
+        is_close(ours, own) for ours, own in zip(rotate(q, k, cos, sin), theirs, strict=True)
     )

@@ -12,6 +12,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.spec import ModelSpec
+from glinthawk.tier1.forward.closeness import distance
 from glinthawk.tier1.forward.cut import IMPLEMENTATION, Call, Pass, Passes, make_hidden
 from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts
 from glinthawk.tier1.kv.home import Home
@@ -87,10 +88,10 @@ def check_cut(
     except Exception as error:
         raise UnsupportedModel(f"its forward fails on flattened sequences: {error}") from error
     for ours, own, tolerance in zip(cut, truth.logits, truth.tolerances, strict=True):
-        distance = _distance(ours, own)
-        if not distance <= tolerance:
+        found = _distance(ours, own)
+        if not found <= tolerance:
             raise UnsupportedModel(
-                f"its logits, cut at attention, differ from its own forward by {distance:.2g} "
+                f"its logits, cut at attention, differ from its own forward by {found:.2g} "
                 f"(at most {tolerance:.2g} would be rounding)"
             )
 
@@ -204,6 +205,6 @@ def _own_logits(
 
 
 def _distance(ours: torch.Tensor, own: torch.Tensor) -> float:
-    """Of centred logits, relative to their norm."""
+    """Of centred logits."""
     ours, own = (logits.float() - logits.float().mean(-1, keepdim=True) for logits in (ours, own))
-    return float((ours - own).norm() / own.norm().clamp(min=1e-12))
+    return float(distance(ours, own))

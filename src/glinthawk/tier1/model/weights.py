@@ -26,13 +26,10 @@ def load_weights(
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model's ``part``, on the CPU, and the names of weights that its files lack. With
     ``trust``, code that came with them may run. Raises ModelError for weights of another shape."""
+    options = {"dtype": dtype, "ignore_mismatched_sizes": True, "trust_remote_code": trust}
     if part.is_whole:
         model, info = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=dtype,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            trust_remote_code=trust,
+            source, output_loading_info=True, **options
         )
         _check_shapes(source, info)
         return model, sorted(info["missing_keys"])
@@ -42,12 +39,7 @@ def load_weights(
     own, config = type(skeleton), skeleton.config
     outline = outline_model(skeleton)
     model, info = _sliced_class(own, part, outline).from_pretrained(
-        source,
-        config=config,
-        dtype=dtype,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,
-        trust_remote_code=trust,
+        source, config=config, output_loading_info=True, **options
     )
     _check_shapes(source, info)
     model.__class__ = own

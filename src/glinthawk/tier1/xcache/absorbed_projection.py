@@ -18,13 +18,11 @@ from torch.nn.functional import linear
 
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier1.forward.arguments import RowArguments
+from glinthawk.tier1.forward.closeness import is_close
 from glinthawk.tier1.forward.cut import Arguments, Call
 from glinthawk.tier1.xcache.kv_probe import glimpse
 
-__all__ = ["Absorbed", "find_absorbed", "is_near"]
-
-#: Of what is computed in another order, relative to its norm.
-_TOLERANCE, _HALF_TOLERANCE = 1e-5, 0.02
+__all__ = ["Absorbed", "find_absorbed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +144,6 @@ def _read(
     weight, bias = child.weight, getattr(child, "bias", None)
     assert isinstance(weight, torch.Tensor)
     for turned in (weight, weight.t()) if weight.dim() == 2 else ():
-        if turned.shape == (y.shape[-1], x.shape[-1]) and is_near(linear(x, turned, bias), y):
+        if turned.shape == (y.shape[-1], x.shape[-1]) and is_close(linear(x, turned, bias), y):
             return turned.detach(), bias
     return None
-
-
-def is_near(ours: torch.Tensor, own: torch.Tensor) -> bool:
-    """Whether both are the same but for rounding."""
-    if ours.shape != own.shape:
-        return False
-    tolerance = _TOLERANCE if own.dtype == torch.float32 else _HALF_TOLERANCE
-    ours, own = ours.float(), own.float()
-    return bool((ours - own).norm() <= tolerance * own.norm())

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 from glinthawk.core.errors import UnsupportedModel
 from glinthawk.core.spec import ModelSpec
 from glinthawk.tier1.forward.arguments import RowArguments
+from glinthawk.tier1.forward.closeness import is_close
 from glinthawk.tier1.forward.cut import Arguments, Call, Pass, note_arguments
-from glinthawk.tier1.xcache.absorbed_projection import Absorbed, find_absorbed, is_near
+from glinthawk.tier1.xcache.absorbed_projection import Absorbed, find_absorbed
 from glinthawk.tier1.xcache.kv_probe import glimpse, make_shadow
 
 __all__ = ["Rebuild", "Slot", "learn_rebuild"]
@@ -117,7 +118,7 @@ class Rebuild:
         rows = self._layers[layer].arguments.pick(_given(call))
         rebuilt = self(layer, [tensor[some] for tensor in rows])
         for ours, own in zip(rebuilt, (call.keys[0], call.values[0]), strict=True):
-            if not is_near(ours, own[:, some]):
+            if not is_close(ours, own[:, some]):
                 raise UnsupportedModel(
                     f"K and V of layer {layer} do not follow from what its attention is given for "
                     "each token"

@@ -8,7 +8,7 @@ import torch
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import WorkerRefused
-from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer, kv_bytes_per_token
+from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer, page_bytes
 from glinthawk.tier2.backends import native
 from glinthawk.tier2.backends.backend import Backend
 from glinthawk.tier2.backends.storage import StorageBackend
@@ -64,7 +64,7 @@ class BackendChoice:
                 f"multiples of 8 from {_SMALLEST_HEAD} to {_LARGEST_HEAD}) or the triton backend "
                 f"(a GPU, Triton, and head sizes up to {_LARGEST_HEAD})"
             )
-        return PAGE_TOKENS * kv_bytes_per_token(self.layers, self.kv_dtype)
+        return page_bytes(self.layers, self.kv_dtype)
 
     def make(self, num_pages: int) -> Backend:
         """The backend with its memory, which is touched as it is used."""

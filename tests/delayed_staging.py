@@ -1,12 +1,13 @@
 """Copies that arrive late: a GPU's staging, with its events in the test's hands."""
 
+import random
 from collections.abc import Callable, Sequence
 
 import torch
 
 from glinthawk.tier1.device.staging import HostStaging
 
-__all__ = ["LateCopy", "LateStaging"]
+__all__ = ["LateCopy", "LateStaging", "often_late"]
 
 
 class LateCopy:
@@ -62,3 +63,8 @@ class _Asked(LateCopy):
         if not self.has_happened and self._staging.look():
             self.synchronize()
         return self.has_happened
+
+
+def often_late(seed: int) -> Callable[[], bool]:
+    numbers = random.Random(seed)
+    return lambda: numbers.random() < 0.4

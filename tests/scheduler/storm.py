@@ -1,0 +1,206 @@
+"""Random storms of events; every invariant after every event; every request answered once."""
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from glinthawk.core.batch import Batch, Span
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Phase, Request, Sequence
+from glinthawk.scheduler.answer_lengths import AnswerLengths
+from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.scheduler.commands import (
+    Abort,
+    Command,
+    Finish,
+    HomeJoined,
+    HomeLost,
+    Paced,
+    Release,
+    Step,
+    Stepped,
+    Submitted,
+)
+from glinthawk.scheduler.scheduler import Scheduler
+from glinthawk.scheduler.step_cost import StepCost
+
+__all__ = ["EOS", "RARELY", "Storm", "make_sequence", "short_answers"]
+
+EOS = 7
+RARELY = st.integers(0, 9).map(lambda number: number == 0)
+
+
+class Storm(RuleBasedStateMachine):
+    """Plays node and homes: keeps its own books of KV and compares them with the scheduler's."""
+
+    @initialize(
+        batch_size=st.integers(1, 6),
+        in_flight=st.integers(1, 4),
+        tokens=st.integers(1, 40),
+        homes=st.lists(st.integers(4, 12), min_size=1, max_size=3),
+        optimistic=st.booleans(),
+    )
+    def begin(
+        self, batch_size: int, in_flight: int, tokens: int, homes: list[int], optimistic: bool
+    ) -> None:
+        self.limits = BatchLimits(batch_size, in_flight, tokens)
+        self.scheduler = self.make_scheduler(short_answers() if optimistic else None)
+        self.batches: list[Batch] = []
+        self.kv: dict[int, dict[int, list[int]]] = {}  # home -> sequence -> tokens stored
+        self.asked: dict[int, Sequence] = {}
+        self.finished: list[int] = []
+        self.num_homes = self.num_asked = 0
+        for pages in homes:
+            self.add_home(pages)
+
+    def make_scheduler(self, lengths: AnswerLengths | None) -> Scheduler:
+        return Scheduler(self.limits, lengths, page_tokens=4)
+
+    @property
+    def longest(self) -> int:
+        """Every home holds this many tokens, so that no request is impossible."""
+        return 4 * 4
+
+    def prompt_of(self, length: int, kind: int) -> tuple[int, ...]:
+        """Prompts of one kind begin alike."""
+        return tuple(100 * kind + token for token in range(length))
+
+    @rule(pages=st.integers(4, 12))
+    @precondition(lambda self: len(self.kv) < 4)
+    def add_home(self, pages: int) -> None:
+        self.carry_out(self.scheduler.handle(HomeJoined(self.num_homes, pages, page_tokens=4)))
+        self.kv[self.num_homes] = {}
+        self.num_homes += 1
+
+    @rule(
+        sizes=st.lists(
+            st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2)), max_size=6
+        ),
+        ends=st.booleans(),
+    )
+    def submit(self, sizes: list[tuple[int, int, int]], ends: bool) -> None:
+        for length, wanted, kind in sizes:
+            self.ask(self.prompt_of(length, kind), wanted, ends)
+
+    def ask(self, prompt: tuple[int, ...], wanted: int, ends: bool) -> None:
+        number = self.num_asked
+        self.num_asked += 1
+        max_tokens = min(wanted, self.longest - len(prompt) + 1)
+        params = SamplingParams(max_tokens=max_tokens)
+        eos = frozenset({EOS}) if ends else frozenset()
+        request = Request(number, prompt, params, 0, max_tokens, eos)
+        self.asked[number] = Sequence(request)
+        self.carry_out(self.scheduler.handle(Submitted(self.asked[number])))
+
+    @rule(dense=st.floats(0.01, 1), far=st.floats(0, 1), link=st.floats(0, 1))
+    def measure(self, dense: float, far: float, link: float) -> None:
+        attend_s = {home: far for home in self.kv if home} | {0: 0.01}
+        step_cost = StepCost(((1, dense), (4, 2 * dense)), attend_s, dict.fromkeys(self.kv, link))
+        self.carry_out(self.scheduler.handle(Paced(step_cost)))
+
+    @rule()
+    def schedule(self) -> None:
+        self.carry_out(self.scheduler.schedule())
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.batches)
+    def finish_step(self, data: st.DataObject) -> None:
+        batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        tokens = tuple((EOS if data.draw(RARELY) else 1,) for _ in batch.spans)
+        stopped = frozenset(s.sequence.id for s in batch.spans if data.draw(RARELY))
+        self.carry_out(self.scheduler.handle(Stepped(batch, tokens, stopped)))
+
+    @rule(data=st.data())
+    @precondition(lambda self: len(self.kv) > 1 and len(self.asked) > 8)
+    def lose_home(self, data: st.DataObject) -> None:
+        home = data.draw(st.sampled_from(sorted(self.kv)))
+        commands = self.scheduler.handle(HomeLost(home))
+        del self.kv[home]
+        self.carry_out(commands)
+
+    def carry_out(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Step(batch):
+                    self.start(batch)
+                case Release(home, sequences):
+                    for sequence in sequences:
+                        self.kv[home].pop(sequence)
+                case Abort(batch):
+                    self.batches.remove(batch)
+                case Finish(sequence):
+                    self.finished.append(sequence.id)
+
+    def start(self, batch: Batch) -> None:
+        assert batch.spans
+        assert len(batch.spans) <= self.limits.batch_size
+        news = [span for span in batch.spans if _is_new(span)]
+        assert batch.num_tokens <= self.limits.batch_tokens or len(news) == 1
+        assert all(span.start > 0 for span in batch.extends)
+        assert all(span.start == 0 for span in batch.prompts)
+        for span in batch.spans:
+            self.check_kv(span)
+            assert span.start + span.length == span.sequence.length
+        for span in batch.spans:
+            self.kv[span.home][span.sequence.id] = span.sequence.tokens(0, span.sequence.length)
+        self.batches.append(batch)
+
+    def check_kv(self, span: Span) -> None:
+        """What a span continues is there: written by an earlier step, and of the same tokens."""
+        stored = self.kv[span.home].get(span.sequence.id)
+        tokens = span.sequence.tokens(0, span.sequence.length)
+        if span.source is not None:
+            assert stored is None
+            stepping = {s.sequence.id for b in self.batches for s in b.spans if _is_new(s)}
+            assert span.source not in stepping
+            assert self.kv[span.home][span.source][: span.start] == tokens[: span.start]
+        elif span.start == 0:
+            assert stored is None
+        else:  # a step that was aborted is stepped again
+            assert stored is not None
+            assert stored[: span.start] == tokens[: span.start]
+
+    @invariant()
+    def books_agree(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        self.scheduler.validate()
+        for sequence in self.asked.values():
+            assert (sequence.phase is Phase.FINISHED) == (sequence.id in self.finished)
+        assert len(self.finished) == len(set(self.finished))
+
+    def teardown(self) -> None:
+        """Left alone, the scheduler answers everything it was asked."""
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(10_000):
+            self.carry_out(self.scheduler.schedule())
+            self.books_agree()
+            if not self.batches:
+                break
+            batch = self.batches.pop()
+            self.carry_out(self.scheduler.handle(Stepped(batch, ((1,),) * len(batch.spans))))
+        assert sorted(self.finished) == sorted(self.asked)
+        assert self.scheduler.is_idle
+        kept = {home: budget.kept.keys() for home, budget in self.scheduler._table.budgets.items()}
+        assert {home: sequences.keys() for home, sequences in self.kv.items()} == kept
+
+
+def _is_new(span: Span) -> bool:
+    """A prompt, be it only the one token behind a prefix that others have."""
+    return not span.is_decode or span.source is not None
+
+
+def short_answers() -> AnswerLengths:
+    """Experience that makes the scheduler take in too much: it must pre-empt."""
+    lengths = AnswerLengths()
+    for number in range(50):
+        sequence = make_sequence(number, 1, 100)
+        sequence.output.append(1)
+        lengths.ended(sequence)
+    return lengths
+
+
+def make_sequence(number: int, prompt: int, max_tokens: int) -> Sequence:
+    params = SamplingParams(temperature=0, max_tokens=max_tokens)
+    tokens = (1000 + number, *range(1, prompt))  # no two begin alike
+    return Sequence(Request(number, tokens, params, 0, max_tokens, frozenset({EOS})))
