@@ -73,9 +73,13 @@ def test_no_two_files_have_one_name() -> None:
 
 
 def _anchors(page: Path) -> set[str]:
-    """As GitHub makes them from headings."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    """As GitHub makes them from headings, and those that are written out."""
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    written = set(re.findall(r'<a id="([\w-]+)"', text))
+    return written | {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+    }
 
 
 @each_page
