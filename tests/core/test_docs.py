@@ -156,6 +156,12 @@ def test_command_lines_of_a_page_can_be_given(page: Path) -> None:
         assert given <= known, f"{' '.join(words)}: {given - known}"
 
 
+def test_every_command_is_on_some_page() -> None:
+    text = "\n".join(page.read_text() for page in (_README, *_DOCS))
+    leaves = [path for path, command in _COMMANDS.items() if not getattr(command, "commands", {})]
+    assert [path for path in leaves if f"glinthawk {' '.join(path)}" not in text] == []
+
+
 # The figure of rooms
 
 #: Packages whose folders are rooms of their own.
