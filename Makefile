@@ -35,7 +35,7 @@ test-all: install ## and every family in every combination of workers, batches a
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
 test-chaos: install ## jobs in which all the time something dies, in each layout (ROUNDS=11 SEED=0)
-	$(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS) --first-seed $(SEED) -vv
+	GLINTHAWK_FORK=0 $(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS) --first-seed $(SEED) -vv
 
 test-sanitize: install ## the C++ under ASan, UBSan and TSan: needs g++ and cmake, builds for minutes
 	test -d $(SANITIZED)/tools/nanobind || \
@@ -50,7 +50,7 @@ test-sanitize: install ## the C++ under ASan, UBSan and TSan: needs g++ and cmak
 	ctest --test-dir $(TSAN) --no-tests=error --output-on-failure
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
-	PYTHONMALLOC=malloc GLINTHAWK_NATIVE="$$(ls $(CURDIR)/$(ASAN)/_native*.so)" \
+	PYTHONMALLOC=malloc GLINTHAWK_FORK=0 GLINTHAWK_NATIVE="$$(ls $(CURDIR)/$(ASAN)/_native*.so)" \
 	    $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --capture=sys \
 	    -k "not take_no_memory" $(SANITIZED_TESTS)
 

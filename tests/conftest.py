@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from hypothesis import HealthCheck, settings
+
+from zygote import children, forked_processes
 
 # How long an example takes says how busy the machine is, and nothing about us.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,11 +47,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device")
 
 
-def _children() -> set[str]:
-    """Process ids of this process's children, zombies included."""
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-
-
 def _folders() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("glinthawk-*"))
 
@@ -63,12 +61,19 @@ def own_home_and_temporary_folder() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def processes_begin_with_libraries(own_home_and_temporary_folder: None) -> Iterator[None]:
+    """They are forked from one that has loaded them, unless GLINTHAWK_FORK is 0."""
+    with nullcontext() if os.environ.get("GLINTHAWK_FORK") == "0" else forked_processes():
+        yield
+
+
 @pytest.fixture(autouse=True)
-def leaves_nothing_behind() -> Iterator[None]:
+def leaves_nothing_behind(processes_begin_with_libraries: None) -> Iterator[None]:
     """Every test ends its processes and removes its sockets."""
-    children, folders = _children(), _folders()
+    before, folders = set(children()), _folders()
     yield
-    assert _children() <= children, "a process was left behind"
+    assert set(children()) <= before, "a process was left behind"
     assert _folders() <= folders, "a folder was left behind"
 
 

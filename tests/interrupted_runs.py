@@ -9,8 +9,9 @@ from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run
+from zygote import children
 
-__all__ = ["answer", "children", "config", "requests"]
+__all__ = ["answer", "config", "requests"]
 
 
 def requests(count: int) -> list[Request]:
@@ -31,11 +32,6 @@ def answer(
                 os.kill(victim, signal.SIGKILL)
         run.engine.scheduler.validate()
     return answers
-
-
-def children() -> list[int]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return [int(pid) for pid in listed.split()]
 
 
 def config(

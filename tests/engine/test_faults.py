@@ -14,7 +14,8 @@ from families import make_model
 from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.core.errors import WorkerLost
 from glinthawk.engine.run import Run, open_run
-from interrupted_runs import answer, children, config, requests
+from interrupted_runs import answer, config, requests
+from zygote import children
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from glinthawk.core.errors import WorkerLost
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run, open_run
+from zygote import children
 
 _COUNT = 16
 
@@ -53,11 +54,6 @@ def config(model: Path, folder: Path, workers: int) -> EngineConfig:
         worker_storage=(f"{folder}:4MiB", f"{folder}:4MiB"),
         batch_size=4,
     )
-
-
-def children() -> list[int]:
-    listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-    return sorted(map(int, listed.split()))
 
 
 def page_files(process: int) -> list[Path]:

@@ -18,8 +18,8 @@ from glinthawk.core.errors import WorkerLost
 from glinthawk.engine.run import Run, open_run
 from glinthawk.launch.local_processes import LocalProcesses
 from interrupted_runs import answer, config, requests
-from monkey import descendants
 from watching import wait_until
+from zygote import children
 
 _FOR_EVER_S = 1e9
 _RESUME = "run the same command again to resume"
@@ -53,7 +53,7 @@ def _poison_in_mid_run(run: Run, poison: Path, when: str) -> int:
         answered += 1
         if answered == 3:
             poison.write_text(when)
-            for process in descendants(os.getpid()) if "start" in when else ():
+            for process in children() if "start" in when else ():
                 os.kill(process, signal.SIGKILL)
     return answered
 
