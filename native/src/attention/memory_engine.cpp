@@ -2,7 +2,7 @@
 
 #include <stdexcept>
 
-#include "attention/workers.hpp"
+#include "attention/worker.hpp"
 
 namespace glinthawk {
 

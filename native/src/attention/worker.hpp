@@ -1,4 +1,4 @@
-// One thread's part of a call.
+// The threads of a call: one worker for each.
 #pragma once
 
 #include <atomic>
@@ -54,5 +54,11 @@ private:
     std::byte* queries_;  // packed rows, kQueryStride apart
     float* spare_row_;    // state of rows that only fill a tile
 };
+
+using Workers = std::vector<std::unique_ptr<Worker>>;
+
+// One worker for each thread, and memory for the partial rows of any of `passes`.
+Workers hire(Attention& attention, const std::vector<Pass>& passes, int threads);
+void run(const Pass& pass, const Workers& workers, Pool& pool);
 
 }  // namespace glinthawk

@@ -6,9 +6,11 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 #include "layout/dtype.hpp"
+#include "machine/cpus.hpp"
 #include "machine/pool.hpp"
 
 namespace glinthawk {
@@ -23,12 +25,21 @@ T* pointer(Address address) {
 }
 
 // Throws std::invalid_argument for a name that no dtype has.
-DType dtype_named(const std::string& name);
+inline DType dtype_named(const std::string& name) {
+    if (name == "float32") return DType::float32;
+    if (name == "bfloat16") return DType::bfloat16;
+    if (name == "float16") return DType::float16;
+    if (name == "int8") return DType::int8;
+    throw std::invalid_argument("there is no dtype " + name);
+}
 
 // As many threads as CPUs, for 0.
-int thread_count(int asked);
+inline int thread_count(int asked) { return asked > 0 ? asked : int(allowed_cpus().size()); }
 
 // Of the addresses of its functions, or 0.
-Team make_team(Address parallel, Address thread);
+inline Team make_team(Address parallel, Address thread) {
+    return {reinterpret_cast<decltype(Team::parallel)>(parallel),
+            reinterpret_cast<decltype(Team::thread)>(thread)};
+}
 
 }  // namespace glinthawk

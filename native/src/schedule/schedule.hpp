@@ -5,8 +5,6 @@
 #include <cstddef>
 #include <vector>
 
-#include "schedule/span.hpp"
-
 namespace glinthawk {
 
 // Every sequence is cut at these positions, whatever the threads and the batch: partial results of its
@@ -15,6 +13,15 @@ inline constexpr int kChunkTokens = 512;
 inline constexpr int kGangRows = 64;  // most query rows that share one pass over a chunk
 // Most partial rows of a component: what a call needs in memory beside its pages stays bounded.
 inline constexpr std::size_t kComponentRows = 4096;
+
+// A sequence's new tokens in a step, and the pages it has.
+struct Span {
+    int start, length;
+    int row;           // of its first token in the batch
+    const int* pages;  // cover start + length tokens
+    int oldest;        // token that its rows see, whatever the window
+    int end() const { return start + length; }
+};
 
 // A few query tokens of one span; the unit that is merged.
 struct Slice {

@@ -67,12 +67,12 @@ void StorageEngine::check_page(int page) const {
 void StorageEngine::begin(const Plan& plan) {
     check(0, plan);
     const std::lock_guard call(mutex_);
-    steps_.begin(touched_pages(plan));
+    steps_.begin(plan);
 }
 
 void StorageEngine::end(const Plan& plan) {
     const std::lock_guard call(mutex_);
-    steps_.end(touched_pages(plan), plan.page_tokens());
+    steps_.end(plan);
 }
 
 void StorageEngine::release(const int* pages, std::size_t num_pages) {
@@ -106,7 +106,7 @@ void StorageEngine::append(int layer, const Plan& plan, const NewRows& rows) {
 
 // Whole pages that have no frame.
 void StorageEngine::append_to_drives(int layer, const Plan& plan, const NewRows& rows) {
-    const std::vector<TouchedPage> direct = steps_.take_direct(touched_pages(plan), layer);
+    const std::vector<TouchedPage> direct = steps_.take_direct(plan, layer);
     const Layer& shape = frames_.layer(layer);
     std::atomic<std::size_t> next{0};
     pool_.run([&](int) {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "attention/workers.hpp"
+#include "attention/worker.hpp"
 #include "kernels/isa.hpp"
 #include "storage/memory_shares.hpp"
 #include "storage/page_reader.hpp"

@@ -1,11 +1,32 @@
 #include "storage/step_pages.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 
 namespace glinthawk {
 
-void StepPages::begin(const std::vector<TouchedPage>& pages) {
+namespace {
+
+std::vector<TouchedPage> touched_pages(const Plan& plan) {
+    const int size = plan.page_tokens();
+    std::vector<TouchedPage> found;
+    for (const Span& span : plan.spans()) {
+        for (int at = span.start / size; at * size < span.end(); ++at) {
+            const int first = std::max(span.start, at * size);
+            const int end = std::min(span.end(), (at + 1) * size);
+            found.push_back({span.pages[at], at ? span.pages[at - 1] : -1, first - at * size,
+                             end - first, std::size_t(span.row + first - span.start),
+                             end - first == size});
+        }
+    }
+    return found;
+}
+
+}  // namespace
+
+void StepPages::begin(const Plan& plan) {
+    const std::vector<TouchedPage> pages = touched_pages(plan);
     auto lock = residence_.lock();
     std::vector<Before> before;
     try {
@@ -66,10 +87,10 @@ void StepPages::bring_in(int slot, int frame, SharedResidence::Lock& lock) {
     residence_.fail_with(failure);
 }
 
-std::vector<TouchedPage> StepPages::take_direct(const std::vector<TouchedPage>& pages, int layer) {
+std::vector<TouchedPage> StepPages::take_direct(const Plan& plan, int layer) {
     const auto lock = residence_.lock();
     std::vector<TouchedPage> direct;
-    for (const TouchedPage& one : pages) {
+    for (const TouchedPage& one : touched_pages(plan)) {
         const Page& page = residence_.pages[one.page];
         if (page.frame >= 0) continue;
         if (page.slot < 0 || !page.steps || !one.is_covered || page.layers != layer)
@@ -83,12 +104,12 @@ std::vector<TouchedPage> StepPages::take_direct(const std::vector<TouchedPage>& 
     return direct;
 }
 
-void StepPages::end(const std::vector<TouchedPage>& pages, int page_tokens) {
+void StepPages::end(const Plan& plan) {
     auto lock = residence_.lock();
-    for (const TouchedPage& one : pages) {
+    for (const TouchedPage& one : touched_pages(plan)) {
         Page& page = residence_.pages[one.page];
         --page.steps;
-        page.is_full = one.offset + one.tokens == page_tokens;
+        page.is_full = one.offset + one.tokens == plan.page_tokens();
         residence_.pages.touch(one.page);
         if (page.frame >= 0 || page.layers == num_layers_) continue;
         residence_.await_idle(one.page, lock);  // some layers never came, so it holds nothing

@@ -6,12 +6,21 @@
 
 #include <vector>
 
+#include "schedule/plan.hpp"
 #include "storage/drives.hpp"
 #include "storage/page_reader.hpp"
 #include "storage/shared_residence.hpp"
-#include "storage/touched_pages.hpp"
 
 namespace glinthawk {
+
+// A page that a span writes to, and the rows for it.
+struct TouchedPage {
+    int page;
+    int before;          // the page before it in its sequence; -1: none
+    int offset, tokens;  // of the page
+    std::size_t row;
+    bool is_covered;  // all of it is written
+};
 
 class StepPages {
 public:
@@ -20,11 +29,11 @@ public:
 
     // Throws std::invalid_argument, and changes nothing, when memory has no frame for the last page of
     // each span.
-    void begin(const std::vector<TouchedPage>& pages);
-    void end(const std::vector<TouchedPage>& pages, int page_tokens);
+    void begin(const Plan& plan);
+    void end(const Plan& plan);
     // Those that come to be written to a drive at once, which they are from now on. Throws
     // std::invalid_argument, and changes nothing, where `layer` is not the next.
-    std::vector<TouchedPage> take_direct(const std::vector<TouchedPage>& pages, int layer);
+    std::vector<TouchedPage> take_direct(const Plan& plan, int layer);
     // Nobody needs what is on `page`.
     void release(int page);
     // From a slot to a frame, all layers. Throws std::runtime_error when a drive fails.
