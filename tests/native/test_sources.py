@@ -40,7 +40,7 @@ def _code(text: str) -> str:
 
 
 def _functions(text: str) -> list[tuple[str, int]]:
-    """Name and lines of each function: a block behind a parenthesis that is in no other function."""
+    """Name and lines of each: a block behind a parenthesis that is in no other function."""
     code, found, blocks = _code(text), [], []
     head_from = 0
     for at, letter in enumerate(code):

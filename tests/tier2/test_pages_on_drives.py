@@ -172,8 +172,8 @@ def test_a_prompt_that_was_given_up_holds_nothing(tmp_path: Path) -> None:
         table = twins.far.begin([], ([], [], []), ([1], [0], [600]))[1]
         layer = LAYERS[0]
         k, v = (twins.rows(600, layer.num_kv_heads, size) for size in (32, 32))
-        twins.far.store(0, table, k, v)
-        twins.far.end(table)
+        twins.far.backend.append(0, table, k, v)
+        twins.far.backend.end(table)
         twins.far.pages.rewind([1], [0])
         twins.far.release([1])
         twins.prompt(1, 600)
@@ -313,7 +313,9 @@ def test_too_little_memory_for_an_answer_is_no_failure_of_a_drive(
         twins.prompt(0, 500)
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
             patch.setattr(twins.backend, "_query_output", _no_memory)
-            twins.far.query(0, twins.far.look_at([0], [0], [500]), torch.zeros(1, 4, 32))
+            twins.far.backend.attend(
+                0, twins.far.pages.look_at([0], [0], [500]), torch.zeros(1, 4, 32)
+            )
         twins.decode()
 
 
