@@ -102,33 +102,17 @@ def plan(
     work, shape = Workload.parse(workload), shape_of(model, dtype, trust_remote_code)
     _check_lengths(work, shape)
     dropped: Counter[str] = Counter()
+    rank = rank or ("cost" if profile is None else "speed")
     rigs: Iterable[Rig]
     if profile is not None:
-        if tier1 or tier2 or catalogue:
-            raise UsageError(
-                "--profile is of this machine; leave --tier1, --tier2, --catalogue out"
-            )
+        _check_no_catalogue(tier1, tier2, catalogue)
         measured = Profile.load(profile)
         link = profile_link(measured, latency, bandwidth)
-        rank = rank or "speed"
-        rigs = measured_rigs(
-            shape,
-            measured,
-            parse_size(memory),
-            resolve_kv_dtypes(kv, shape.dtype),
-            link,
-            parse_size(storage),
-        )
-        source = (
-            f"measured on {measured.machine}, {measured.date}: Tier 1 on "
-            f"{measured.tier1_threads} cores, a worker on {measured.worker_threads or 'others'}"
-        )
+        dtypes = resolve_kv_dtypes(kv, shape.dtype)
+        rigs = measured_rigs(shape, measured, parse_size(memory), dtypes, link, parse_size(storage))
+        source = _describe(measured)
     else:
-        if parse_size(storage):
-            raise UsageError(
-                "--storage goes with --profile; a machine of the catalogue has drives if it says "
-                "storage and storage_reads (--catalogue FILE for yours)"
-            )
+        _check_no_storage(storage)
         offer = Offer(
             tier1=find_machines(tier1 or _no_machine(), catalogue, bandwidth),
             tier2=find_machines(tier2 or [], catalogue, bandwidth),
@@ -136,11 +120,9 @@ def plan(
             tier2_count=tier2_count,
             latency_s=latency_seconds(latency),
         )
-        rank = rank or "cost"
         _check_prices(offer, rank)
-        rigs = offered_rigs(
-            shape, offer, resolve_kv_dtypes(kv or ("auto", "int8"), shape.dtype), dropped
-        )
+        dtypes = resolve_kv_dtypes(kv or ("auto", "int8"), shape.dtype)
+        rigs = offered_rigs(shape, offer, dtypes, dropped)
         source = "not measured: from the catalogue"
     search = Search(model, work, rank, batch_tokens=batch_tokens, dropped=dropped)
     found = search.run(rigs, top)
@@ -153,6 +135,26 @@ def plan(
 
         _write(report, lambda: write_report(report, found, search, work, rank, source))
         typer.echo(f"report: {report}")
+
+
+def _describe(measured: Profile) -> str:
+    return (
+        f"measured on {measured.machine}, {measured.date}: Tier 1 on "
+        f"{measured.tier1_threads} cores, a worker on {measured.worker_threads or 'others'}"
+    )
+
+
+def _check_no_catalogue(*flags: object) -> None:
+    if any(flags):
+        raise UsageError("--profile is of this machine; leave --tier1, --tier2, --catalogue out")
+
+
+def _check_no_storage(storage: str) -> None:
+    if parse_size(storage):
+        raise UsageError(
+            "--storage goes with --profile; a machine of the catalogue has drives if it says "
+            "storage and storage_reads (--catalogue FILE for yours)"
+        )
 
 
 def _write(path: Path, write: Callable[[], None]) -> None:

@@ -1,5 +1,6 @@
 """``glinthawk run``."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -213,35 +214,7 @@ def run(
     Exit status: 0 every line was answered; 1 some results are errors; 2 the command could not run;
     130 stopped by Ctrl-C.
     """
-    settings: dict[str, Any] = dict(
-        model=model,
-        tier2=tuple(tier2 or ()),
-        tier1_kv=tier1_kv,
-        worker_kv=worker_kv,
-        worker_storage=tuple(worker_storage or ()),
-        split_attention=split_attention,
-        kv_placement=kv_placement,
-        xcache=xcache,
-        xcache_memory=xcache_memory,
-        kv_dtype=kv_dtype,
-        dtype=dtype,
-        device=device,
-        load_format=load_format,
-        trust_remote_code=trust_remote_code,
-        dense=dense,
-        batch_invariant=batch_invariant,
-        batch_size=_count("--batch-size", batch_size),
-        batches_in_flight=_count("--batches-in-flight", batches_in_flight),
-        batch_tokens=batch_tokens,
-        max_model_len=max_model_len,
-        seed=seed,
-        identity=str(identity) if identity else None,
-        cluster=cluster,
-        slices=slices,
-        workers_per_slice=workers_per_slice,
-        wait_for_workers=wait_for_workers,
-        worker_timeout=worker_timeout,
-    )
+    settings = _settings(context)
     if restart and retry_errors:
         raise UsageError("--restart runs every line again; give that or --retry-errors")
     laid = Plan.load(plan) if plan is not None else None
@@ -265,6 +238,19 @@ def run(
             plan=laid,
         )
     )
+
+
+def _settings(context: typer.Context) -> dict[str, Any]:
+    """What the flags say of the run: those of EngineConfig's names."""
+    flags = context.params
+    settings = {field.name: flags[field.name] for field in fields(EngineConfig)}
+    for name in ("tier2", "worker_storage"):
+        settings[name] = tuple(flags[name] or ())
+    for name in ("batch_size", "batches_in_flight"):
+        settings[name] = _count(f"--{name.replace('_', '-')}", flags[name])
+    if flags["identity"] is not None:
+        settings["identity"] = str(flags["identity"])
+    return settings
 
 
 def _given(context: typer.Context) -> set[str]:
