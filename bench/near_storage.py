@@ -69,8 +69,8 @@ class _Filled:
         memory = max(int(_IN_MEMORY * kv_bytes), 16 << 20)
         self.layers, self.numbers = layers, list(range(sequences))
         self.cache = KVCache(tuple(layers), memory, _DTYPE, files=[file])
-        assert isinstance(self.cache._backend, StorageBackend)
-        self.backend = self.cache._backend
+        assert isinstance(self.cache.backend, StorageBackend)
+        self.backend = self.cache.backend
         self.lengths = [context - PAGE_TOKENS * n // sequences for n in self.numbers]
         rows = [self._rows(context, layer)[1:] for layer in layers[:1]] * len(layers)
         for number, length in zip(self.numbers, self.lengths, strict=True):
@@ -85,8 +85,8 @@ class _Filled:
         (table,) = self.cache.begin([], ([number], [0], [length]))
         assert table is not None
         for index, (k, v) in enumerate(rows):
-            self.cache.store(index, table, k[:length], v[:length])
-        self.cache.end(table)
+            self.backend.append(index, table, k[:length], v[:length])
+        self.backend.end(table)
 
     def _rows(self, count: int, layer: AttentionLayer) -> tuple[torch.Tensor, ...]:
         shapes = (
@@ -99,11 +99,11 @@ class _Filled:
     def look(self) -> float:
         """Seconds of a step that adds nothing."""
         ends = self.lengths
-        table = self.cache.look_at(self.numbers, [0] * len(ends), ends)
+        table = self.cache.pages.look_at(self.numbers, [0] * len(ends), ends)
         rows = [self._rows(len(ends), layer)[0] for layer in self.layers]
         begun = time.perf_counter()
         for index, q in enumerate(rows):
-            self.cache.query(index, table, q)
+            self.backend.attend(index, table, q)
         return time.perf_counter() - begun
 
     def step(self) -> float:
@@ -114,8 +114,8 @@ class _Filled:
         (table,) = self.cache.begin([], columns)
         assert table is not None
         for index, qkv in enumerate(rows):
-            self.cache.attend(index, table, *qkv)
-        self.cache.end(table)
+            self.backend.append_attend(index, table, *qkv)
+        self.backend.end(table)
         self.lengths = [length + 1 for length in self.lengths]
         return time.perf_counter() - begun
 

@@ -88,19 +88,21 @@ def measure_placements(
                     decoding = Decoding(loaded, home, context, [each] * _IN_FLIGHT)
                     relay.set_speed(link_bytes_per_s)
                     windows[name].append(_measure(decoding, home, relay, seconds))
+    link_gb_per_s = round(link_bytes_per_s / 1e9, 3)
     return [
-        Placed(
-            name,
-            context,
-            sequences,
-            round(link_bytes_per_s / 1e9, 3),
-            round(_median([w.tokens_per_s for w in some]), 2),
-            round(_median([w.link_bytes for w in some])),
-            some[0].kv_bytes,
-            round(_median([w.tier1_busy for w in some]), 3),
-        )
+        Placed(name, context, sequences, link_gb_per_s, *_medians(some))
         for name, some in windows.items()
     ]
+
+
+def _medians(windows: list[_Window]) -> tuple[float, float, int, float]:
+    """Tokens a second, bytes on the link, bytes of KV, the share of time that Tier 1 works."""
+    return (
+        round(_median([w.tokens_per_s for w in windows]), 2),
+        round(_median([w.link_bytes for w in windows])),
+        windows[0].kv_bytes,
+        round(_median([w.tier1_busy for w in windows]), 3),
+    )
 
 
 def _median(values: list[float]) -> float:

@@ -12,16 +12,12 @@ find_library(URING_LIBRARY NAMES liburing.a)
 
 # Adds everything but what Python sees to `target`.
 function(add_native_sources target)
-  target_sources(
-    ${target} PRIVATE
-    ${native}/arena.cpp ${native}/attention.cpp ${native}/cpu.cpp ${native}/plan.cpp
-    ${native}/pool.cpp ${native}/product.cpp ${native}/roof.cpp ${native}/schedule.cpp
-    ${native}/store.cpp ${native}/work.cpp ${native}/worker.cpp ${native}/write.cpp
-    ${native}/storage/checksum.cpp ${native}/storage/drives.cpp ${native}/storage/engine.cpp
-    ${native}/storage/residence.cpp ${native}/storage/ring_transfers.cpp
-    ${native}/storage/stream.cpp ${native}/storage/thread_transfers.cpp
-    ${native}/storage/vault.cpp
-    ${kernels}/portable.cpp ${kernels}/amx_emulated.cpp)
+  file(GLOB sources CONFIGURE_DEPENDS ${native}/attention/*.cpp ${native}/dense/*.cpp
+       ${native}/machine/*.cpp ${native}/pages/*.cpp ${native}/schedule/*.cpp
+       ${native}/storage/*.cpp)
+  target_sources(${target} PRIVATE ${sources} ${kernels}/isa.cpp ${kernels}/portable.cpp
+                 ${kernels}/amx_emulated.cpp)
+  target_include_directories(${target} PUBLIC ${native})
   target_link_libraries(${target} PRIVATE Threads::Threads)
   # No fused multiply-adds but those asked for: templates for different numbers of rows must round alike.
   target_compile_options(${target} PRIVATE -Wall -Wextra -ffp-contract=off)
@@ -45,7 +41,7 @@ function(add_native_sources target)
   # Each instruction set is one file with flags of its own, so that none of its instructions can end up
   # in code that runs elsewhere. nanobind builds for size; kernels are built for speed.
   set_source_files_properties(
-    ${native}/write.cpp ${kernels}/portable.cpp ${kernels}/amx_emulated.cpp
+    ${native}/pages/row_writer.cpp ${kernels}/portable.cpp ${kernels}/amx_emulated.cpp
     PROPERTIES COMPILE_OPTIONS "-O3")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     set(avx2 -O3 -mavx2 -mfma -mf16c)

@@ -2,9 +2,9 @@
 
 Half of what the tests took was hundreds of processes that each loaded torch and transformers. A
 *zygote* has loaded them once, and does nothing else. ``ForkedPopen`` takes the place of
-``subprocess.Popen``: ``python -m glinthawk``, or a script of the tests, is forked from the zygote if
-its environment is the same, with arguments, folder, standard streams, session and exit status as if it
-had been executed. So are the commands that such a command starts. Every other command is executed.
+``subprocess.Popen``: where the environment is the zygote's, ``python -m glinthawk``, or a script of
+the tests, is forked from it, with arguments, folder, standard streams, session and exit status as
+if it had been executed. So are the commands that it starts. Every other command is executed.
 """
 
 import atexit

@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "../src/pool.hpp"
+#include "machine/pool.hpp"
 #include "check.hpp"
 
 using namespace glinthawk;

@@ -52,8 +52,8 @@ class Twins:
 
     @property
     def backend(self) -> StorageBackend:
-        assert isinstance(self.far._backend, StorageBackend)
-        return self.far._backend
+        assert isinstance(self.far.backend, StorageBackend)
+        return self.far.backend
 
     def rows(self, count: int, heads: int, dim: int) -> torch.Tensor:
         return torch.randn(count, heads, dim, generator=self.generator).to(torch.bfloat16)
@@ -68,9 +68,9 @@ class Twins:
                 for size in (layer.head_dim, layer.value_dim)
             ]
             for cache, table in zip(caches, tables, strict=True):
-                cache.store(index, table, *kv)
+                cache.backend.append(index, table, *kv)
         for cache, table in zip(caches, tables, strict=True):
-            cache.end(table)
+            cache.backend.end(table)
         self.lengths[sequence] = length
 
     def step(self, forks: list[tuple[int, int, int]], spans: list[tuple[int, int, int]]) -> None:
@@ -84,12 +84,12 @@ class Twins:
             k = self.rows(count, layer.num_kv_heads, layer.head_dim)
             v = self.rows(count, layer.num_kv_heads, layer.value_dim)
             outputs = [
-                cache.attend(index, table, q, k, v)
+                cache.backend.append_attend(index, table, q, k, v)[0]
                 for cache, table in zip(caches, tables, strict=True)
             ]
             assert torch.equal(*outputs)
         for cache, table in zip(caches, tables, strict=True):
-            cache.end(table)
+            cache.backend.end(table)
         for sequence, start, length in spans:
             self.lengths[sequence] = max(self.lengths.get(sequence, 0), start + length)
 
@@ -172,8 +172,8 @@ def test_a_prompt_that_was_given_up_holds_nothing(tmp_path: Path) -> None:
         table = twins.far.begin([], ([], [], []), ([1], [0], [600]))[1]
         layer = LAYERS[0]
         k, v = (twins.rows(600, layer.num_kv_heads, size) for size in (32, 32))
-        twins.far.store(0, table, k, v)
-        twins.far.end(table)
+        twins.far.backend.append(0, table, k, v)
+        twins.far.backend.end(table)
         twins.far.pages.rewind([1], [0])
         twins.far.release([1])
         twins.prompt(1, 600)
@@ -203,9 +203,9 @@ def test_nothing_goes_out_while_there_is_room(tmp_path: Path) -> None:
                 torch.zeros(320, layer.num_kv_heads, size)
                 for size in (layer.head_dim, layer.value_dim)
             )
-            cache.store(index, table, k, v)
-        cache.end(table)
-        assert cache._backend.stats.bytes_written == 0  # type: ignore[attr-defined]
+            cache.backend.append(index, table, k, v)
+        cache.backend.end(table)
+        assert cache.backend.stats.bytes_written == 0  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("damage", ["other bytes", "end early"])
@@ -313,7 +313,9 @@ def test_too_little_memory_for_an_answer_is_no_failure_of_a_drive(
         twins.prompt(0, 500)
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no memory"):
             patch.setattr(twins.backend, "_query_output", _no_memory)
-            twins.far.query(0, twins.far.look_at([0], [0], [500]), torch.zeros(1, 4, 32))
+            twins.far.backend.attend(
+                0, twins.far.pages.look_at([0], [0], [500]), torch.zeros(1, 4, 32)
+            )
         twins.decode()
 
 
@@ -402,7 +404,7 @@ def test_pages_are_packed_alike_wherever_they_are(tmp_path: Path) -> None:
         twins.prompt(0, 900)
         packed = []
         for cache in (twins.near, twins.far):
-            backend = cache._backend
+            backend = cache.backend
             assert isinstance(backend, NativeBackend)
             pages = torch.tensor(cache.pages._pages.held[0], dtype=torch.int32)
             unit = backend._engine.unit_bytes(0)

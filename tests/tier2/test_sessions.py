@@ -470,8 +470,8 @@ class Sessions(RuleBasedStateMachine):
         pages = self._cache.pages
         pages._pages.validate()
         assert pages._tokens == self.model.lengths
-        if isinstance(self._cache._backend, StorageBackend):
-            self._cache._backend.validate()
+        if isinstance(self._cache.backend, StorageBackend):
+            self._cache.backend.validate()
 
     @staticmethod
     def _assert_fault(answer: object) -> Fault:

@@ -116,19 +116,19 @@ def test_a_fork_answers_as_if_it_had_computed_everything_itself(backend: str, sh
     _, alone = cache.begin([], ([], [], []), ([3], [0], [shared + 5]))
     outputs = []
     for layer in range(len(LAYERS)):
-        cache.store(layer, table, *prompt[1:])
-        outputs.append(cache.attend(layer, alone, *whole)[shared:])
+        cache.backend.append(layer, table, *prompt[1:])
+        outputs.append(cache.backend.append_attend(layer, alone, *whole)[0][shared:])
     fork, _ = cache.begin([(1, 2, shared)], ([2], [shared], [5]), ([], [], []))
     for layer, expected in enumerate(outputs):
-        torch.testing.assert_close(cache.attend(layer, fork, *own), expected)
+        torch.testing.assert_close(cache.backend.append_attend(layer, fork, *own)[0], expected)
     # The source has lost nothing, though the fork wrote behind a page that was not full.
     (again,) = cache.begin([], ([1], [2 * PAGE_TOKENS - 1], [1]))
     for layer, spec in enumerate(LAYERS):
         q, k, v = (tensor[-1:] for tensor in prompt)
         reference = KVCache((spec,), 1 << 20, "float32", backend="torch")
         (truth,) = reference.begin([], ([1], [0], [2 * PAGE_TOKENS]))
-        expected = reference.attend(0, truth, *prompt)[-1:]
-        torch.testing.assert_close(cache.attend(layer, again, q, k, v), expected)
+        expected = reference.backend.append_attend(0, truth, *prompt)[0][-1:]
+        torch.testing.assert_close(cache.backend.append_attend(layer, again, q, k, v)[0], expected)
 
 
 def test_forks_of_a_step_that_does_not_fit_are_undone() -> None:

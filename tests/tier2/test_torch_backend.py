@@ -114,11 +114,13 @@ def test_a_cache_appends_before_it_attends(kv_dtype: str) -> None:
     layer = AttentionLayer(4, 2, 8, 6, 0.4, window=40)
     cache, twin = KVCache((layer,), 1 << 20, kv_dtype), Twin(layer, DTYPES[kv_dtype])
     prompt_k, prompt_v = normal(1, 50, 2, 8), normal(2, 50, 2, 6)
-    cache.store(0, cache.begin([], ([9], [0], [50]))[0], prompt_k, prompt_v)
+    cache.backend.append(0, cache.begin([], ([9], [0], [50]))[0], prompt_k, prompt_v)
     twin.write(9, 0, prompt_k, prompt_v)
     for position in range(50, 70):
         q, k, v = normal(3, 1, 4, 8), normal(position, 1, 2, 8), normal(position + 99, 1, 2, 6)
-        output = cache.attend(0, cache.begin([], ([9], [position], [1]))[0], q, k, v)
+        output = cache.backend.append_attend(
+            0, cache.begin([], ([9], [position], [1]))[0], q, k, v
+        )[0]
         twin.write(9, position, k, v)
         torch.testing.assert_close(output, twin.attend(9, q, position)[0])
 
@@ -131,7 +133,7 @@ def test_an_answer_does_not_depend_on_what_runs_beside_it() -> None:
         cache = KVCache((layer,), 1 << 20, "float32")
         (table,) = cache.begin([], (members, [0] * len(members), [1] * len(members)))
         q, k, v = (torch.cat(parts) for parts in zip(*(rows[s] for s in members), strict=True))
-        return cache.attend(0, table, q, k, v)[members.index(2)]
+        return cache.backend.append_attend(0, table, q, k, v)[0][members.index(2)]
 
     assert torch.equal(answer([2]), answer([1, 2, 3]))
     assert torch.equal(answer([2]), answer([3, 2, 1]))

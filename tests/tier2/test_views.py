@@ -61,7 +61,7 @@ def _cache(backend: str) -> tuple[KVCache, list[list[tuple[torch.Tensor, torch.T
             k = normal(1 + index, sum(LENGTHS), layer.num_kv_heads, layer.head_dim)
             v = normal(5 + index, sum(LENGTHS), layer.num_kv_heads, layer.value_dim)
             assert table is not None
-            cache.store(index, table, k.to(device), v.to(device))
+            cache.backend.append(index, table, k.to(device), v.to(device))
             truth.append(list(zip(k.split(LENGTHS), v.split(LENGTHS), strict=True)))
         _caches[backend] = cache, truth
     return _caches[backend]
@@ -74,10 +74,10 @@ def test_a_row_sees_its_range_and_nothing_else(
     backend: str, rows: list[tuple[int, int, int]], seed: int
 ) -> None:
     cache, truth = _cache(backend)
-    table = cache.look_at(*(list(column) for column in zip(*rows, strict=True)))
+    table = cache.pages.look_at(*(list(column) for column in zip(*rows, strict=True)))
     for index, layer in enumerate(LAYERS):
         queries = normal(seed, len(rows), layer.num_heads, layer.head_dim)
-        output, lse = cache.query(index, table, queries.to(DEVICES[backend]))
+        output, lse = cache.backend.attend(index, table, queries.to(DEVICES[backend]))
         for row, (sequence, first, end) in enumerate(rows):
             k, v = (tensor[first:end] for tensor in truth[index][sequence])
             expected = attend_sequence(queries[row : row + 1], k, v, layer)

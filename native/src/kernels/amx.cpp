@@ -1,10 +1,10 @@
 // AMX with bfloat16 and int8: Sapphire Rapids and later.
-#include "vec_avx512.hpp"
+#include "kernels/vec_avx512.hpp"
 // (the vector comes first)
-#include "tiles_hardware.hpp"
+#include "kernels/tiles_hardware.hpp"
 // (then the tiles)
-#include "amx_kernels.hpp"
-#include "tile_product.hpp"
+#include "kernels/amx_kernels.hpp"
+#include "kernels/tile_product.hpp"
 
 namespace glinthawk {
 

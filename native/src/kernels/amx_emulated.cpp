@@ -1,10 +1,10 @@
 // The kernels for AMX on any CPU, for tests.
-#include "vec_portable.hpp"
+#include "kernels/vec_portable.hpp"
 // (the vector comes first)
-#include "tiles_emulated.hpp"
+#include "kernels/tiles_emulated.hpp"
 // (then the tiles)
-#include "amx_kernels.hpp"
-#include "tile_product.hpp"
+#include "kernels/amx_kernels.hpp"
+#include "kernels/tile_product.hpp"
 
 namespace glinthawk {
 

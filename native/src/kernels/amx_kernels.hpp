@@ -2,9 +2,9 @@
 // so that their lines are tiles as they lie. Include tiles_*.hpp first.
 #pragma once
 
-#include "attend.hpp"
-#include "float_kernels.hpp"
-#include "int8_rows.hpp"
+#include "kernels/attend.hpp"
+#include "kernels/float_kernels.hpp"
+#include "kernels/int8_rows.hpp"
 
 namespace glinthawk {
 namespace {

@@ -1,10 +1,10 @@
 // One tile from end to end, and the table of an instruction set's kernels.
 #pragma once
 
-#include "dense.hpp"
-#include "norm.hpp"
-#include "rotary.hpp"
-#include "rows.hpp"
+#include "kernels/dense.hpp"
+#include "kernels/norm.hpp"
+#include "kernels/rotary.hpp"
+#include "kernels/rows.hpp"
 
 namespace glinthawk {
 namespace {

@@ -1,8 +1,8 @@
 // AVX2, FMA and F16C: Haswell, Zen and later.
-#include "vec_avx2.hpp"
+#include "kernels/vec_avx2.hpp"
 // (the vector comes first)
-#include "attend.hpp"
-#include "float_kernels.hpp"
+#include "kernels/attend.hpp"
+#include "kernels/float_kernels.hpp"
 
 namespace glinthawk {
 

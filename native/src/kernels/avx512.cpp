@@ -1,8 +1,8 @@
 // AVX-512 F, BW, DQ, VL: Skylake-X, Zen 4 and later.
-#include "vec_avx512.hpp"
+#include "kernels/vec_avx512.hpp"
 // (the vector comes first)
-#include "attend.hpp"
-#include "float_kernels.hpp"
+#include "kernels/attend.hpp"
+#include "kernels/float_kernels.hpp"
 
 namespace glinthawk {
 

@@ -1,9 +1,9 @@
 // AVX-512 with BF16 and VNNI: Cooper Lake, Sapphire Rapids, Zen 4 and later.
-#include "vec_avx512.hpp"
+#include "kernels/vec_avx512.hpp"
 // (the vector comes first)
-#include "bf16_dot.hpp"
-#include "float_kernels.hpp"
-#include "int8_dot.hpp"
+#include "kernels/bf16_dot.hpp"
+#include "kernels/float_kernels.hpp"
+#include "kernels/int8_dot.hpp"
 
 namespace glinthawk {
 

@@ -1,7 +1,7 @@
 // vdpbf16ps: 16 sums of two bfloat16 products in one instruction.
 #pragma once
 
-#include "lines.hpp"
+#include "kernels/lines.hpp"
 
 namespace glinthawk {
 namespace {

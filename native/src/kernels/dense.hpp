@@ -1,15 +1,13 @@
 // Scores and weighted sums of a tile for formats whose sums are floats.
 #pragma once
 
-#include "lines.hpp"
-#include "softmax.hpp"
+#include "kernels/lines.hpp"
+#include "kernels/softmax.hpp"
 
 namespace glinthawk {
 namespace {
 
 inline void prefetch(const std::byte* p) { __builtin_prefetch(p, 0, 2); }
-
-constexpr int at_most(int x, int limit) { return x < limit ? x : limit; }
 
 template <class Lines>
 struct Dense {

@@ -1,7 +1,7 @@
 // Kernels that turn every format into floats and multiply those.
 #pragma once
 
-#include "attend.hpp"
+#include "kernels/attend.hpp"
 
 namespace glinthawk {
 namespace {

@@ -2,8 +2,8 @@
 // each line and have sums of their own.
 #pragma once
 
-#include "dense.hpp"
-#include "int8_rows.hpp"
+#include "kernels/dense.hpp"
+#include "kernels/int8_rows.hpp"
 
 namespace glinthawk {
 namespace {

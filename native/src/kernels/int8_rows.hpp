@@ -2,8 +2,8 @@
 // keys and values are rounded to 8 bits, and the error stays that of the cache.
 #pragma once
 
-#include "rows.hpp"
-#include "softmax.hpp"
+#include "kernels/rows.hpp"
+#include "kernels/softmax.hpp"
 
 namespace glinthawk {
 namespace {

@@ -4,8 +4,8 @@
 // the F products with F coefficients. Coefficients are a packed query, or the softmax weights.
 #pragma once
 
-#include "../layout.hpp"
-#include "../tile.hpp"
+#include "layout/block_layout.hpp"
+#include "kernels/tile.hpp"
 
 namespace glinthawk {
 namespace {

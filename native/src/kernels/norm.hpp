@@ -1,7 +1,7 @@
 // Root-mean-square norm of a row: out = row / sqrt(mean(row^2) + epsilon) * weight.
 #pragma once
 
-#include "rows.hpp"
+#include "kernels/rows.hpp"
 
 namespace glinthawk {
 namespace {

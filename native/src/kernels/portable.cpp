@@ -1,8 +1,8 @@
 // Plain C++ for any CPU the compiler knows.
-#include "vec_portable.hpp"
+#include "kernels/vec_portable.hpp"
 // (the vector comes first)
-#include "attend.hpp"
-#include "float_kernels.hpp"
+#include "kernels/attend.hpp"
+#include "kernels/float_kernels.hpp"
 
 namespace glinthawk {
 

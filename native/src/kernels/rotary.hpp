@@ -2,7 +2,7 @@
 // out = x * cos + rotated(x) * sin, where rotated(x) is (-second half, first half).
 #pragma once
 
-#include "rows.hpp"
+#include "kernels/rows.hpp"
 
 namespace glinthawk {
 namespace {

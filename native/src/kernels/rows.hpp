@@ -3,8 +3,8 @@
 
 #include <cstring>
 
-#include "lines.hpp"
-#include "math.hpp"
+#include "kernels/lines.hpp"
+#include "kernels/math.hpp"
 
 namespace glinthawk {
 namespace {

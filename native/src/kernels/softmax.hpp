@@ -5,9 +5,9 @@
 // exactly 0. So a row's result does not depend on which other rows share its tile, or how far they see.
 #pragma once
 
-#include "../layout.hpp"
-#include "../tile.hpp"
-#include "math.hpp"
+#include "layout/block_layout.hpp"
+#include "kernels/tile.hpp"
+#include "kernels/math.hpp"
 
 namespace glinthawk {
 namespace {

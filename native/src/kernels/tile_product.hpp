@@ -1,8 +1,8 @@
 // Products with tiles: 32 rows against 32 outputs in four accumulators. Include tiles_*.hpp first.
 #pragma once
 
-#include "../product.hpp"
-#include "rows.hpp"
+#include "kernels/product.hpp"
+#include "kernels/rows.hpp"
 
 namespace glinthawk {
 namespace {

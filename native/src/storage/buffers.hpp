@@ -5,7 +5,7 @@
 #include <mutex>
 #include <vector>
 
-#include "../arena.hpp"
+#include "machine/arena.hpp"
 
 namespace glinthawk {
 

@@ -1,4 +1,4 @@
-#include "drives.hpp"
+#include "storage/drives.hpp"
 
 #include <algorithm>
 #include <numeric>
@@ -7,8 +7,7 @@
 namespace glinthawk {
 
 Drives::Drives(const std::vector<DriveFile>& files, const std::vector<std::size_t>& unit_bytes) {
-    for (std::size_t bytes : unit_bytes)
-        padded_.push_back((bytes + kDriveBlock - 1) / kDriveBlock * kDriveBlock);
+    for (std::size_t bytes : unit_bytes) padded_.push_back(whole_blocks(bytes));
     const std::size_t page = std::accumulate(padded_.begin(), padded_.end(), std::size_t(0));
     int slots = 0;
     for (const DriveFile& file : files) {

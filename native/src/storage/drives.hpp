@@ -15,6 +15,10 @@ namespace glinthawk {
 inline constexpr std::size_t kDriveBlock = 4096;  // unit of direct reads and writes
 inline constexpr int kExtentSlots = 16;
 
+constexpr std::size_t whole_blocks(std::size_t bytes) {
+    return (bytes + kDriveBlock - 1) / kDriveBlock * kDriveBlock;
+}
+
 struct DriveFile {
     int file;
     std::size_t bytes;
@@ -27,7 +31,6 @@ public:
     Drives(const std::vector<DriveFile>& files, const std::vector<std::size_t>& unit_bytes);
 
     int num_slots() const { return int(used_.size()); }
-    int num_free() const { return num_free_; }
     // Bytes that a page of `layer` takes.
     std::size_t padded(int layer) const { return padded_[layer]; }
 

@@ -1,34 +1,20 @@
 // Pages in memory and on drives behind the calls of one in memory: attention near storage.
-//
-// A step begins: the pages that it writes to get frames, or, if it fills them and memory is short, go to
-// a drive as they come. It ends: they may go out. In the background, full pages are copied to drives, the
-// longest idle first, so that half of all frames can be given away at once: that is room for the last page
-// of as many sequences, which has to wait for tokens to come.
 #pragma once
 
-#include <condition_variable>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "../attention.hpp"
-#include "buffers.hpp"
-#include "residence.hpp"
-#include "stream.hpp"
-#include "vault.hpp"
+#include "attention/worker.hpp"
+#include "kernels/isa.hpp"
+#include "storage/memory_shares.hpp"
+#include "storage/page_reader.hpp"
+#include "storage/page_writer.hpp"
+#include "storage/step_pages.hpp"
+#include "storage/stream.hpp"
+#include "storage/write_back.hpp"
 
 namespace glinthawk {
-
-// How a worker's memory is shared out.
-struct MemoryShares {
-    std::size_t load_bytes;  // of a buffer for a chunk's pages, and of one for a page of one layer
-    std::size_t page_bytes;
-    int num_loads, num_staged, num_frames;
-
-    // Throws std::invalid_argument when `bytes` are too few.
-    MemoryShares(const std::vector<LayerShape>& layers, int page_tokens, DType kv, std::size_t bytes);
-};
 
 struct StorageStats {
     std::size_t bytes_read, bytes_written;
@@ -41,9 +27,8 @@ public:
     StorageEngine(const std::vector<LayerShape>& layers, int page_tokens, DType kv,
                   const IsaChoice& choice, int threads, std::size_t memory_bytes,
                   const std::vector<DriveFile>& files, bool only_threads);
-    ~StorageEngine();
 
-    int num_pages() const { return vault_.drives().num_slots(); }
+    int num_pages() const { return drives_.num_slots(); }
     const IsaChoice& isa() const { return choice_; }
     int threads() const { return pool_.size(); }
     std::size_t page_bytes() const { return frames_.page_bytes(); }
@@ -61,66 +46,35 @@ public:
     void copy_page(int from, int to);
 
     void append(int layer, const Plan& plan, const NewRows& rows);
-    void attend(int layer, const Plan& plan, const void* queries, DType dtype, void* outputs,
-                float* log_sum_exp);
+    void attend(const Request& request);
     // Packs pages of a layer one after the other.
     void read(int layer, const int* pages, std::size_t num_pages, std::byte* to);
 
     void validate();
 
 private:
-    // A page that a span writes to, and the rows for it.
-    struct Touched {
-        int page, before;
-        int offset, tokens;  // of the page
-        std::size_t row;
-        bool is_covered;
-    };
-    // What a page was before a step began that writes to it.
-    struct Before {
-        int slot;
-        bool has_frame, is_full, is_dirty;
-    };
-    class Group;  // of transfers that are waited for
-
-    std::vector<Touched> touched(const Plan& plan) const;
     void check(int layer, const Plan& plan);
-    Before claim(const Touched& touched, std::unique_lock<std::mutex>& state);
-    void disclaim(int page, const Before& before);
-    void prepare_to_write(const Touched& touched, const Before& before,
-                          std::unique_lock<std::mutex>& state);
-    int half() const { return shares_.num_frames / 2; }
-    void await_idle(int page, std::unique_lock<std::mutex>& state);
-    void await_frame(int page, std::unique_lock<std::mutex>& state);
-    void bring_in(int slot, int frame, std::unique_lock<std::mutex>& state);
+    void check_page(int page) const;
     void append_to_drives(int layer, const Plan& plan, const NewRows& rows);
-    void write_unit(int page, int layer, int slot, std::byte* buffer);
-    void wrote(int page, std::byte* buffer, const std::string& failure);
-    void write_back();
-    std::vector<int> choose_victims();
-    void read_run(int layer, std::vector<int> slots, std::byte* to, Group& group);
     void prepare(int layer, const Plan& plan);
-    void prepare_page(int number, std::unique_lock<std::mutex>& state);
-    void stream(const Attention& attention, int layer, const Pass& pass, const Workers& workers);
-    [[noreturn]] void fail(const std::string& words);
+    void prepare_page(int page, SharedResidence::Lock& lock);
+    void attend_pass(const Attention& attention, int layer, const Pass& pass,
+                     const Workers& workers);
 
     const IsaChoice choice_;
     const MemoryShares shares_;
     Store frames_;
-    int num_layers_;
+    const int num_layers_;
     Pool pool_;
-    Buffers loads_, staged_;
+    Drives drives_;
     std::mutex mutex_;  // of calls
-    std::mutex state_;  // of all below, and of residence_ but frames, which only calls change
-    std::condition_variable changed_, work_;
-    Residence residence_;
+    SharedResidence residence_;
     FramePages in_frames_;
-    int wanting_ = 0;   // calls that wait for a frame
-    int num_writing_ = 0;  // pages that are on their way to a drive
-    bool is_closing_ = false;
-    std::string failure_;
+    PageReader reader_;
+    PageWriter writer_;
+    StepPages steps_;
     Vault vault_;  // ends before what its transfers touch
-    std::thread writer_;
+    WriteBack write_back_;
 };
 
 }  // namespace glinthawk

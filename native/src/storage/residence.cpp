@@ -1,4 +1,4 @@
-#include "residence.hpp"
+#include "storage/residence.hpp"
 
 #include <algorithm>
 #include <stdexcept>
@@ -46,14 +46,12 @@ void Residence::became_clean(int number) {
     ++num_clean_;
 }
 
-int Residence::became_dirty(int number) {
+void Residence::became_dirty(int number) {
     Page& page = pages_[number];
     if (page.is_clean()) --num_clean_;
     page.is_dirty = true;
     page.is_full = false;
-    const int slot = page.slot;
     page.slot = -1;
-    return slot;
 }
 
 std::vector<int> Residence::victims(int count, bool if_any) const {

@@ -33,7 +33,12 @@ public:
 
     Page& operator[](int page) { return pages_[page]; }
     const Page& operator[](int page) const { return pages_[page]; }
-    int num_frames() const { return num_frames_; }
+    int half() const { return num_frames_ / 2; }  // of all frames
+    // Where the page before this one in its sequence lies; -1: on no drive.
+    int slot_before(int page) const {
+        const int before = pages_[page].before;
+        return before < 0 ? -1 : pages_[before].slot;
+    }
 
     // Frames that are free, or would be without waiting.
     int available() const { return int(free_.size()) + num_clean_; }
@@ -44,8 +49,8 @@ public:
 
     // It has been copied to its slot.
     void became_clean(int page);
-    // It is written to in its frame: its slot, which is returned, no longer tells the truth; -1: none.
-    int became_dirty(int page);
+    // It is written to in its frame: its slot no longer tells the truth.
+    void became_dirty(int page);
 
     // Up to `count` pages to copy to drives, longest idle first; those that are not full only `if_any`.
     std::vector<int> victims(int count, bool if_any) const;

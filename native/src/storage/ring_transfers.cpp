@@ -1,4 +1,4 @@
-#include "transfers.hpp"
+#include "storage/transfers.hpp"
 
 #ifdef GLINTHAWK_URING
 

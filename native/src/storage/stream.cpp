@@ -1,4 +1,4 @@
-#include "stream.hpp"
+#include "storage/stream.hpp"
 
 #include <algorithm>
 

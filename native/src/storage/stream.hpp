@@ -8,10 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "../worker.hpp"
-#include "buffers.hpp"
-#include "residence.hpp"
-#include "vault.hpp"
+#include "attention/tasks.hpp"
+#include "storage/buffers.hpp"
+#include "storage/residence.hpp"
+#include "storage/vault.hpp"
 
 namespace glinthawk {
 

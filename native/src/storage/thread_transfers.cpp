@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "transfers.hpp"
+#include "storage/transfers.hpp"
 
 namespace glinthawk {
 

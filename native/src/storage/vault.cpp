@@ -1,11 +1,11 @@
-#include "vault.hpp"
+#include "storage/vault.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
 #include <mutex>
 
-#include "checksum.hpp"
+#include "storage/checksum.hpp"
 
 namespace glinthawk {
 
@@ -33,10 +33,9 @@ struct Gathered {
 
 }  // namespace
 
-Vault::Vault(const std::vector<DriveFile>& files, const std::vector<std::size_t>& unit_bytes,
-             bool only_threads)
-    : drives_(files, unit_bytes),
-      checksums_(unit_bytes.size(), std::vector<std::uint32_t>(drives_.num_slots())),
+Vault::Vault(const Drives& drives, int num_layers, bool only_threads)
+    : drives_(drives),
+      checksums_(num_layers, std::vector<std::uint32_t>(drives.num_slots())),
       transfers_(make_transfers(only_threads)) {}
 
 void Vault::write(int layer, int slot, std::byte* memory, Done done) {

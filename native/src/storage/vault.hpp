@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "drives.hpp"
-#include "transfers.hpp"
+#include "storage/drives.hpp"
+#include "storage/transfers.hpp"
 
 namespace glinthawk {
 
@@ -20,10 +20,8 @@ struct Wanted {
 
 class Vault {
 public:
-    Vault(const std::vector<DriveFile>& files, const std::vector<std::size_t>& unit_bytes,
-          bool only_threads);
+    Vault(const Drives& drives, int num_layers, bool only_threads);
 
-    Drives& drives() { return drives_; }
     const Drives& drives() const { return drives_; }
 
     // Writes a page of one layer; `done` is called on another thread, with what went wrong or nothing.
@@ -39,7 +37,7 @@ private:
     // What is wrong with pages that have been read, or nothing.
     std::string check(int layer, const std::vector<int>& slots, const std::byte* memory) const;
 
-    Drives drives_;
+    const Drives& drives_;
     std::vector<std::vector<std::uint32_t>> checksums_;  // [layer][slot]
     std::atomic<std::size_t> bytes_read_{0}, bytes_written_{0};
     std::unique_ptr<Transfers> transfers_;  // last: it ends first, and nothing is called any more

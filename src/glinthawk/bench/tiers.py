@@ -142,8 +142,14 @@ def _measure(
         tier1_peak_bytes=peak_bytes(),
         tier2_peak_bytes=two.tier2_peak_bytes,
     )
+    _describe(case, row, write)
+    return row
+
+
+def _describe(case: TiersCase, row: TiersRow, write: _Write) -> None:
     write(
-        f"  one tier, {case.capped} sequences: {same:.1f} (same core), {both:.1f} (both cores); "
+        f"  one tier, {case.capped} sequences: {row.single_same_core:.1f} (same core), "
+        f"{row.single_both_cores:.1f} (both cores); "
         f"two tiers, {case.batches} x {case.batch}: {row.two_tier:.1f}, "
         f"{row.ratio_same_core:.2f} and {row.ratio_both_cores:.2f} times as fast; "
         f"busy {row.tier1_busy:.0%}, {row.tier2_busy:.0%}; "
@@ -154,7 +160,6 @@ def _measure(
         f"{format_size(row.tier2_peak_bytes)} at the worker, "
         f"whose KV is {format_size(row.kv_bytes)}"
     )
-    return row
 
 
 def _single(plan: TiersPlan, loaded: LoadedModel, case: TiersCase, kv_dtype: str) -> float:

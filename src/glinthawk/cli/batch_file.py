@@ -1,6 +1,7 @@
 """A batch file from its first line to the exit status."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -55,26 +56,37 @@ def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = N
             console.print(
                 f"resuming: {journal.num_resumed} lines have their results{_retried(journal)}"
             )
-        try:
-            with (
-                open_trace(options.trace) as trace,
-                keep_events(options.event_log, output) as events,
-                open_run(config, trace, events) as run,
-            ):
-                journal.settle(run.resolved)
-                stopped = _answer(config, journal, run, options.stats_json, console)
-        except GlinthawkError:
-            journal.flush()
-            if journal.num_done:
-                console.print(f"{journal.num_done} results are safe; run it again to resume")
-            raise
-        done, total = journal.num_done, journal.survey.num_requests
-        if stopped and done < total:
-            console.print(f"stopped; {done} of {total} lines are answered in {output}")
-            console.print("run the same command again to resume")
-            return 130
-        console.print(f"{done} results{_errors(journal)}: {output}")
-        return 1 if journal.num_failed else 0
+        with (
+            _telling_what_is_safe(journal, console),
+            open_trace(options.trace) as trace,
+            keep_events(options.event_log, output) as events,
+            open_run(config, trace, events) as run,
+        ):
+            journal.settle(run.resolved)
+            stopped = _answer(config, journal, run, options.stats_json, console)
+        return _conclude(journal, stopped, output, console)
+
+
+@contextmanager
+def _telling_what_is_safe(journal: Journal, console: Console) -> Iterator[None]:
+    try:
+        yield
+    except GlinthawkError:
+        journal.flush()
+        if journal.num_done:
+            console.print(f"{journal.num_done} results are safe; run it again to resume")
+        raise
+
+
+def _conclude(journal: Journal, stopped: bool, output: Path, console: Console) -> int:
+    """The exit status."""
+    done, total = journal.num_done, journal.survey.num_requests
+    if stopped and done < total:
+        console.print(f"stopped; {done} of {total} lines are answered in {output}")
+        console.print("run the same command again to resume")
+        return 130
+    console.print(f"{done} results{_errors(journal)}: {output}")
+    return 1 if journal.num_failed else 0
 
 
 def _errors(journal: Journal) -> str:

@@ -101,32 +101,17 @@ def plan(
     work, shape = Workload.parse(workload), shape_of(model, config.dtype, config.trust_remote_code)
     _check_lengths(work, shape)
     dropped: Counter[str] = Counter()
+    rank = rank or ("cost" if machines.profile is None else "speed")
     rigs: Iterable[Rig]
     if machines.profile is not None:
-        if tier1 or tier2 or machines.catalogue:
-            raise UsageError(
-                "--profile is of this machine; leave --tier1, --tier2, --catalogue out"
-            )
+        _check_no_catalogue(tier1, tier2, machines.catalogue)
         measured = Profile.load(machines.profile)
-        rank = rank or "speed"
-        rigs = measured_rigs(
-            shape,
-            measured,
-            parse_size(memory),
-            resolve_kv_dtypes(kv, shape.dtype),
-            machines.link(measured),
-            parse_size(storage),
-        )
-        source = (
-            f"measured on {measured.machine}, {measured.date}: Tier 1 on "
-            f"{measured.tier1_threads} cores, a worker on {measured.worker_threads or 'others'}"
-        )
+        link = machines.link(measured)
+        dtypes = resolve_kv_dtypes(kv, shape.dtype)
+        rigs = measured_rigs(shape, measured, parse_size(memory), dtypes, link, parse_size(storage))
+        source = _describe(measured)
     else:
-        if parse_size(storage):
-            raise UsageError(
-                "--storage goes with --profile; a machine of the catalogue has drives if it says "
-                "storage and storage_reads (--catalogue FILE for yours)"
-            )
+        _check_no_storage(storage)
         offer = Offer(
             tier1=machines.find(tier1 or _no_machine()),
             tier2=machines.find(tier2 or []),
@@ -134,11 +119,9 @@ def plan(
             tier2_count=tier2_count,
             latency_s=machines.latency_s,
         )
-        rank = rank or "cost"
         _check_prices(offer, rank)
-        rigs = offered_rigs(
-            shape, offer, resolve_kv_dtypes(kv or ("auto", "int8"), shape.dtype), dropped
-        )
+        dtypes = resolve_kv_dtypes(kv or ("auto", "int8"), shape.dtype)
+        rigs = offered_rigs(shape, offer, dtypes, dropped)
         source = "not measured: from the catalogue"
     search = Search(model, work, rank, batch_tokens=config.batch_tokens, dropped=dropped)
     found = search.run(rigs, top)
@@ -151,6 +134,26 @@ def plan(
 
         _write(report, lambda: write_report(report, found, search, work, rank, source))
         typer.echo(f"report: {report}")
+
+
+def _describe(measured: Profile) -> str:
+    return (
+        f"measured on {measured.machine}, {measured.date}: Tier 1 on "
+        f"{measured.tier1_threads} cores, a worker on {measured.worker_threads or 'others'}"
+    )
+
+
+def _check_no_catalogue(*flags: object) -> None:
+    if any(flags):
+        raise UsageError("--profile is of this machine; leave --tier1, --tier2, --catalogue out")
+
+
+def _check_no_storage(storage: str) -> None:
+    if parse_size(storage):
+        raise UsageError(
+            "--storage goes with --profile; a machine of the catalogue has drives if it says "
+            "storage and storage_reads (--catalogue FILE for yours)"
+        )
 
 
 def _write(path: Path, write: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from glinthawk.core.units import format_size
 from glinthawk.engine.local_node import LocalNode
 from glinthawk.engine.tuning import Tuning, choose_prompt_attention, tune
 from glinthawk.launch.local_machine import load_identity, share_threads
-from glinthawk.launch.local_processes import local_workers, parse_tier2
+from glinthawk.launch.local_processes import LocalProcesses, local_workers, parse_tier2
 from glinthawk.launch.worker_supervisor import WorkerSupervisor
 from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.forward.cut import Passes
@@ -84,39 +84,18 @@ def open_node(
         identity = Path(config.identity)
     identity = load_identity(identity, addresses)
     with ExitStack() as stack:
+        drives = parse_drives(config.worker_storage)
         workers = stack.enter_context(
-            local_workers(
-                num_local,
-                config.worker_kv_bytes,
-                worker_threads,
-                parse_drives(config.worker_storage),
-            )
+            local_workers(num_local, config.worker_kv_bytes, worker_threads, drives)
         )
         for address in addresses:  # before any time is spent on the model
             _reach(address, identity)
         loaded = loaded or load_model(config, part)
         fetched = _fetched_pages(config, loaded)
-        attention = choose_prompt_attention(loaded)
-        passes, arithmetic = _choose_passes(config, loaded), ""
-        if config.batch_invariant:
-            agreement = agree(loaded, passes)
-            passes, arithmetic = agreement.passes, agreement.arithmetic
-        _self_check(loaded, attention, passes)
-        kv_dtype = _kv_dtype(config, loaded)
+        attention, passes, arithmetic = _choose_arithmetic(config, loaded)
         own = _local_homes(config, loaded)
         supervisor = stack.enter_context(
-            WorkerSupervisor(
-                workers,
-                identity,
-                addresses,
-                loaded,
-                kv_dtype,
-                config.worker_timeout,
-                config.split_attention,
-                fetched,
-                _share_x(config, loaded, num_local + len(addresses)),
-                (own[0].kernel if own else "") if config.batch_invariant else None,
-            )
+            _supervise(config, loaded, workers, identity, addresses, fetched, own)
         )
         homes = [*own, *supervisor.open_all()]
         if config.batch_invariant:
@@ -124,6 +103,31 @@ def open_node(
             arithmetic += f"; attention by {homes[0].kernel}"
         opened = join_homes(config, loaded, homes, trace, attention, passes, supervisor, sample)
         yield replace(opened, arithmetic=arithmetic)
+
+
+def _supervise(
+    config: EngineConfig,
+    loaded: LoadedModel,
+    workers: LocalProcesses,
+    identity: Identity | None,
+    addresses: Sequence[Address],
+    fetched: FetchedPages | None,
+    own: Sequence[Home],
+) -> WorkerSupervisor:
+    """Of workers that were started here and of those elsewhere; Tier 1's ``own`` homes are not
+    its business, but for the kernel that all have to have in a batch-invariant run."""
+    return WorkerSupervisor(
+        workers,
+        identity,
+        addresses,
+        loaded,
+        _kv_dtype(config, loaded),
+        config.worker_timeout,
+        config.split_attention,
+        fetched,
+        _share_x(config, loaded, len(workers.addresses) + len(addresses)),
+        (own[0].kernel if own else "") if config.batch_invariant else None,
+    )
 
 
 def join_homes(
@@ -140,6 +144,20 @@ def join_homes(
     tuning = tune(config, loaded, homes, passes)
     node = Node(loaded.model, loaded.spec.layers, homes, sample, trace, attention, passes)
     return OpenNode(LocalNode(node, homes, tuning.step_cost, supervisor), loaded, tuning)
+
+
+def _choose_arithmetic(
+    config: EngineConfig, loaded: LoadedModel
+) -> tuple[PromptAttention, Passes | None, str]:
+    """How prompts are attended and passes computed, and what the bits of answers depend on, of a
+    batch-invariant run. Raises UsageError for a model that does not come to its own logits so."""
+    attention = choose_prompt_attention(loaded)
+    passes, name = _choose_passes(config, loaded), ""
+    if config.batch_invariant:
+        agreement = agree(loaded, passes)
+        passes, name = agreement.passes, agreement.arithmetic
+    _self_check(loaded, attention, passes)
+    return attention, passes, name
 
 
 def _reach(address: Address, identity: Identity | None) -> None:

@@ -87,10 +87,7 @@ class Journal:
             if begun is not None:
                 begun.check_fingerprint(fingerprint, output)
                 begun.check_input(survey, source, output)
-            finished, size = Finished(), 0
-            if file.is_kept:
-                finished, size = read_finished(output, survey.num_lines)
-            file.truncate(size)
+            finished = _cut_to_finished(file, output, survey)
             record = Record(
                 created=begun.created if begun else int(now()),
                 fingerprint=plain(fingerprint),
@@ -194,6 +191,15 @@ def _begun_record(file: OutputFile | OutputStream) -> Record | None:
             "begin anew with --restart (it is moved aside) or give another -o"
         )
     return record
+
+
+def _cut_to_finished(file: OutputFile | OutputStream, output: Path, survey: Survey) -> Finished:
+    """The results that are whole; what is behind them goes from the file."""
+    finished, size = Finished(), 0
+    if file.is_kept:
+        finished, size = read_finished(output, survey.num_lines)
+    file.truncate(size)
+    return finished
 
 
 def _move_aside(file: OutputFile | OutputStream) -> None:

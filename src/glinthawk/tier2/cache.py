@@ -46,13 +46,14 @@ class KVCache:
             layers, kv_dtype, torch.device(device), threads, backend, on_torch_threads
         )
         self.page_bytes = choice.page_bytes
-        self._backend: Backend
+        #: Attends over the pages, and wants to hear when a step that ``begin`` has begun is over.
+        self.backend: Backend
         if files:
-            drives = self._backend = choice.make_on_drives(num_bytes, files)
+            drives = self.backend = choice.make_on_drives(num_bytes, files)
             num_pages, most_sequences = drives.num_pages, drives.most_sequences
         else:
             num_pages = most_sequences = self._count(num_bytes)
-            self._backend = choice.make(num_pages)
+            self.backend = choice.make(num_pages)
         #: How many sequences it can hold at one time.
         self.most_sequences = most_sequences
         self.pages = PageTable(num_pages, PAGE_TOKENS)
@@ -70,15 +71,15 @@ class KVCache:
     @property
     def kernel(self) -> str:
         """What attends: caches that name the same one come to the same bits."""
-        return self._backend.kernel
+        return self.backend.kernel
 
     @property
     def peak_bytes(self) -> int:
         return self.pages.peak_used * self.page_bytes
 
     def begin(self, forks: Iterable[_Fork], *groups: _Columns) -> list[SpanTable | None]:
-        """Pages for a step; a table for each group of spans, None for an empty one. Each is to be
-        ended.
+        """Pages for a step; a table for each group of spans, None for an empty one. The backend is
+        to ``end`` each.
 
         Every fork (source, sequence, n) first lets a new sequence begin with the first n tokens of
         another. Raises WireError, and changes nothing, if any of it cannot be.
@@ -102,52 +103,19 @@ class KVCache:
             written = [self.pages.look_up(sequences, starts, lengths)]
         try:
             for table in written:
-                self._backend.begin(table)
+                self.backend.begin(table)
         except WireError:
             self.pages.undo()
             self.release(begun)
             raise
         for source, target in copies:
-            self._backend.copy_page(source, target)
+            self.backend.copy_page(source, target)
         return tables
-
-    def end(self, table: SpanTable) -> None:
-        """Nobody will write to the spans of a step's table any more."""
-        self._backend.end(table)
-
-    def store(self, layer: int, table: SpanTable, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Keep keys (T, K, D) and values (T, K, Dv) of new tokens."""
-        self._backend.append(layer, table, k, v)
-
-    def attend(
-        self, layer: int, table: SpanTable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> torch.Tensor:
-        """Keep the new tokens' keys and values, then attend: queries (T, H, D) -> (T, H, Dv)."""
-        return self._backend.append_attend(layer, table, q, k, v)[0]
-
-    def look_at(self, sequences: list[int], firsts: list[int], ends: list[int]) -> SpanTable:
-        """A table of rows that each see tokens [first, end) of a sequence, which are here."""
-        return self.pages.look_at(sequences, firsts, ends)
-
-    def query(
-        self, layer: int, table: SpanTable, q: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attend over what is kept: queries (T, H, D) -> output (T, H, Dv), log-sum-exp (T, H)."""
-        return self._backend.attend(layer, table, q)
-
-    def unit_bytes(self, layer: int) -> int:
-        """Bytes of one page in a layer, as ``read`` packs it. Raises WorkerRefused where pages
-        cannot be read."""
-        return self._backend.unit_bytes(layer)
-
-    def read(self, layer: int, table: SpanTable) -> torch.Tensor:
-        """The pages of ``table`` in a layer, packed one after the other (P, unit bytes)."""
-        return self._backend.read(layer, table)
 
     def release(self, sequences: list[int]) -> None:
         """Forget ``sequences``."""
-        self._backend.release(self.pages.release(sequences))
+        self.backend.release(self.pages.release(sequences))
 
     def clear(self) -> None:
         """Forget all sequences."""
-        self._backend.release(self.pages.clear())
+        self.backend.release(self.pages.clear())

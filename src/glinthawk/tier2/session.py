@@ -8,20 +8,20 @@ from glinthawk.core.errors import WireError
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.cache import KVCache
 from glinthawk.tier2.device import to_device, to_host
-from glinthawk.tier2.message_columns import Columns, list_spans, list_view
+from glinthawk.tier2.message_columns import Columns, list_spans
 from glinthawk.tier2.pages.page_files import PageFile
 from glinthawk.tier2.pages.page_table import SpanTable
 from glinthawk.tier2.pages.visible_pages import Sight, find_sight
 from glinthawk.tier2.running_step import RunningStep
+from glinthawk.tier2.running_steps import RunningSteps
+from glinthawk.tier2.step_views import check_views, list_views
 from glinthawk.wire.channel import LARGEST_FRAME
-from glinthawk.wire.messages import Attend, Begin, BeginPart, Fetch, Open, Store
+from glinthawk.wire.messages import Attend, Begin, Fetch, Open, Store
 
 __all__ = ["Session"]
 
 #: Sequences in a session with views, which may be here with no page of their own.
 _MOST_SEQUENCES = 1 << 20
-#: Pages that all rows of a step's views see together.
-_MOST_SEEN = 1 << 27
 
 
 class Session:
@@ -47,10 +47,8 @@ class Session:
             files=files,
         )
         if request.fetches:
-            self.cache.unit_bytes(0)  # refuses what cannot be read
-        self._steps: dict[int, RunningStep] = {}
-        #: Sequences in a step, and which: so steps cannot pile up, nor pages change hands in one.
-        self._stepping: dict[int, int] = {}
+            self.cache.backend.unit_bytes(0)  # refuses what cannot be read
+        self._steps = RunningSteps()
 
     def begin(self, message: Begin) -> None:
         """Reserve pages for a step's rows."""
@@ -62,11 +60,11 @@ class Session:
             raise WireError("a sequence appears twice in one step")
         if any(prompts[1]):
             raise WireError("a prompt starts at position 0")
-        views = self._views(message)
+        views = list_views(message, self._view_of)
         everyone = list({*sequences, *(number for view in views for number in view[0])})
-        self._check_resting(everyone)
+        self._steps.check_resting(everyone)
         self._check_forks(message, sequences)
-        self._check_views(message, extends, prompts, views)
+        check_views(message, extends, prompts, views, self.cache.pages)
         tables = self.cache.begin(message.forks, extends, prompts)
         written = [table for table in tables if table is not None]
         before = (sequences, extends[1] + prompts[1])
@@ -74,13 +72,12 @@ class Session:
             rows = self._rows(views, tables[0])
         except BaseException:  # there is no memory for the tables
             for table in written:
-                self.cache.end(table)
+                self.cache.backend.end(table)
             self.cache.pages.rewind(*before)
             raise
         step = RunningStep(tables[0], tables[1], rows, before, everyone, written)
         if tables[1] or any(rows):
-            self._steps[message.step] = step
-            self._stepping.update(dict.fromkeys(everyone, message.step))
+            self._steps.add(message.step, step)
         else:
             self._end(step)
 
@@ -88,7 +85,7 @@ class Session:
         """Attention output (T, H, Dv), on the CPU, of the step's rows in one layer; in a session
         with views also their log-sum-exps (T, H)."""
         layer = self._layer(message.layer)
-        step = self._step(message.step)
+        step = self._steps.find(message.step)
         rows = step.rows[message.layer]
         if rows is None:
             raise WireError(f"step {message.step} has no rows to attend here, or they are done")
@@ -110,24 +107,24 @@ class Session:
         *kv: torch.Tensor,
     ) -> Sequence[torch.Tensor]:
         if rows is extends:
-            return [self.cache.attend(layer, rows, queries, *kv)]
+            return [self.cache.backend.append_attend(layer, rows, queries, *kv)[0]]
         if extends is not None:
-            self.cache.store(layer, extends, *kv)
-        return self.cache.query(layer, rows, queries)
+            self.cache.backend.append(layer, extends, *kv)
+        return self.cache.backend.attend(layer, rows, queries)
 
     def fetch(self, message: Fetch, frames: Sequence[memoryview]) -> list[torch.Tensor]:
         """Pages (U, unit bytes) that the step's rows see in one layer, and which of those each page
         of each row is (P,)."""
         layer = self._layer(message.layer)
-        step = self._step(message.step)
+        step = self._steps.find(message.step)
         rows = step.extends
         if rows is None or step.rows[message.layer] is not rows:
             raise WireError(f"step {message.step} has no rows to fetch for, or they are done")
         _check_order(message, step.layer_to_attend())
         keys, values = self._tensors(frames, *_kv_shapes(layer, rows.num_rows))
         sight = self._sight(step, rows, message.layer)
-        self.cache.store(message.layer, rows, keys, values)
-        pages = self.cache.read(message.layer, sight.table)
+        self.cache.backend.append(message.layer, rows, keys, values)
+        pages = self.cache.backend.read(message.layer, sight.table)
         self._end_layer(message.step, message.layer)
         return [pages, sight.places]
 
@@ -137,107 +134,64 @@ class Session:
         if window not in step.sights:
             step.sights[window] = find_sight(rows, window, self.cache.pages.page_tokens)
         sight = step.sights[window]
-        if sight.num_pages * self.cache.unit_bytes(layer) > LARGEST_FRAME:
+        if sight.num_pages * self.cache.backend.unit_bytes(layer) > LARGEST_FRAME:
             raise WireError("a step sees too many pages to send; use a smaller --batch-size")
         return sight
 
     def _end_layer(self, step: int, layer: int) -> None:
         """After the last layer, rows that attend are done."""
-        running = self._steps[step]
+        running = self._steps.find(step)
         running.next_attended = layer + 1
         if running.layer_to_attend() is None:
             running.extends, running.rows = None, [None] * len(self._layers)
-            self._forget_if_done(step)
+            self._end_if_done(step)
 
     def store(self, message: Store, frames: Sequence[memoryview]) -> bool:
         """Keep k, v of the step's prompts in one layer; whether that was the last layer."""
         layer = self._layer(message.layer)
-        step = self._step(message.step)
+        step = self._steps.find(message.step)
         table = step.prompts
         if table is None:
             raise WireError(f"step {message.step} has no prompts here, or they are done")
         _check_order(message, step.next_stored)
         keys, values = self._tensors(frames, *_kv_shapes(layer, table.num_rows))
-        self.cache.store(message.layer, table, keys, values)
+        self.cache.backend.append(message.layer, table, keys, values)
         step.next_stored += 1
         if message.layer < len(self._layers) - 1:
             return False
         step.prompts = None
-        self._forget_if_done(message.step)
+        self._end_if_done(message.step)
         return True
 
     def release(self, sequences: list[int]) -> None:
         """Forget ``sequences``; others may have their pages at once."""
-        self._check_resting(sequences)
+        self._steps.check_resting(sequences)
         self.cache.release(sequences)
 
     def abandon(self, step: int) -> None:
         """What the step wrote is not in all layers, so nobody may attend over it."""
         if step in self._steps:
-            self.cache.pages.rewind(*self._forget(step).before)
-
-    def _check_resting(self, sequences: list[int]) -> None:
-        for sequence in sequences:
-            if sequence in self._stepping:
-                raise WireError(
-                    f"sequence {sequence} is in step {self._stepping[sequence]}; "
-                    "finish or abandon that first"
-                )
+            abandoned = self._steps.remove(step)
+            self._end(abandoned)
+            self.cache.pages.rewind(*abandoned.before)
 
     def _layer(self, index: int) -> AttentionLayer:
         if not 0 <= index < len(self._layers):
             raise WireError(f"layer {index} is not one of the model's {len(self._layers)}")
         return self._layers[index]
 
-    def _views(self, message: Begin) -> list[Columns]:
-        """The views of a step, none if no row attends by one."""
-        if isinstance(message, BeginPart) != bool(self._view_of):
-            raise WireError("a step has views if, and only if, the session has")
-        views = message.views if isinstance(message, BeginPart) else []
-        num_views = max(self._view_of, default=-1) + 1
-        if views and len(views) != num_views:
-            raise WireError(f"this session has {num_views} views, not {len(views)}")
-        return [list_view(view) for view in views]
-
-    def _check_views(
-        self, message: Begin, extends: Columns, prompts: Columns, views: list[Columns]
-    ) -> None:
-        """Every row sees something, and nothing that will not be here; and what is kept is kept
-        where rows attend."""
-        pages = self.cache.pages
-        coming = {sequence: num_tokens for _, sequence, num_tokens in message.forks}
-        coming |= {s: start + length for s, start, length in zip(*extends, strict=True)}
-        num_seen = 0
-        for sequence, first, end in (row for view in views for row in zip(*view, strict=True)):
-            held = max(coming.get(sequence, 0), pages.num_tokens(sequence))
-            if not 0 <= first < end <= held:
-                raise WireError(f"sequence {sequence} has no tokens {first} to {end} here")
-            num_seen += (end - first) // pages.page_tokens + 2
-        if num_seen > _MOST_SEEN:
-            raise WireError("the rows of one step see too many pages; send smaller steps")
-        if self._view_of and extends[0] and not (views and all(view[0] for view in views)):
-            raise WireError("rows that extend attend in every layer; a view of them is empty")
-        if not {number for view in views for number in view[0]}.isdisjoint(prompts[0]):
-            raise WireError("a row sees a prompt of its own step")
-
     def _rows(self, views: list[Columns], extends: SpanTable | None) -> list[SpanTable | None]:
         """The rows that attend in each layer."""
         if not views:
             return [None if self._view_of else extends] * len(self._layers)
-        tables = [self.cache.look_at(*view) if view[0] else None for view in views]
+        tables = [self.cache.pages.look_at(*view) if view[0] else None for view in views]
         return [tables[index] for index in self._view_of]
 
     def _check_forks(self, message: Begin, sequences: list[int]) -> None:
         """Who begins with another's pages takes one of its own in the same step, where it can: else
-        there could be more sequences than pages. What a step under way writes is not here yet.
-        Raises WireError."""
+        there could be more sequences than pages. Raises WireError."""
         for source, _, num_tokens in message.forks:
-            step = self._stepping.get(source)
-            if step is not None and num_tokens > self._steps[step].start_of(source):
-                raise WireError(
-                    f"sequence {source} is in step {step}, which may write to its first "
-                    f"{num_tokens} tokens; finish or abandon that first"
-                )
+            self._steps.check_written(source, num_tokens)
         if self._view_of:
             if self.cache.pages.num_sequences + len(message.forks) > _MOST_SEQUENCES:
                 raise WireError(f"there are {_MOST_SEQUENCES} sequences here; release some")
@@ -245,26 +199,14 @@ class Session:
         for sequence in {fork[1] for fork in message.forks} - set(sequences):
             raise WireError(f"sequence {sequence} begins with another's KV but is not in the step")
 
-    def _step(self, step: int) -> RunningStep:
-        try:
-            return self._steps[step]
-        except KeyError:
-            raise WireError(f"step {step} has not begun") from None
-
-    def _forget_if_done(self, step: int) -> None:
-        if self._steps[step].prompts is None and not any(self._steps[step].rows):
-            self._forget(step)
-
-    def _forget(self, step: int) -> RunningStep:
-        forgotten = self._steps.pop(step)
-        for sequence in forgotten.sequences:
-            del self._stepping[sequence]
-        self._end(forgotten)
-        return forgotten
+    def _end_if_done(self, step: int) -> None:
+        running = self._steps.find(step)
+        if running.prompts is None and not any(running.rows):
+            self._end(self._steps.remove(step))
 
     def _end(self, step: RunningStep) -> None:
         for table in step.written:
-            self.cache.end(table)
+            self.cache.backend.end(table)
 
     def _tensors(
         self, frames: Sequence[memoryview], *shapes: tuple[int, int, int]

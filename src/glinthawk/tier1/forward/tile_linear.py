@@ -1,7 +1,7 @@
 """Linear layers whose rows come to the same bits, however many run together.
 
 oneDNN chooses another kernel for another number of rows or threads, and with AMX those sum in other
-orders. These products have one order (native/src/product.hpp).
+orders. These products have one order (native/src/kernels/product.hpp).
 """
 
 import torch
@@ -61,7 +61,7 @@ class TileLinear(nn.Module):
 
 def pack_weight(weight: torch.Tensor) -> torch.Tensor:
     """(out, in) -> (out / 32, in / 32, 2, 16, 16, 2), filled up with zeros: panels of 32, as
-    native/src/product.hpp has them."""
+    native/src/kernels/product.hpp has them."""
     weight = F.pad(weight, (0, -weight.shape[1] % _PANEL, 0, -weight.shape[0] % _PANEL))
     panels, steps = weight.shape[0] // _PANEL, weight.shape[1] // _PANEL
     parts = weight.view(panels, 2, _TILE, steps, _TILE, 2)

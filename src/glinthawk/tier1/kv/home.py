@@ -188,6 +188,7 @@ class Cache(Protocol):
     """What LocalHome needs of a KV cache; tier2's KVCache is one."""
 
     pages: Any
+    backend: Any
     most_sequences: int
 
     @property
@@ -197,12 +198,6 @@ class Cache(Protocol):
     def peak_bytes(self) -> int: ...
 
     def begin(self, forks: Iterable[_Fork], *groups: _Columns) -> list[Any]: ...
-
-    def store(self, layer: int, table: Any, k: torch.Tensor, v: torch.Tensor) -> None: ...
-
-    def attend(
-        self, layer: int, table: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> torch.Tensor: ...
 
     def release(self, sequences: list[int]) -> None: ...
 
@@ -246,10 +241,12 @@ class LocalHome(Home):
     def attend(
         self, step: int, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
     ) -> torch.Tensor:
-        return self._cache.attend(layer, self._steps[step][0], q, k, v)
+        output: torch.Tensor
+        output, _ = self._cache.backend.append_attend(layer, self._steps[step][0], q, k, v)
+        return output
 
     def store(self, step: int, layer: int, k: torch.Tensor, v: torch.Tensor) -> bool:
-        self._cache.store(layer, self._steps[step][1], k, v)
+        self._cache.backend.append(layer, self._steps[step][1], k, v)
         return True
 
     def release(self, sequences: list[int]) -> None:

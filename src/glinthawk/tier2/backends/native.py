@@ -1,6 +1,5 @@
 """Attention over KV pages at the speed of memory: the C++ kernels behind the Backend protocol."""
 
-from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -10,18 +9,19 @@ from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.openmp import find_team
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.backends.backend import Backend
+from glinthawk.tier2.backends.native_arguments import (
+    check_column,
+    check_rows,
+    make_layers,
+    make_plan,
+    name_dtype,
+)
 from glinthawk.tier2.pages.page_table import SpanTable
 
-__all__ = ["KV_DTYPES", "NativeBackend", "make_layers", "page_bytes", "supported_isas"]
+__all__ = ["KV_DTYPES", "NativeBackend", "page_bytes", "supported_isas"]
 
 #: How keys and values may be kept. int8 has a scale for each token and KV head.
 KV_DTYPES = ("bfloat16", "float16", "float32", "int8")
-
-_DTYPE_NAMES = {
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-}
 
 
 def supported_isas() -> list[str]:
@@ -104,7 +104,7 @@ class NativeBackend(Backend):
     ) -> None:
         plan = self._plan(table)
         keys, values = self._key_values(layer, table, keys, values)
-        self._engine.append(layer, plan, keys.data_ptr(), values.data_ptr(), _name(keys))
+        self._engine.append(layer, plan, keys.data_ptr(), values.data_ptr(), name_dtype(keys))
 
     def attend(
         self, layer: int, table: SpanTable, queries: torch.Tensor
@@ -112,7 +112,7 @@ class NativeBackend(Backend):
         plan = self._plan(table)
         queries, output, lse = self._query_output(layer, table, queries)
         self._engine.attend(
-            layer, plan, queries.data_ptr(), _name(queries), output.data_ptr(), lse.data_ptr()
+            layer, plan, queries.data_ptr(), name_dtype(queries), output.data_ptr(), lse.data_ptr()
         )
         return output, lse
 
@@ -136,7 +136,7 @@ class NativeBackend(Backend):
             keys.data_ptr(),
             values.data_ptr(),
             queries.data_ptr(),
-            _name(queries),
+            name_dtype(queries),
             output.data_ptr(),
             lse.data_ptr(),
         )
@@ -156,7 +156,7 @@ class NativeBackend(Backend):
 
     def read(self, layer: int, table: SpanTable) -> torch.Tensor:
         """The pages of ``table`` in a layer, one after the other (P, unit bytes)."""
-        pages = _column("pages", table.pages)
+        pages = check_column("pages", table.pages)
         units = torch.empty(len(pages), self.unit_bytes(layer), dtype=torch.uint8)
         try:
             self._engine.read(layer, pages.data_ptr(), len(pages), units.data_ptr())
@@ -181,7 +181,7 @@ class NativeBackend(Backend):
             plan,
             units.data_ptr(),
             queries.data_ptr(),
-            _name(queries),
+            name_dtype(queries),
             output.data_ptr(),
             lse.data_ptr(),
         )
@@ -190,14 +190,14 @@ class NativeBackend(Backend):
     def _packed_plan(self, table: SpanTable, num_units: int) -> "_native.Plan":
         made_for, plan = self._packed_plans.get(table, (-1, None))
         if plan is None or made_for != num_units:
-            plan = _make_plan(table, num_units, self._page_tokens)
+            plan = make_plan(table, num_units, self._page_tokens)
             self._packed_plans[table] = (num_units, plan)
         return plan
 
     def _plan(self, table: SpanTable) -> "_native.Plan":
         plan = self._plans.get(table)
         if plan is None:
-            plan = self._plans[table] = _make_plan(table, self._num_pages, self._page_tokens)
+            plan = self._plans[table] = make_plan(table, self._num_pages, self._page_tokens)
         return plan
 
     def _layer(self, index: int) -> AttentionLayer:
@@ -212,8 +212,8 @@ class NativeBackend(Backend):
         if keys.dtype != values.dtype:
             raise WireError("keys and values of one call have one dtype")
         return (
-            _rows("keys", keys, (rows, spec.num_kv_heads, spec.head_dim)),
-            _rows("values", values, (rows, spec.num_kv_heads, spec.value_dim)),
+            check_rows("keys", keys, (rows, spec.num_kv_heads, spec.head_dim)),
+            check_rows("values", values, (rows, spec.num_kv_heads, spec.value_dim)),
         )
 
     def _query_output(
@@ -221,74 +221,6 @@ class NativeBackend(Backend):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Checked queries, and room for outputs and log-sum-exp."""
         spec, rows = self._layer(layer), table.num_rows
-        queries = _rows("queries", queries, (rows, spec.num_heads, spec.head_dim))
+        queries = check_rows("queries", queries, (rows, spec.num_heads, spec.head_dim))
         output = torch.empty(rows, spec.num_heads, spec.value_dim, dtype=queries.dtype)
         return queries, output, torch.empty(rows, spec.num_heads, dtype=torch.float32)
-
-
-def make_layers(layers: Sequence[AttentionLayer]) -> "list[_native.Layer]":
-    """As the kernels know them. Raises ValueError."""
-    return [_native_layer(layer) for layer in layers]
-
-
-def _native_layer(layer: AttentionLayer) -> "_native.Layer":
-    if layer.window is not None and layer.window < 1:
-        raise ValueError("a window is at least one token")
-    if layer.softcap is not None and not layer.softcap > 0:
-        raise ValueError("a softcap is above 0")
-    return _native.make_layer(
-        num_heads=layer.num_heads,
-        num_kv_heads=layer.num_kv_heads,
-        head_dim=layer.head_dim,
-        value_dim=layer.value_dim,
-        scaling=layer.scaling,
-        window=min(layer.window or 0, 2**31 - 1),
-        softcap=layer.softcap or 0.0,
-        sinks=list(layer.sinks or ()),
-    )
-
-
-def _make_plan(table: SpanTable, num_pages: int, page_tokens: int) -> "_native.Plan":
-    columns = [
-        _column(name, getattr(table, name)) for name in ("starts", "lengths", "pages", "offsets")
-    ]
-    starts, lengths, pages, offsets = columns
-    if len(starts) != len(lengths) or len(offsets) != len(starts) + 1:
-        raise WireError("a table needs as many starts as lengths, and one more offset")
-    oldest = None if table.oldest is None else _column("oldest", table.oldest)
-    if oldest is not None and len(oldest) != len(starts):
-        raise WireError("a table needs as many oldest tokens as starts, or none")
-    try:
-        return _native.make_plan(
-            starts=starts.data_ptr(),
-            lengths=lengths.data_ptr(),
-            num_spans=len(starts),
-            pages=pages.data_ptr(),
-            num_pages=len(pages),
-            offsets=offsets.data_ptr(),
-            oldest=0 if oldest is None else oldest.data_ptr(),
-            num_rows=table.num_rows,
-            page_limit=num_pages,
-            page_tokens=page_tokens,
-        )
-    except (ValueError, TypeError) as error:
-        raise WireError(f"a table does not fit this KV cache: {error}") from error
-
-
-def _column(name: str, column: torch.Tensor) -> torch.Tensor:
-    if column.dtype != torch.int32 or column.dim() != 1 or column.device.type != "cpu":
-        raise WireError(f"{name} of a table must be a list of int32 on the CPU")
-    return column.contiguous()
-
-
-def _rows(name: str, rows: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """``rows`` if it is what the kernels may read; copied only where it has gaps."""
-    if tuple(rows.shape) != shape:
-        raise WireError(f"{name} must have shape {shape}, not {tuple(rows.shape)}")
-    if rows.dtype not in _DTYPE_NAMES or rows.device.type != "cpu":
-        raise WireError(f"{name} must be float32, bfloat16 or float16 on the CPU")
-    return rows.contiguous()
-
-
-def _name(rows: torch.Tensor) -> str:
-    return _DTYPE_NAMES[rows.dtype]

@@ -8,7 +8,8 @@ import torch
 from glinthawk import _native
 from glinthawk.core.errors import DriveFailed, WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier2.backends.native import NativeBackend, make_layers
+from glinthawk.tier2.backends.native import NativeBackend
+from glinthawk.tier2.backends.native_arguments import make_layers
 from glinthawk.tier2.pages.page_files import PageFile
 from glinthawk.tier2.pages.page_table import SpanTable
 

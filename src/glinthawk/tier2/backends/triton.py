@@ -12,7 +12,8 @@ from glinthawk.core.errors import WireError, WorkerRefused
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.tier2.backends.backend import UNREADABLE, Backend
 from glinthawk.tier2.backends.triton_kernels import append_kernel, attend_kernel, merge_kernel
-from glinthawk.tier2.backends.triton_tables import Cut, StepTables
+from glinthawk.tier2.backends.triton_layer import TritonLayer, power_of_two
+from glinthawk.tier2.backends.triton_tables import StepTables
 from glinthawk.tier2.pages.page_table import SpanTable
 
 __all__ = ["TritonBackend", "is_interpreted"]
@@ -23,7 +24,6 @@ _CHUNK_TOKENS = 512
 #: Bytes of keys, and of values, that a program holds at a time, twice over; GPUs have some 100 KiB.
 _BLOCK_BYTES = 16_384
 _LEAST_TOKENS, _MOST_TOKENS = 16, 64
-_LEAST_SIZE = 16
 #: Bytes of queries beside which the next block of keys and values finds room.
 _MOST_QUERY_BYTES = 32_768
 
@@ -33,48 +33,6 @@ _TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16:
 def is_interpreted() -> bool:
     """Whether Triton runs kernels in its interpreter, TRITON_INTERPRET=1, and so on a CPU."""
     return not isinstance(attend_kernel, triton.runtime.JITFunction)
-
-
-class _Layer:
-    """One layer's pages, and what its kernels are compiled for."""
-
-    def __init__(
-        self, spec: AttentionLayer, shape: tuple[int, int], kv_dtype: str, device: torch.device
-    ) -> None:
-        self.spec = spec
-        num_pages, page_tokens = shape
-        tokens = (num_pages, spec.num_kv_heads, page_tokens)
-        dtype = getattr(torch, kv_dtype)
-        self.keys = torch.empty(*tokens, spec.head_dim, dtype=dtype, device=device)
-        self.values = torch.empty(*tokens, spec.value_dim, dtype=dtype, device=device)
-        scales = tokens if kv_dtype == "int8" else (0, 0, 0)
-        self.key_scales = torch.empty(scales, dtype=torch.bfloat16, device=device)
-        self.value_scales = torch.empty(scales, dtype=torch.bfloat16, device=device)
-        self.sinks = torch.tensor(spec.sinks or (), dtype=torch.float32, device=device)
-        group = spec.num_heads // spec.num_kv_heads
-        self.cut = Cut(group, spec.window)
-        self.sizes: dict[str, Any] = {
-            "KV_HEADS": spec.num_kv_heads,
-            "VALUE_SIZE": spec.value_dim,
-            "VALUE_PADDED": _padded(spec.value_dim),
-        }
-        self.page_sizes: dict[str, Any] = {
-            "PAGE": page_tokens,
-            "KEY_SIZE": spec.head_dim,
-            "KEY_PADDED": _padded(spec.head_dim),
-            "INT8": kv_dtype == "int8",
-        }
-
-    @property
-    def pools(self) -> tuple[torch.Tensor, ...]:
-        """All memory whose first dimension is the page."""
-        pools = (self.keys, self.values, self.key_scales, self.value_scales)
-        return pools if self.keys.dtype == torch.int8 else pools[:2]
-
-    @property
-    def memory(self) -> tuple[torch.Tensor, ...]:
-        """As the kernels take it."""
-        return (self.keys, self.values, self.key_scales, self.value_scales)
 
 
 class TritonBackend(Backend):
@@ -97,11 +55,11 @@ class TritonBackend(Backend):
         if self._device.type == "cpu" and not is_interpreted():
             raise WorkerRefused("the triton backend needs a GPU; use the native backend on a CPU")
         assert chunk_tokens >= _LEAST_TOKENS
-        assert chunk_tokens == _power_of_two(chunk_tokens)
+        assert chunk_tokens == power_of_two(chunk_tokens)
         self._page_tokens = page_tokens
         self._chunk_tokens = chunk_tokens
         shape = (num_pages, page_tokens)
-        self._layers = [_Layer(layer, shape, kv_dtype, self._device) for layer in layers]
+        self._layers = [TritonLayer(layer, shape, kv_dtype, self._device) for layer in layers]
         # A table serves every layer of a step, so what is made of it is kept as long as it is.
         self._prepared: WeakKeyDictionary[SpanTable, StepTables] = WeakKeyDictionary()
 
@@ -159,7 +117,7 @@ class TritonBackend(Backend):
             lse,
             **held.sizes,
             GROUP=held.cut.group,
-            GROUP_PADDED=_power_of_two(held.cut.group),
+            GROUP_PADDED=power_of_two(held.cut.group),
             SINKS=spec.sinks is not None,
             num_warps=2,
         )
@@ -191,7 +149,7 @@ class TritonBackend(Backend):
 
     def _attend(
         self,
-        held: _Layer,
+        held: TritonLayer,
         queries: torch.Tensor,
         pages: torch.Tensor,
         pieces: torch.Tensor,
@@ -236,7 +194,7 @@ class TritonBackend(Backend):
             self._prepared[table] = tables
         return tables
 
-    def _layer(self, index: int) -> _Layer:
+    def _layer(self, index: int) -> TritonLayer:
         if not 0 <= index < len(self._layers):
             raise WireError(f"layer {index} is not one of the model's {len(self._layers)}")
         return self._layers[index]
@@ -278,16 +236,6 @@ def _dot_types(queries: torch.dtype, kv: torch.dtype) -> tuple[torch.dtype, torc
     if kv == torch.int8 and queries == torch.float16:
         return torch.float16, torch.bfloat16
     return queries, queries
-
-
-def _power_of_two(size: int) -> int:
-    """The next one."""
-    return 1 << (size - 1).bit_length()
-
-
-def _padded(size: int) -> int:
-    """A head's size as matrix products take it."""
-    return max(_LEAST_SIZE, _power_of_two(size))
 
 
 def _block_tokens(row_bytes: int) -> int:

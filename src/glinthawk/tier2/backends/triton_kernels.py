@@ -10,6 +10,16 @@ Names in capitals are known at compile time; sizes that end in _PADDED are power
 import triton
 import triton.language as tl
 
+from glinthawk.tier2.backends.triton_blocks import (
+    hide_unseen,
+    load_piece,
+    load_queries,
+    score,
+    soften,
+    store_part,
+    sum_values,
+)
+
 __all__ = ["append_kernel", "attend_kernel", "merge_kernel"]
 
 
@@ -102,30 +112,19 @@ def attend_kernel(
     their sequence TOKENS at a time with online softmax. A row of which a block holds nothing is not
     changed by it, bit for bit.
     """
-    piece = pieces + 8 * tl.program_id(0)
     kv_head = tl.program_id(1)
-    first_row = tl.load(piece).to(tl.int64)
-    num_rows = tl.load(piece + 1)
-    first_position = tl.load(piece + 2)
-    first_page = tl.load(piece + 3)
-    begin = tl.load(piece + 4)
-    end = tl.load(piece + 5)
-    part = tl.load(piece + 6).to(tl.int64)
-
+    first_row, num_rows, first_position, first_page, begin, end, part = load_piece(
+        pieces + 8 * tl.program_id(0)
+    )
     lane = tl.arange(0, ROWS)
     row = lane // GROUP
     head = kv_head * GROUP + lane % GROUP
     is_real = row < num_rows
     position = first_position + row
-    dims = tl.arange(0, KEY_PADDED)
-    value_dims = tl.arange(0, VALUE_PADDED)
-    query = tl.load(
-        queries
-        + ((first_row + row) * query_row_stride + head * query_head_stride)[:, None]
-        + dims[None, :],
-        mask=is_real[:, None] & (dims < KEY_SIZE)[None, :],
-        other=0.0,
-    ).to(KEY_DOT)
+    query = load_queries(
+        queries, first_row + row, head, is_real, query_row_stride, query_head_stride,
+        KEY_SIZE, KEY_PADDED,
+    ).to(KEY_DOT)  # fmt: skip
 
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -135,49 +134,21 @@ def attend_kernel(
         is_held = token < end  # what lies beyond was perhaps never written
         page = tl.load(pages + first_page + token // PAGE, mask=is_held, other=0).to(tl.int64)
         slot = (page * KV_HEADS + kv_head) * PAGE + token % PAGE
-        key = tl.load(
-            key_pages + slot[:, None] * KEY_SIZE + dims[None, :],
-            mask=is_held[:, None] & (dims < KEY_SIZE)[None, :],
-            other=0,
-        ).to(KEY_DOT)
-        scores = tl.dot(query, tl.trans(key), input_precision="ieee") * scaling
-        if INT8:
-            unit = tl.load(key_scales + slot, mask=is_held, other=0.0).to(tl.float32)
-            scores = scores * unit[None, :]
-        if SOFTCAP:  # softcap * tanh(scores / softcap)
-            scores = softcap * (1 - 2 / (1 + tl.exp(tl.minimum(2 * scores / softcap, 80.0))))
-        is_seen = (is_held & (token >= begin))[None, :] & (token[None, :] <= position[:, None])
-        if WINDOW > 0:
-            is_seen = is_seen & (token[None, :] > position[:, None] - WINDOW)
-        scores = tl.where(is_seen, scores, float("-inf"))
-
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        weights = tl.exp(scores - shift[:, None])
-        fade = tl.exp(top - shift)
+        scores = score(
+            query, key_pages, key_scales, slot, is_held, scaling, softcap,
+            KEY_SIZE, KEY_PADDED, SOFTCAP, INT8, KEY_DOT,
+        )  # fmt: skip
+        scores = hide_unseen(scores, token, position, is_held & (token >= begin), WINDOW)
+        weights, fade, top = soften(scores, top)
         total = total * fade + tl.sum(weights, 1)
-        value = tl.load(
-            value_pages + slot[:, None] * VALUE_SIZE + value_dims[None, :],
-            mask=is_held[:, None] & (value_dims < VALUE_SIZE)[None, :],
-            other=0,
-        ).to(VALUE_DOT)
-        if INT8:
-            unit = tl.load(value_scales + slot, mask=is_held, other=0.0).to(tl.float32)
-            weights = weights * unit[None, :]
         output = output * fade[:, None]
-        output += tl.dot(weights.to(VALUE_DOT), value, input_precision="ieee")
-        top = new_top
+        output += sum_values(
+            weights, value_pages, value_scales, slot, is_held,
+            VALUE_SIZE, VALUE_PADDED, INT8, VALUE_DOT,
+        )  # fmt: skip
 
-    is_empty = total == 0
-    output = output / tl.where(is_empty, 1.0, total)[:, None]
-    lse = tl.where(is_empty, float("-inf"), top + tl.log(tl.where(is_empty, 1.0, total)))
     place = (part + row) * (GROUP * KV_HEADS) + head
-    tl.store(part_lses + place, lse, mask=is_real)
-    tl.store(
-        parts + place[:, None] * VALUE_SIZE + value_dims[None, :],
-        output,
-        mask=is_real[:, None] & (value_dims < VALUE_SIZE)[None, :],
-    )
+    store_part(parts, part_lses, place, is_real, output, top, total, VALUE_SIZE, VALUE_PADDED)
 
 
 @triton.jit
