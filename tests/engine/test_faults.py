@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from families import make_model
+from glinthawk.core.batch import Batch
 from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.core.errors import WorkerLost
 from glinthawk.engine.run import Run, open_run
@@ -52,6 +53,26 @@ def test_a_worker_that_is_killed_while_its_kv_is_fetched_neither(
 ) -> None:
     with open_run(replace(config(model, "local:2"), kv_placement="fetch")) as run:
         die_and_come_back(run, undisturbed)
+
+
+def test_a_worker_that_dies_amid_the_chunks_of_a_prompt_neither(
+    model: Path, undisturbed: dict[int, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    with open_run(replace(config(model, "local:2"), batch_tokens=5)) as run:
+        start, workers = run.tier1.start, children()[-2:]
+
+        def start_and_kill(batch: Batch) -> None:
+            start(batch)
+            chunks = [span for span in batch.spans if span.start and not span.num_sampled]
+            if chunks and not killed:
+                killed.append(chunks[0].sequence.id)
+                os.kill(workers[chunks[0].home - 1], signal.SIGKILL)
+
+        monkeypatch.setattr(run.tier1, "start", start_and_kill)
+        assert answer(run) == undisturbed
+        assert run.engine.scheduler.counts.repeated_tokens > 0
+    assert killed
 
 
 def test_beside_kv_on_tier_1_neither(model: Path, undisturbed: dict[int, list[int]]) -> None:

@@ -199,7 +199,7 @@ def test_what_comes_twice_costs_nothing(
         assert _answer(run) == expected
         run.stats()
         assert _answer(run) == expected
-        assert run.engine.scheduler.num_repeated_tokens == 0
+        assert run.engine.scheduler.counts.repeated_tokens == 0
     assert judge.done
 
 
@@ -247,7 +247,7 @@ def test_a_copy_that_is_heard_before_the_link_costs_nothing(
             _pipeline(model, places, tmp_path, follow_first, timeout_s=60) as run,
         ):
             assert _answer(run) == expected
-            assert run.engine.scheduler.num_repeated_tokens == 0
+            assert run.engine.scheduler.counts.repeated_tokens == 0
         assert followed
 
 

@@ -36,7 +36,7 @@ def test_kv_on_drives_equals_the_models_own_forward(tmp_path: Path, family: str)
     ) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
         run.engine.scheduler.validate()
-        assert run.engine.scheduler.num_shared_tokens >= 15 * PAGE_TOKENS
+        assert run.engine.scheduler.counts.shared_tokens >= 15 * PAGE_TOKENS
         assert run.tier1.usage().kv_bytes_peak > 4 * pages * pages_bytes(case.loaded, 1)
     assert answers == case.expected()
 

@@ -61,7 +61,7 @@ def test_two_tiers_equal_the_models_own_forward(
     assert answers == case.expected()
     assert scheduler.is_idle
     if scarce:
-        assert scheduler.num_preemptions > 0
+        assert scheduler.counts.preemptions > 0
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - set(BACKBONE)))
@@ -84,7 +84,7 @@ def test_shared_prefixes_change_no_answer(tmp_path: Path, family: str, place: st
         scheduler = run.engine.scheduler
         scheduler.validate()
     assert answers == case.expected()
-    assert scheduler.num_shared_tokens >= 6 * PAGE_TOKENS
+    assert scheduler.counts.shared_tokens >= 6 * PAGE_TOKENS
 
 
 #: Softcaps, sinks and windows: worth the time that Triton's interpreter takes.
@@ -110,7 +110,7 @@ def test_a_worker_whose_kv_is_on_a_gpu_changes_no_answer(
         case.loaded, tmp_path, workers=1, batches_in_flight=2, worker_device=device
     ) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-        assert run.engine.scheduler.num_shared_tokens >= 6 * PAGE_TOKENS
+        assert run.engine.scheduler.counts.shared_tokens >= 6 * PAGE_TOKENS
     assert answers == case.expected()
 
 

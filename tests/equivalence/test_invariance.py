@@ -130,8 +130,8 @@ def test_preemption_and_prefixes(
             assert run.limits.kv_tokens == pages * PAGE_TOKENS
             assert _answer(run) == expected
             counts.append(run.engine.scheduler)
-    assert sum(scheduler.num_preemptions for scheduler in counts)
-    assert sum(scheduler.num_shared_tokens for scheduler in counts)
+    assert sum(scheduler.counts.preemptions for scheduler in counts)
+    assert sum(scheduler.counts.shared_tokens for scheduler in counts)
 
 
 def _page_bytes(folder: Path, kv_dtype: str) -> int:

@@ -55,7 +55,7 @@ def test_fetched_kv_equals_the_models_own_forward(
     assert len(stats.tier2_busy) == workers
     assert stats.wire_decode_bytes_back > stats.wire_decode_bytes_out
     if is_scarce:
-        assert scheduler.num_preemptions > 0
+        assert scheduler.counts.preemptions > 0
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
@@ -65,7 +65,7 @@ def test_fetched_prefixes_are_shared_too(tmp_path: Path, family: str) -> None:
         case.loaded, tmp_path, workers=1, batches_in_flight=2, placement="fetch"
     ) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-        assert run.engine.scheduler.num_shared_tokens >= 6 * PAGE_TOKENS
+        assert run.engine.scheduler.counts.shared_tokens >= 6 * PAGE_TOKENS
     assert answers == case.expected()
 
 

@@ -48,7 +48,7 @@ def test_rebuilt_keys_and_values_equal_the_models_own_forward(
     assert scheduler.is_idle
     assert stats.xcache_bytes_peak > 0
     if is_scarce:
-        assert scheduler.num_preemptions > 0
+        assert scheduler.counts.preemptions > 0
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "opt", "gpt_oss"])
@@ -57,5 +57,5 @@ def test_prefixes_are_shared_too(tmp_path: Path, family: str) -> None:
     x_share = XShare(0.5, learn_rebuild(case.loaded.model, case.loaded.spec))
     with open_cluster(case.loaded, tmp_path, batches_in_flight=2, x_share=x_share) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-        assert run.engine.scheduler.num_shared_tokens >= 6 * PAGE_TOKENS
+        assert run.engine.scheduler.counts.shared_tokens >= 6 * PAGE_TOKENS
     assert answers == case.expected()

@@ -142,7 +142,7 @@ def test_prefixes_that_are_shared(tmp_path: Path, scales: _Scales) -> None:
     case = Case(tmp_path, "gemma2", prompts_with_prefixes())
     with open_cluster(case.loaded, tmp_path, batches_in_flight=2, window=_WINDOW) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-        assert run.engine.scheduler.num_shared_tokens > 0
+        assert run.engine.scheduler.counts.shared_tokens > 0
     assert answers == case.expected()
     assert scales.num_full > 0
 

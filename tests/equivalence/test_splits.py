@@ -64,7 +64,7 @@ def test_split_sequences_equal_the_models_own_forward(
     assert len(stats.tier2_busy) == workers
     assert min(stats.tier2_busy) > 0
     if is_scarce:
-        assert scheduler.num_preemptions > 0
+        assert scheduler.counts.preemptions > 0
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
@@ -75,7 +75,7 @@ def test_split_prefixes_are_shared_too(tmp_path: Path, family: str, split: Split
         case.loaded, tmp_path, workers=2, batches_in_flight=2, split=split, stripe_pages=1
     ) as run:
         answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-        assert run.engine.scheduler.num_shared_tokens >= 6 * PAGE_TOKENS
+        assert run.engine.scheduler.counts.shared_tokens >= 6 * PAGE_TOKENS
     assert answers == case.expected()
 
 

@@ -105,7 +105,9 @@ class Storm(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     def finish_step(self, data: st.DataObject) -> None:
         batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
-        tokens = tuple((EOS if data.draw(RARELY) else 1,) for _ in batch.spans)
+        tokens = tuple(
+            (EOS if data.draw(RARELY) else 1,) * span.num_sampled for span in batch.spans
+        )
         stopped = frozenset(s.sequence.id for s in batch.spans if data.draw(RARELY))
         self.carry_out(self.scheduler.handle(Stepped(batch, tokens, stopped)))
 
@@ -134,14 +136,19 @@ class Storm(RuleBasedStateMachine):
         assert batch.spans
         assert len(batch.spans) <= self.limits.batch_size
         news = [span for span in batch.spans if _is_new(span)]
-        assert batch.num_tokens <= self.limits.batch_tokens or len(news) == 1
+        most = max(self.limits.batch_tokens, len(batch.spans))
+        assert batch.num_tokens <= most or len(news) == 1
         assert all(span.start > 0 for span in batch.extends)
         assert all(span.start == 0 for span in batch.prompts)
         for span in batch.spans:
             self.check_kv(span)
-            assert span.start + span.length == span.sequence.length
+            is_whole = span.start + span.length == span.sequence.length
+            assert span.num_sampled == is_whole
+            if not is_whole:  # a chunk fills the batch, and no more than that
+                assert batch.num_tokens == most
         for span in batch.spans:
-            self.kv[span.home][span.sequence.id] = span.sequence.tokens(0, span.sequence.length)
+            kept = span.sequence.tokens(0, span.start + span.length)
+            self.kv[span.home][span.sequence.id] = kept
         self.batches.append(batch)
 
     def check_kv(self, span: Span) -> None:
@@ -178,11 +185,15 @@ class Storm(RuleBasedStateMachine):
             if not self.batches:
                 break
             batch = self.batches.pop()
-            self.carry_out(self.scheduler.handle(Stepped(batch, ((1,),) * len(batch.spans))))
+            self.carry_out(self.scheduler.handle(Stepped(batch, _ones(batch))))
         assert sorted(self.finished) == sorted(self.asked)
         assert self.scheduler.is_idle
         kept = {home: budget.kept.keys() for home, budget in self.scheduler._table.budgets.items()}
         assert {home: sequences.keys() for home, sequences in self.kv.items()} == kept
+
+
+def _ones(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple([(1,) * span.num_sampled for span in batch.spans])
 
 
 def _is_new(span: Span) -> bool:

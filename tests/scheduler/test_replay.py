@@ -118,7 +118,7 @@ def _job() -> Told:
     told.ask(1, (*range(8), 60), 2, "second")
     for _ in range(4):
         told.schedule()
-        told.step(stopped=frozenset({0}) if told.scheduler.num_batches > 2 else frozenset())
+        told.step(stopped=frozenset({0}) if told.scheduler.counts.batches > 2 else frozenset())
     assert told.scheduler.is_idle
     return told
 
@@ -126,8 +126,8 @@ def _job() -> Told:
 def test_a_run_is_the_same_again() -> None:
     told = _job()
     replay = replay_all(told.limits, told.records)
-    assert replay.scheduler.num_batches == told.scheduler.num_batches
-    assert replay.scheduler.num_shared_tokens == told.scheduler.num_shared_tokens == 8
+    assert replay.scheduler.counts.batches == told.scheduler.counts.batches
+    assert replay.scheduler.counts.shared_tokens == told.scheduler.counts.shared_tokens == 8
 
 
 def test_a_pace_without_news_is_not_noted() -> None:

@@ -67,11 +67,25 @@ def test_sequences_are_placed_where_the_smallest_share_is_used() -> None:
     assert sorted(span.home for span in batch.prompts) == [1, 2, 2]
 
 
-def test_a_prompt_longer_than_the_budget_goes_alone() -> None:
+def test_a_prompt_longer_than_the_budget_goes_in_chunks_beside_decode_rows() -> None:
     scheduler = _scheduler(100, batch_tokens=10)
-    scheduler.handle(Submitted(make_sequence(0, 50, 9)))
-    scheduler.handle(Submitted(make_sequence(1, 2, 2)))
-    assert [span.length for span in _only_batch(scheduler.schedule()).prompts] == [50]
+    scheduler.handle(Submitted(make_sequence(0, 2, 8)))
+    _take(scheduler, [(0, 2, 1)])
+    scheduler.handle(Submitted(make_sequence(1, 25, 9)))
+    scheduler.handle(Submitted(make_sequence(2, 2, 2)))
+    _take(scheduler, [(2, 1, 1), (0, 9, 0)])
+    _take(scheduler, [(3, 1, 1), (9, 9, 0)])
+    _take(scheduler, [(4, 1, 1), (18, 7, 1), (0, 2, 1)])
+    _take(scheduler, [(5, 1, 1), (25, 1, 1), (2, 1, 1)])
+
+
+def _take(scheduler: Scheduler, spans: list[tuple[int, int, int]]) -> None:
+    """A step; its spans are these: (start, length, tokens that it yields)."""
+    batch = _only_batch(scheduler.schedule())
+    assert [(span.start, span.length, span.num_sampled) for span in batch.spans] == spans
+    tokens = tuple([(1,) * span.num_sampled for span in batch.spans])
+    scheduler.handle(Stepped(batch, tokens))
+    scheduler.validate()
 
 
 def test_a_stop_string_ends_an_answer() -> None:

@@ -78,9 +78,10 @@ def _summarise(kinds: Counter[str], scheduler: "Scheduler", console: Console) ->
     console.print(
         f"{kinds.total()} events are as they were, and the sums hold after each: {listed}"
     )
+    counts = scheduler.counts
     console.print(
-        f"{scheduler.num_batches} batches, {scheduler.num_preemptions} pre-emptions, "
-        f"{scheduler.num_shared_tokens} tokens shared, {scheduler.num_repeated_tokens} repeated"
+        f"{counts.batches} batches, {counts.preemptions} pre-emptions, "
+        f"{counts.shared_tokens} tokens shared, {counts.repeated_tokens} repeated"
     )
 
 

@@ -12,10 +12,11 @@ class Span:
     """Tokens ``start`` to ``start + length`` of one sequence; the step samples what follows the
     last ``num_sampled`` of them.
 
-    A *prompt* starts at 0 and holds every token so far: Tier 1 has all its keys at hand. What
-    starts later *extends* the KV at its home and is attended there: a *decode* row by the one
-    newest token, a prompt that begins with pages of ``source`` by all tokens behind those. In
-    batch-invariant runs prompts extend, too, from 0.
+    A *prompt* starts at 0: Tier 1 has all the keys that it sees at hand. What starts later
+    *extends* the KV at its home and is attended there: a *decode* row by the one newest token, a
+    prompt that begins with pages of ``source`` by tokens behind those, a chunk of a long prompt by
+    those behind earlier chunks. In batch-invariant runs prompts extend, too, from 0. Nothing is
+    sampled after a chunk but the last.
     """
 
     sequence: Sequence
@@ -28,6 +29,11 @@ class Span:
     @property
     def is_decode(self) -> bool:
         return self.start > 0 and self.length == 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing of the sequence was computed at its home before."""
+        return self.start == 0 or self.source is not None
 
 
 @dataclass(frozen=True, slots=True)

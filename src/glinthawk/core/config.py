@@ -167,7 +167,7 @@ class EngineConfig:
         ),
     ] = "auto"
     batch_tokens: Annotated[
-        int, Setting("Most tokens of one step; a longer prompt is its step's only one.", least=1)
+        int, Setting("Most tokens of one step; a longer prompt takes several, in chunks.", least=1)
     ] = 2048
     max_model_len: Annotated[
         int | None, Setting("Longest prompt plus answer. Default: the model's.", least=2)

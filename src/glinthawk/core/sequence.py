@@ -74,6 +74,8 @@ class Sequence:
     home: int | None = None
     #: Tokens at its start whose pages belonged to another sequence when it was admitted.
     shared: int = 0
+    #: Tokens at its start whose KV is at its home.
+    num_computed: int = 0
     #: Number of admissions so far in the run when this one was admitted; the largest is youngest.
     admitted: int = -1
     finish_reason: FinishReason | None = None

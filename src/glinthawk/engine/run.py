@@ -44,10 +44,10 @@ class Run:
             wire_prefill_bytes=usage.prefill_bytes,
             kv_bytes_peak=usage.kv_bytes_peak,
             xcache_bytes_peak=usage.xcache_bytes_peak,
-            preemptions=scheduler.num_preemptions,
-            repeated_tokens=scheduler.num_repeated_tokens,
-            prompt_tokens_shared=scheduler.num_shared_tokens,
-            kv_full_share=scheduler.num_cramped / max(1, scheduler.num_batches),
+            preemptions=scheduler.counts.preemptions,
+            repeated_tokens=scheduler.counts.repeated_tokens,
+            prompt_tokens_shared=scheduler.counts.shared_tokens,
+            kv_full_share=scheduler.counts.cramped / max(1, scheduler.counts.batches),
             input_share=self.engine.input_s / elapsed,
         )
 

@@ -142,8 +142,9 @@ class Simulator:
     def _finish(self, flight: Flight) -> None:
         batch = flight.batch
         del self._flights[batch.id]
-        num_tokens, num_living = len(batch.spans), self._scheduler.num_living
-        commands = self._scheduler.handle(Stepped(batch, ((1,),) * num_tokens))
+        tokens = tuple([(1,) * span.num_sampled for span in batch.spans])
+        num_tokens, num_living = sum(map(len, tokens)), self._scheduler.num_living
+        commands = self._scheduler.handle(Stepped(batch, tokens))
         num_ended = sum(isinstance(command, Finish) for command in commands)
         self._outcome.stepped(self._clock_s, num_tokens, num_living, num_ended)
 
@@ -173,7 +174,7 @@ class Simulator:
     def _conclude(self) -> Outcome:
         outcome = self._outcome
         outcome.seconds = self._clock_s
-        outcome.num_preemptions = self._scheduler.num_preemptions
+        outcome.num_preemptions = self._scheduler.counts.preemptions
         seconds = self._clock_s or 1.0
         outcome.tier1_busy = [node.busy_s / seconds for node in self._nodes]
         outcome.link_busy = [

@@ -4,6 +4,7 @@ from collections.abc import Container
 
 from glinthawk.core.sequence import Phase, Sequence
 from glinthawk.scheduler.commands import Command, Release
+from glinthawk.scheduler.counts import Counts
 from glinthawk.scheduler.sequence_table import SequenceTable
 
 __all__ = ["Preemption"]
@@ -11,11 +12,10 @@ __all__ = ["Preemption"]
 
 class Preemption:
     """First KV goes that was kept for its prefix, then that of the youngest sequence at rest, which
-    waits again with all tokens it has. ``count`` are the sequences that were pre-empted so far."""
+    waits again with all tokens it has."""
 
-    def __init__(self, table: SequenceTable) -> None:
-        self.count = 0
-        self._table = table
+    def __init__(self, table: SequenceTable, counts: Counts) -> None:
+        self._table, self._counts = table, counts
         #: Of the round: a home's sequences, but for the youngest ones that do not rest.
         self._resting: dict[int, list[Sequence]] = {}
 
@@ -35,7 +35,7 @@ class Preemption:
             youngest = self._youngest_resting(home)
             if youngest is sequence and self._table.num_stepping[home]:
                 return False
-            self.count += 1
+            self._counts.preemptions += 1
             commands.append(self._table.requeue(youngest))
             if youngest is sequence:
                 return False

@@ -8,6 +8,7 @@ from glinthawk.core.sequence import Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import Command, Event, Paced
+from glinthawk.scheduler.counts import Counts
 from glinthawk.scheduler.records import (
     Dropped,
     Out,
@@ -34,8 +35,9 @@ class RecordedScheduler(Scheduler):
         note: Callable[[Record], None],
         lengths: AnswerLengths | None = None,
         page_tokens: int = PAGE_TOKENS,
+        counts: Counts | None = None,
     ) -> None:
-        super().__init__(limits, lengths, page_tokens)
+        super().__init__(limits, lengths, page_tokens, counts)
         self._note = note
 
     def handle(self, event: Event) -> list[Command]:
@@ -70,7 +72,4 @@ class RecordedScheduler(Scheduler):
     def renewed(self) -> Self:
         """One without sequences, batches and homes, which is noted too."""
         self._note(Renewed())
-        return super().renewed()
-
-    def _another(self) -> Self:
-        return type(self)(self.limits, self._note, self._lengths, self._page_tokens)
+        return type(self)(self.limits, self._note, self._lengths, self._page_tokens, self.counts)

@@ -45,7 +45,8 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, tag=_kind):
 
 
 class New(msgspec.Struct, frozen=True, array_like=True):
-    """A row that is no decode row: a prompt, or what is left of one behind a common prefix."""
+    """A row that is no decode row: a prompt, what is left of one behind a common prefix, or a chunk
+    of either."""
 
     sequence: int
     home: int

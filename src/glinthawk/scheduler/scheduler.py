@@ -1,20 +1,21 @@
 """Continuous batching over several homes and several batches in flight.
 
-A sequence waits until a home has room for what it will become, is prefilled in one span, then takes
-one decode row a step until it ends. A prompt that begins with the same pages as another's at that
-home shares them and is prefilled from there. When a home runs out of pages, its youngest resting
-sequence is pre-empted: it waits again, at the front, with all tokens it has.
+A sequence waits until a home has room for what it will become, and is prefilled: in one span, or,
+if that is longer than a batch may be, in chunks of several batches. Then it takes one decode row a
+step until it ends. A prompt that begins with the same pages as another's at that home shares them
+and is prefilled from there. When a home runs out of pages, its youngest resting sequence is
+pre-empted: it waits again, at the front, with all tokens it has.
 """
 
 from collections import Counter
 from collections.abc import Iterable
-from functools import partial
 from itertools import filterfalse
 from typing import Self
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.sequence import Phase, Sequence
+from glinthawk.scheduler.admission import Admission
 from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import (
@@ -29,7 +30,8 @@ from glinthawk.scheduler.commands import (
     Stepped,
     Submitted,
 )
-from glinthawk.scheduler.kv_budget import KVBudget, Start
+from glinthawk.scheduler.counts import Counts
+from glinthawk.scheduler.kv_budget import KVBudget
 from glinthawk.scheduler.offload_policy import OffloadPolicy
 from glinthawk.scheduler.placement import Placement
 from glinthawk.scheduler.preemption import Preemption
@@ -38,18 +40,6 @@ from glinthawk.scheduler.sequence_table import SequenceTable
 from glinthawk.scheduler.step_cost import TIER1
 
 __all__ = ["Scheduler"]
-
-#: Sequences that are passed over because another one is just computing their prefix.
-_MOST_ASIDE = 64
-
-#: What is counted over a whole run.
-_COUNTS = (
-    "num_shared_tokens",
-    "num_repeated_tokens",
-    "num_cramped",
-    "_num_admitted",
-    "_num_batches",
-)
 
 
 class Scheduler:
@@ -60,33 +50,26 @@ class Scheduler:
         limits: BatchLimits,
         lengths: AnswerLengths | None = None,
         page_tokens: int = PAGE_TOKENS,
+        counts: Counts | None = None,
     ) -> None:
         self.limits = limits
-        self.num_shared_tokens = 0
-        #: Tokens whose KV was given up or lost, and was computed again.
-        self.num_repeated_tokens = 0
-        #: Batches that would have been larger if a home had more room.
-        self.num_cramped = 0
+        self.counts = counts or Counts()
         self._page_tokens = page_tokens
         self._table = SequenceTable(page_tokens)
         self._batches: dict[int, Batch] = {}
-        self._preemption = Preemption(self._table)
+        self._preemption = Preemption(self._table, self.counts)
         budgets = self._table.budgets
         self._policy = OffloadPolicy(budgets, limits.batch_size, limits.batches_in_flight)
         self._lengths = lengths or AnswerLengths()
-        self._placement = Placement(budgets, self._policy, self._lengths)
-        self._num_admitted = 0
-        self._num_batches = 0
+        placement = Placement(budgets, self._policy, self._lengths)
+        self._admission = Admission(
+            limits, self._table, placement, self._preemption, self._lengths, self.counts
+        )
 
     @property
     def waiting(self) -> RequestQueue:
         """What has not begun, or begins again."""
         return self._table.waiting
-
-    @property
-    def num_preemptions(self) -> int:
-        """Sequences that gave up their KV for others."""
-        return self._preemption.count
 
     @property
     def num_living(self) -> int:
@@ -100,11 +83,6 @@ class Scheduler:
     def num_pages_used(self, home: int) -> int:
         """Pages of a home that sequences have."""
         return self._table.budgets[home].pages.num_used
-
-    @property
-    def num_batches(self) -> int:
-        """Batches formed so far."""
-        return self._num_batches
 
     @property
     def homes(self) -> list[int]:
@@ -131,14 +109,15 @@ class Scheduler:
         """Fill the free batch slots."""
         commands: list[Command] = []
         while len(self._batches) < self._policy.in_flight:
-            preemptions = self.num_preemptions
+            preemptions = self.counts.preemptions
             decodes = self._take_decodes(commands)
             # What was just pre-empted stays out for a step, unless nothing else can run.
-            has_room = not decodes or self.num_preemptions == preemptions
-            prompts = self._take_prompts(len(decodes), commands) if has_room else []
-            if not decodes and not prompts:
+            has_room = not decodes or self.counts.preemptions == preemptions
+            spans = decodes + self._admission.take_chunks(len(decodes))
+            spans += self._admission.take_prompts(spans, commands) if has_room else []
+            if not spans:
                 break
-            commands.append(Step(self._new_batch(decodes + prompts)))
+            commands.append(Step(self._new_batch(spans)))
         return commands
 
     def drop_waiting(self) -> list[Sequence]:
@@ -150,14 +129,7 @@ class Scheduler:
     def renewed(self) -> Self:
         """One without sequences, batches and homes, which goes on counting and knows what this one
         has learned."""
-        new = self._another()
-        for count in _COUNTS:
-            setattr(new, count, getattr(self, count))
-        new._preemption.count = self._preemption.count
-        return new
-
-    def _another(self) -> Self:
-        return type(self)(self.limits, self._lengths, self._page_tokens)
+        return type(self)(self.limits, self._lengths, self._page_tokens, self.counts)
 
     # -- forming a batch ---------------------------------------------------------------------------
 
@@ -175,7 +147,7 @@ class Scheduler:
             if most_far is not None and sequence.home != TIER1 and far[sequence.home] >= most_far:
                 passed.append(sequence)
             elif self._preemption.make_room(sequence, commands):
-                spans.append(self._span(sequence, sequence.length - 1, 1))
+                spans.append(self._table.step(sequence, sequence.length - 1, 1))
                 far[sequence.home] += 1
             elif sequence.phase is Phase.READY:
                 passed.append(sequence)
@@ -183,60 +155,17 @@ class Scheduler:
         self._table.pass_over(passed)
         return spans
 
-    def _take_prompts(self, num_decodes: int, commands: list[Command]) -> list[Span]:
-        """Admit waiting sequences while batch and homes have room. One prompt is taken even if it
-        and the decode rows exceed the token budget: waiting for those to end would keep the batch
-        small for ever."""
-        spans: list[Span] = []
-        aside: list[Sequence] = []
-        sources: set[int | None] = set()  # releases come before the step, so these must stay
-        evict = partial(self._preemption.evict, commands=commands, spare=sources)
-        tokens = num_decodes
-        while self.waiting and num_decodes + len(spans) < self.limits.batch_size:
-            sequence = self.waiting.peek()
-            placed = self._placement.find(sequence, len(self.waiting), evict)
-            if placed is None:
-                self.num_cramped += 1
-                break
-            home, start = placed
-            if start.is_early:
-                aside.append(self.waiting.pop())
-                if len(aside) < _MOST_ASIDE:
-                    continue
-                break
-            if spans and tokens + start.num_own > self.limits.batch_tokens:
-                break
-            spans.append(self._admit(self.waiting.pop(), home, start))
-            sources.add(start.source)
-            tokens += start.num_own
-        for sequence in aside:
-            self.waiting.push(sequence)
-        return spans
-
-    def _admit(self, sequence: Sequence, home: int, start: Start) -> Span:
-        if sequence.admitted >= 0:
-            self.num_repeated_tokens += start.num_own
-        sequence.home = home
-        sequence.admitted = self._num_admitted
-        self._num_admitted += 1
-        self.num_shared_tokens += start.num_tokens
-        self._table.budgets[home].admit(sequence, start, self._lengths)
-        return self._span(sequence, start.num_tokens, start.num_own, start.source)
-
-    def _span(self, sequence: Sequence, start: int, length: int, source: int | None = None) -> Span:
-        return Span(sequence, self._table.begin_step(sequence), start, length, source)
-
     def _new_batch(self, spans: list[Span]) -> Batch:
         def extends(span: Span) -> bool:
             return span.start > 0 or self.limits.prompts_at_home
 
         spans = sorted(spans, key=lambda span: span.home)
         batch = Batch(
-            self._num_batches,
+            self.counts.batches,
             tuple(filter(extends, spans)),
             tuple(filterfalse(extends, spans)),
         )
-        self._num_batches += 1
+        self.counts.batches += 1
         self._batches[batch.id] = batch
         return batch
 
@@ -248,6 +177,7 @@ class Scheduler:
         for span, tokens in zip(event.batch.spans, event.tokens, strict=True):
             self._table.end_step(span.home)
             sequence = span.sequence
+            sequence.num_computed = span.start + span.length
             self._take_in(sequence, tokens, sequence.id in event.stopped)
             if sequence.finish_reason is None:
                 self._table.rest(sequence)
@@ -284,10 +214,10 @@ class Scheduler:
             self._table.end_step(span.home)
             if span.home == lost:
                 continue
-            if span.is_decode:
-                self._table.rest(span.sequence)
-            else:
+            if span.is_first:
                 yield self._table.requeue(span.sequence)
+            else:
+                self._table.rest(span.sequence)
 
     def validate(self) -> None:
         """Every sequence is in one place and every page is accounted for. For tests."""

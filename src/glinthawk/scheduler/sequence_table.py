@@ -3,7 +3,7 @@
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
-from glinthawk.core.batch import Batch
+from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sequence import Phase, Sequence
 from glinthawk.scheduler.commands import Release
 from glinthawk.scheduler.kv_budget import KVBudget
@@ -19,6 +19,8 @@ class SequenceTable:
         self.waiting = RequestQueue(page_tokens)
         #: Longest rested first; in a form in which one in the middle is found at once.
         self.ready: OrderedDict[Sequence, None] = OrderedDict()
+        #: Those that rest between two chunks of their prompts.
+        self.chunked: dict[Sequence, None] = {}
         #: Of the homes that are there.
         self.budgets: dict[int, KVBudget] = {}
         #: Sequences of batches in flight, at each home.
@@ -29,21 +31,23 @@ class SequenceTable:
         """Sequences that hold KV."""
         return sum(len(budget.living) for budget in self.budgets.values())
 
-    def begin_step(self, sequence: Sequence) -> int:
-        """It is part of a batch; returns its home."""
-        home = _home(sequence)
+    def step(self, sequence: Sequence, start: int, most: int, source: int | None = None) -> Span:
+        """Its part of a batch: tokens from ``start`` on, ``most`` at most."""
+        home, left = _home(sequence), sequence.length - start
+        self.chunked.pop(sequence, None)
         sequence.phase = Phase.STEPPING
         self.num_stepping[home] += 1
-        return home
+        return Span(sequence, home, start, min(left, most), source, num_sampled=int(left <= most))
 
     def end_step(self, home: int) -> None:
         """One that lives there has stepped, or its batch was aborted."""
         self.num_stepping[home] -= 1
 
     def rest(self, sequence: Sequence) -> None:
-        """It can take its next decode step, after all that rest already."""
+        """It can take its next decode step, or chunk, after all that rest already."""
         sequence.phase = Phase.READY
-        self.ready[sequence] = None
+        is_whole = sequence.num_computed >= sequence.length - 1
+        (self.ready if is_whole else self.chunked)[sequence] = None
 
     def pass_over(self, sequences: list[Sequence]) -> None:
         """They were at the front, and stay there; but for those that were pre-empted meanwhile."""
@@ -55,8 +59,9 @@ class SequenceTable:
     def requeue(self, sequence: Sequence) -> Release:
         """Back to waiting, without KV."""
         self.ready.pop(sequence, None)
+        self.chunked.pop(sequence, None)
         home = self.forget(sequence)
-        sequence.phase, sequence.home = Phase.WAITING, None
+        sequence.phase, sequence.home, sequence.num_computed = Phase.WAITING, None, 0
         self.waiting.push(sequence)
         return Release(home, (sequence.id,))
 
@@ -89,7 +94,7 @@ class SequenceTable:
             budget.validate()
         spans = [span for batch in batches for span in batch.spans]
         stepping = [span.sequence.id for span in spans]
-        ready = [sequence.id for sequence in self.ready]
+        ready = [sequence.id for sequence in (*self.ready, *self.chunked)]
         everywhere = stepping + ready + [sequence.id for sequence in self.waiting]
         assert len(everywhere) == len(set(everywhere))
         living = {id for budget in self.budgets.values() for id in budget.living}

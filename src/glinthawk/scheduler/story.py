@@ -108,6 +108,10 @@ class _Teller:
             if row is None:
                 yield sequence, f"steps in batch {batch.batch}{_where(self._homes[sequence])}"
                 continue
+            if row.start and row.source is None:
+                chunk = f"tokens {row.start} to {row.start + row.length} of its prompt"
+                yield sequence, f"goes on in batch {batch.batch}{_where(row.home)}: {chunk}"
+                continue
             self._homes[sequence] = row.home
             shared = f", behind {row.start} of sequence {row.source}" if row.start else ""
             place = f"in batch {batch.batch}{_where(row.home)}"

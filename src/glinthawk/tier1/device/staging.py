@@ -111,7 +111,7 @@ def make_staging(device: torch.device) -> Staging:
 
 def upload(numbers: list[int], device: torch.device) -> torch.Tensor:
     """``numbers`` (N,) on ``device``, without waiting for what runs there."""
-    tensor = torch.tensor(numbers)
+    tensor = torch.tensor(numbers, dtype=torch.long)
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
