@@ -225,6 +225,9 @@ ELSEWHERE = {
     "read its files, then give --trust-remote-code": (
         "cli/test_remote_code.py::test_it_runs_for_those_who_say_so"
     ),
+    "--report needs matplotlib": (
+        "cli/test_plan.py::test_a_report_without_its_library_is_refused_before_any_work"
+    ),
     "leave --tier1, --tier2, --catalogue out": (
         "cli/test_plan.py::test_a_profile_is_measured_and_planned_with"
     ),

@@ -131,7 +131,7 @@ def fall(poison: Path, when: str, run: Run) -> None:
     """From now on; what falls at its start must die once for that."""
     poison.write_text(when)
     if when == "node at start":
-        seat = run.tier1._processes._seats[0]  # type: ignore[attr-defined]
+        seat = run.tier1._processes._processes._seats[0]  # type: ignore[attr-defined]
         ray_cluster.ray.kill(seat.actor)
 
 

@@ -206,8 +206,8 @@ def _step(run: Run, sequences: list[TokenSequence]) -> None:
 def _poll(run: Run, sequences: list[TokenSequence]) -> list[int]:
     """Batches that are done; their tokens are taken over."""
     done = _node(run).poll()
-    for batch, sampled in done:
-        sequences[batch.id].output.append(sampled[0].token)  # type: ignore[index]
+    for batch, ((choice,),) in done:  # type: ignore[misc]
+        sequences[batch.id].output.append(choice.token)
     return [batch.id for batch, _ in done]
 
 

@@ -26,10 +26,10 @@ def load_weights(
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model's ``part``, on the CPU, and the names of weights that its files lack. With
     ``trust``, code that came with them may run. Raises ModelError for weights of another shape."""
-    options = {"dtype": dtype, "ignore_mismatched_sizes": True, "trust_remote_code": trust}
+    options = {"dtype": dtype, "ignore_mismatched_sizes": True, "output_loading_info": True}
     if part.is_whole:
         model, info = AutoModelForCausalLM.from_pretrained(
-            source, output_loading_info=True, **options
+            source, trust_remote_code=trust, **options
         )
         _check_shapes(source, info)
         return model, sorted(info["missing_keys"])
@@ -39,7 +39,7 @@ def load_weights(
     own, config = type(skeleton), skeleton.config
     outline = outline_model(skeleton)
     model, info = _sliced_class(own, part, outline).from_pretrained(
-        source, config=config, output_loading_info=True, **options
+        source, config=config, trust_remote_code=trust, **options
     )
     _check_shapes(source, info)
     model.__class__ = own
