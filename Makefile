@@ -28,11 +28,11 @@ demo: install ## answer examples/prompts.jsonl on one Tier-1 process and two wor
 	$(BIN)/glinthawk run -m demo -i examples/prompts.jsonl -o demo-answers.jsonl --restart \
 	    --tier2 local:2 --worker-kv 256MiB
 
-test: install ## all tests, in two processes
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: install ## all tests, in three processes
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: install ## and every family in every combination of workers, batches and transports
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m ""
 
 test-chaos: install ## jobs in which all the time something dies, in each layout (ROUNDS=11 SEED=0)
 	GLINTHAWK_FORK=0 $(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS) --first-seed $(SEED) -vv
@@ -51,7 +51,7 @@ test-sanitize: install ## the C++ under ASan, UBSan and TSan: needs g++ and cmak
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	PYTHONMALLOC=malloc GLINTHAWK_FORK=0 GLINTHAWK_NATIVE="$$(ls $(CURDIR)/$(ASAN)/_native*.so)" \
-	    $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --capture=sys \
+	    $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --capture=sys \
 	    -k "not take_no_memory" $(SANITIZED_TESTS)
 
 check: install ## what a reviewer should not have to look for
