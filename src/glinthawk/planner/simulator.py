@@ -19,7 +19,7 @@ from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as Answering
 from glinthawk.planner.costs import SliceCosts
 from glinthawk.planner.outcome import Outcome
-from glinthawk.planner.sim_node import Flight, Workshop
+from glinthawk.planner.sim_node import SimBatch, SimNode
 from glinthawk.planner.work import Keeping, keep, weigh
 from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import Finish, HomeJoined, Step, Stepped, Submitted
@@ -57,14 +57,14 @@ class Simulator:
         trace: Tracer | None = None,
     ) -> None:
         self._clock_s = 0.0
-        self._events: list[tuple[float, int, int, Flight | Workshop]] = []
+        self._events: list[tuple[float, int, int, SimBatch | SimNode]] = []
         self._numbers = count()
         apart = machines or range(plan.workers_per_slice)
         self._nodes = [
-            Workshop(index, one, _num_layers(one, layers, len(slices)), slow or {}, apart, trace)
+            SimNode(index, one, _num_layers(one, layers, len(slices)), slow or {}, apart, trace)
             for index, one in enumerate(slices)
         ]
-        self._flights: dict[int, Flight] = {}
+        self._running: dict[int, SimBatch] = {}
         self._outcome = Outcome(plan)
         self._page_bytes = largest_page_bytes((one.shape for one in slices), plan.kv_dtype)
         limits = BatchLimits(plan.batch_size, plan.batches_in_flight, plan.batch_tokens)
@@ -91,18 +91,18 @@ class Simulator:
         while self._events:
             self._clock_s, _, kind, what = heappop(self._events)
             if kind == _DONE:
-                assert isinstance(what, Flight)
+                assert isinstance(what, SimBatch)
                 self._finish(what)
                 self._proceed(source)
                 if until():
                     return self._conclude()
             elif kind == _READY:
-                assert isinstance(what, Flight)
+                assert isinstance(what, SimBatch)
                 node = self._nodes[what.slice]
                 node.ready.append(what)
                 self._advance(node)
             else:
-                assert isinstance(what, Workshop)
+                assert isinstance(what, SimNode)
                 self._advance(what)
         if not self._scheduler.is_idle:
             raise UsageError(
@@ -126,10 +126,10 @@ class Simulator:
 
     def _start(self, batch: Batch) -> None:
         works = weigh(batch, [node.costs for node in self._nodes], self._keeping())
-        taken = {flight.lane for flight in self._flights.values()}
-        flight = Flight(batch, works, next(lane for lane in count() if lane not in taken))
-        self._flights[batch.id] = flight
-        self._push(self._clock_s, _READY, flight)
+        taken = {running.lane for running in self._running.values()}
+        running = SimBatch(batch, works, next(lane for lane in count() if lane not in taken))
+        self._running[batch.id] = running
+        self._push(self._clock_s, _READY, running)
 
     def _keeping(self) -> dict[int, Keeping]:
         plan, scheduler = self._outcome.plan, self._scheduler
@@ -139,9 +139,9 @@ class Simulator:
             if home != TIER1
         }
 
-    def _finish(self, flight: Flight) -> None:
-        batch = flight.batch
-        del self._flights[batch.id]
+    def _finish(self, running: SimBatch) -> None:
+        batch = running.batch
+        del self._running[batch.id]
         tokens = tuple([(1,) * span.num_sampled for span in batch.spans])
         num_tokens, num_living = sum(map(len, tokens)), self._scheduler.num_living
         commands = self._scheduler.handle(Stepped(batch, tokens))
@@ -150,26 +150,26 @@ class Simulator:
 
     # -- the clock ---------------------------------------------------------------------------------
 
-    def _push(self, at_s: float, kind: int, what: Flight | Workshop) -> None:
+    def _push(self, at_s: float, kind: int, what: SimBatch | SimNode) -> None:
         heappush(self._events, (at_s, next(self._numbers), kind, what))
 
-    def _advance(self, node: Workshop) -> None:
+    def _advance(self, node: SimNode) -> None:
         """Run a batch up to its next attention, if the node is free and there is one."""
         if not node.ready or node.free_s > self._clock_s:
             return
         # Of equal depth, the one that has waited longest.
-        flight = max(node.ready, key=lambda flight: flight.layer)
-        node.ready.remove(flight)
-        node.compute(flight, self._clock_s)
+        running = max(node.ready, key=lambda running: running.layer)
+        node.ready.remove(running)
+        node.compute(running, self._clock_s)
         self._push(node.free_s, _FREE, node)
-        if flight.layer < node.num_layers:
-            flight.layer += 1
-            self._push(node.attend(flight), _READY, flight)
+        if running.layer < node.num_layers:
+            running.layer += 1
+            self._push(node.attend(running), _READY, running)
         elif node.index + 1 < len(self._nodes):
-            flight.slice, flight.layer = node.index + 1, 0
-            self._push(node.pass_on(flight), _READY, flight)
+            running.slice, running.layer = node.index + 1, 0
+            self._push(node.pass_on(running), _READY, running)
         else:
-            self._push(max(node.free_s, flight.stored_s), _DONE, flight)
+            self._push(max(node.free_s, running.stored_s), _DONE, running)
 
     def _conclude(self) -> Outcome:
         outcome = self._outcome
