@@ -7,6 +7,7 @@ import typer
 
 __all__ = [
     "bench",
+    "chunks",
     "latency",
     "lines",
     "prediction",
@@ -54,6 +55,18 @@ def xcache(quick: _Quick = False) -> None:
     from bench.xcache import run
 
     run(typer.echo, quick=quick)
+
+
+@bench.command()
+def chunks(
+    quick: _Quick = False,
+    long: Annotated[int, typer.Option(help="Tokens of the long prompt.")] = 64_000,
+    short: Annotated[int, typer.Option(help="Short prompts beside it.")] = 500,
+) -> None:
+    """Long prompts in chunks: where to attend, and how long short sequences wait."""
+    from bench.chunked_prefill import run
+
+    run(typer.echo, long=8192 if quick else long, short=50 if quick else short, quick=quick)
 
 
 @bench.command()

@@ -118,6 +118,16 @@ def test_an_x_cache_stands_beside_its_roof(small_shapes: None) -> None:
     assert half["x_bytes_peak"] > without["x_bytes_peak"] == 0
 
 
+def test_a_long_prompt_goes_in_chunks_beside_short_ones(small_shapes: None) -> None:
+    done = call("chunks", "--quick", commands=repository_benches)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    counts = {row["kind"]: row["count"] for row in summary["steps"]}
+    assert counts["with a chunk"] == 1 + 8192 // 2048  # decode rows take some of each
+    assert counts["decode rows alone"] > 0
+    assert summary["memory"]["worker_peak"] > summary["memory"]["kv_peak"] > 0
+
+
 def test_a_prediction_stands_beside_what_was_measured(small_shapes: None) -> None:
     done = call("prediction", "--quick", commands=repository_benches)
     assert done.returncode == 0, done.stderr
