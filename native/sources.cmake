@@ -16,6 +16,7 @@ function(add_native_sources target)
     ${target} PRIVATE
     ${native}/arena.cpp ${native}/attention.cpp ${native}/cpu.cpp ${native}/plan.cpp
     ${native}/pool.cpp ${native}/product.cpp ${native}/roof.cpp ${native}/schedule.cpp
+    ${native}/sampling/rows.cpp
     ${native}/store.cpp ${native}/work.cpp ${native}/worker.cpp ${native}/write.cpp
     ${native}/storage/checksum.cpp ${native}/storage/drives.cpp ${native}/storage/engine.cpp
     ${native}/storage/residence.cpp ${native}/storage/ring_transfers.cpp

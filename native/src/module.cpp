@@ -15,6 +15,7 @@
 
 #include "attention.hpp"
 #include "roof.hpp"
+#include "sampling/bindings.hpp"
 #include "storage/checksum.hpp"
 #include "storage/engine.hpp"
 
@@ -306,6 +307,7 @@ NB_MODULE(_native, m) {
     m.def("rms_norm", &rms_norm, release());
     m.def("rotate", &rotate, release());
     m.def("multiply_rows", &multiply_rows, release());
+    bind_sampling(m);
     nb::class_<LayerArgument>(m, "Layer");
     m.def("make_layer", &make_layer, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "value_dim"_a,
           "scaling"_a, "window"_a, "softcap"_a, "sinks"_a);

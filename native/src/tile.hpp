@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "dtype.hpp"
+#include "sampling/row.hpp"
 
 namespace glinthawk {
 
@@ -75,6 +76,8 @@ struct Kernels {
     // Reads memory as fast as it can, asking for lines `ahead` bytes before they are needed (0: not);
     // returns a number nobody needs. For the roof.
     float (*read)(const std::byte* memory, std::size_t bytes, std::size_t ahead);
+    // A token drawn from a row of logits; see sampling/row.hpp.
+    int (*sample)(const SampleRow& row);
 };
 
 // The kernels of one instruction set; each is compiled with its own flags.

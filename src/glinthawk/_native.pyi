@@ -68,6 +68,19 @@ def multiply_rows(
     team_thread: int,
     /,
 ) -> None: ...
+def sample_rows(
+    tokens: int,
+    rows: int,
+    rules: int,
+    num_rows: int,
+    size: int,
+    dtype: str,
+    isa: str,
+    threads: int,
+    team_parallel: int,
+    team_thread: int,
+    /,
+) -> None: ...
 
 class Engine:
     def __init__(

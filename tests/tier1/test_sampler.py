@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
-from glinthawk.tier1.sampler import Sampled, choose, sample_batch, shape_logits, uniform
+from glinthawk.tier1.sampler import Sampled, sample_batch
+from glinthawk.tier1.sampling.random_numbers import uniform
+from glinthawk.tier1.sampling.reference import choose, shape_logits
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 VOCAB = 8

@@ -5,6 +5,7 @@
 #include "norm.hpp"
 #include "rotary.hpp"
 #include "rows.hpp"
+#include "sample.hpp"
 
 namespace glinthawk {
 namespace {
@@ -50,7 +51,7 @@ template <class Codec>
 const Kernels* kernels() {
     static constexpr Kernels table{Codec::kTileRows, Codec::pack_query, clear_row,  attend<Codec>,
                                    merge_row,        Codec::rest,       norm_row,   rotate_row,
-                                   read};
+                                   read,             sample_row};
     return &table;
 }
 

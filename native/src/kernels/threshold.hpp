@@ -1,0 +1,83 @@
+// The edge of a sorted order, found without sorting: halving the numbers between two limits, and adding
+// up what lies above each. Include a vec_*.hpp first.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+namespace glinthawk {
+namespace {
+
+inline constexpr float kInfinity = __builtin_inff();
+
+// Floats but NaN in their order, as whole numbers without gaps.
+inline std::int32_t key_of(float x) {
+    std::int32_t bits;
+    std::memcpy(&bits, &x, 4);
+    return bits < 0 ? bits ^ 0x7fffffff : bits;
+}
+inline float value_of(std::int32_t key) {
+    const std::int32_t bits = key < 0 ? key ^ 0x7fffffff : key;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+inline float next_above(float x) { return value_of(key_of(x) + 1); }
+
+// Numbers with weights; both are filled up to whole vectors, weights with zeros.
+struct Weighted {
+    const float* values;
+    const float* weights;
+    int size;
+
+    // Of all that are at least `limit`. Sums of floats are short, those of doubles long.
+    double mass(float limit) const {
+        constexpr int kShort = 512;
+        const Vec least = set1(limit);
+        double sum = 0;
+        for (int i = 0; i < size;) {
+            Vec parts[2] = {zero(), zero()};
+            for (const int end = std::min(i + kShort, size); i < end; i += 16)
+                parts[i / 16 % 2] = add(parts[i / 16 % 2],
+                                        where_at_least(load(values + i), least, load(weights + i)));
+            sum += double(hsum(add(parts[0], parts[1])));
+        }
+        return sum;
+    }
+};
+
+inline int count_from(const float* values, int size, float limit) {
+    const Vec least = set1(limit);
+    int count = 0;
+    for (int i = 0; i < size; i += 16) {
+        const unsigned mask = at_least(load(values + i), least);
+        count += __builtin_popcount(size - i < 16 ? mask & ((1u << (size - i)) - 1) : mask);
+    }
+    return count;
+}
+
+// The largest limit in [low, high) above which there is still as much as `target`. `above(limit)` falls
+// as the limit rises; above(low) is known to be enough, and above(high) to be less.
+template <class Above>
+float highest_limit(float low, float high, double target, const Above& above) {
+    std::int64_t enough = key_of(low), less = key_of(high);
+    while (less - enough > 1) {
+        const std::int64_t middle = enough + (less - enough) / 2;
+        (above(value_of(std::int32_t(middle))) >= target ? enough : less) = middle;
+    }
+    return value_of(std::int32_t(enough));
+}
+
+// Nearly the same, in few steps: the interval's 4096th part below it at most.
+template <class Above>
+float about_highest_limit(float low, float high, double target, const Above& above) {
+    for (int step = 0; step < 12; ++step) {
+        const float middle = low + (high - low) / 2;
+        (above(middle) >= target ? low : high) = middle;
+    }
+    return low;
+}
+
+}  // namespace
+}  // namespace glinthawk

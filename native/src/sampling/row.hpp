@@ -1,0 +1,43 @@
+// What a kernel is told of a row to draw a token from. Kernels and their callers see this alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../dtype.hpp"
+
+namespace glinthawk {
+
+// Ids in this many vectors of sixteen are one block of a row; the same lane of all is one group.
+inline constexpr int kSampleFold = 32;
+inline constexpr int kSampleBlock = 16 * kSampleFold;
+
+struct SampleRules {
+    double temperature;  // above 0
+    std::int64_t top_k;  // 0: all
+    double top_p;        // from above 0 to 1: all
+    double min_p;        // 0: all
+    double uniform;      // the row's random number, in [0, 1)
+};
+
+// Memory of one thread for rows of up to num_blocks blocks; nothing in it outlives a row.
+struct SampleScratch {
+    float* sketch;          // 32 a block: the largest of each group, then one other of it
+    float* sketch_weights;  // the same number
+    double* block_weights;  // 1 a block: of what is kept
+    // Tokens whose fate is open, in order of their ids; room for one vector more than a row.
+    float* values;
+    float* weights;
+    std::int32_t* ids;
+    std::byte* tail;  // the last block, filled up
+};
+
+struct SampleRow {
+    const std::byte* logits;  // (size,), contiguous
+    DType dtype;
+    int size;
+    SampleRules rules;
+    SampleScratch scratch;
+};
+
+}  // namespace glinthawk
