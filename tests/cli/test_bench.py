@@ -20,6 +20,7 @@ ROWS = {
     },
     "job": {"layout", "requests", "tokens_per_s", "ratio", "tier1_busy"},
     "latency": {"batches", "tokens_per_s", "share"},
+    "sampler": {"rules", "dtype", "rows", "vocab", "threads", "ms", "softmax_ms", "ratio"},
     "scheduler": {
         "living",
         "submit_us",
@@ -116,6 +117,12 @@ def test_the_schedulers_events_are_measured() -> None:
     check_figures("scheduler", done.stdout)
     (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert row["living"] == 16
+
+
+def test_the_sampler_stands_beside_a_softmax() -> None:
+    done = call("bench", "sampler", "--quick")
+    assert done.returncode == 0, done.stderr
+    check_figures("sampler", done.stdout)
 
 
 def test_the_memory_of_a_line_is_measured(tmp_path: Path) -> None:

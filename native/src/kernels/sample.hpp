@@ -136,7 +136,7 @@ private:
     }
 
     // How far to look, as a mass of the sketch.
-    double reach(double missing) const { return 1.5 * missing + 0.003 * sketched_; }
+    double reach(double missing) const { return 1.4 * missing + 0.001 * sketched_; }
 
     // The largest of each group counts for itself, another one for all others.
     Weighted weigh_sketch(const Softmax& softmax) {
@@ -153,9 +153,9 @@ private:
         return sketch;
     }
 
-    // About where the sketch's mass above comes to `target`; nothing matters below 2^-60 of the top.
+    // About where the sketch's mass above comes to `target`; nothing matters below 2^-40 of the top.
     float edge(const Weighted& sketch, double target) const {
-        const auto range = float(60 * 0.6931471805599453 * rules_.temperature);
+        const auto range = float(40 * 0.6931471805599453 * rules_.temperature);
         if (target >= sketched_) return -kInfinity;
         return about_highest_limit(top_ - range, next_above(top_), target,
                                    [&](float limit) { return sketch.mass(limit); });
@@ -163,16 +163,16 @@ private:
 
     // Brings the blocks' weights in line with what became of the open tokens, which are in there or not.
     void settle(bool counted) {
+        const SampleScratch& its = row_.scratch;
         int ties = num_ties_;
         for (int i = 0; i < num_open_; ++i) {
-            const bool kept = keeps(row_.scratch.values[i], ties);
-            if (kept == counted) continue;
-            const double weight = row_.scratch.weights[i];
-            row_.scratch.block_weights[row_.scratch.ids[i] / kSampleBlock] += kept ? weight : -weight;
+            const double weight = its.weights[i], change = counted ? -weight : weight;
+            its.block_weights[its.ids[i] / kSampleBlock] +=
+                keeps(its.values[i], ties) != counted ? change : 0;
         }
     }
 
-    bool keeps(float x, int& ties) const { return x > cut_ || (x == cut_ && ties-- > 0); }
+    bool keeps(float x, int& ties) const { return (x > cut_) | (x == cut_ && ties-- > 0); }
 
     int walk(const Softmax& softmax) const {
         const double* weights = row_.scratch.block_weights;

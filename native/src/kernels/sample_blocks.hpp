@@ -115,9 +115,11 @@ public:
             }
         }
         while (size && to.ids[size - 1] >= row_.size) --size;  // what the last block is filled with
-        store(to.values + size, set1(-kInfinity));
         for (int i = 0; i < size; i += 16) store(to.weights + i, softmax(load(to.values + i)));
-        store(to.weights + size, zero());
+        for (int i = size; i < size + 32; i += 16) {
+            store(to.values + i, set1(-kInfinity));
+            store(to.weights + i, zero());
+        }
         return size;
     }
 

@@ -25,7 +25,7 @@ inline float value_of(std::int32_t key) {
 }
 inline float next_above(float x) { return value_of(key_of(x) + 1); }
 
-// Numbers with weights; both are filled up to whole vectors, weights with zeros.
+// Numbers with weights; both are filled up to an even number of vectors, weights with zeros.
 struct Weighted {
     const float* values;
     const float* weights;
@@ -33,15 +33,16 @@ struct Weighted {
 
     // Of all that are at least `limit`. Sums of floats are short, those of doubles long.
     double mass(float limit) const {
-        constexpr int kShort = 512;
+        constexpr int kShort = 1024;
         const Vec least = set1(limit);
         double sum = 0;
         for (int i = 0; i < size;) {
-            Vec parts[2] = {zero(), zero()};
-            for (const int end = std::min(i + kShort, size); i < end; i += 16)
-                parts[i / 16 % 2] = add(parts[i / 16 % 2],
-                                        where_at_least(load(values + i), least, load(weights + i)));
-            sum += double(hsum(add(parts[0], parts[1])));
+            Vec even = zero(), odd = zero();
+            for (const int end = std::min(i + kShort, size); i < end; i += 32) {
+                even = add(even, where_at_least(load(values + i), least, load(weights + i)));
+                odd = add(odd, where_at_least(load(values + i + 16), least, load(weights + i + 16)));
+            }
+            sum += double(hsum(add(even, odd)));
         }
         return sum;
     }
@@ -69,10 +70,10 @@ float highest_limit(float low, float high, double target, const Above& above) {
     return value_of(std::int32_t(enough));
 }
 
-// Nearly the same, in few steps: the interval's 4096th part below it at most.
+// Nearly the same, in few steps: the interval's 2^15th part below it at most.
 template <class Above>
 float about_highest_limit(float low, float high, double target, const Above& above) {
-    for (int step = 0; step < 12; ++step) {
+    for (int step = 0; step < 15; ++step) {
         const float middle = low + (high - low) / 2;
         (above(middle) >= target ? low : high) = middle;
     }

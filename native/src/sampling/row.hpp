@@ -25,7 +25,7 @@ struct SampleScratch {
     float* sketch;          // 32 a block: the largest of each group, then one other of it
     float* sketch_weights;  // the same number
     double* block_weights;  // 1 a block: of what is kept
-    // Tokens whose fate is open, in order of their ids; room for one vector more than a row.
+    // Tokens whose fate is open, in order of their ids; room for two vectors more than a row.
     float* values;
     float* weights;
     std::int32_t* ids;

@@ -14,7 +14,7 @@ class Workspace {
 public:
     explicit Workspace(int size)
         : blocks_((std::size_t(size) + kSampleBlock - 1) / kSampleBlock),
-          open_(blocks_ * kSampleBlock + 16),
+          open_(blocks_ * kSampleBlock + 32),
           floats_(new float[blocks_ * 64 + 2 * open_ + kSampleBlock]),
           sums_(new double[blocks_]),
           ids_(new std::int32_t[open_]) {}
