@@ -70,8 +70,24 @@ def multiply_rows(
 ) -> None: ...
 def sample_rows(
     tokens: int,
-    rows: int,
     rules: int,
+    rows: int,
+    num_rows: int,
+    size: int,
+    dtype: str,
+    isa: str,
+    threads: int,
+    team_parallel: int,
+    team_thread: int,
+    /,
+) -> None: ...
+def rank_rows(
+    tokens: int,
+    logprobs: int,
+    count: int,
+    top_ids: int,
+    top_logprobs: int,
+    rows: int,
     num_rows: int,
     size: int,
     dtype: str,

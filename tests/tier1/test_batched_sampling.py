@@ -1,176 +1,24 @@
-"""Batched sampling against one row at a time: the same tokens, log-probabilities and logits."""
+"""A batch's tokens, log-probabilities and shaped logits against one row at a time."""
 
 import gc
-from collections.abc import Sequence as Many
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sampling_cases import Cases, Row
 
-from glinthawk import _native
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.tier1 import sampler
 from glinthawk.tier1.sampler import Sampled, sample_batch
-from glinthawk.tier1.sampling import shaping
-from glinthawk.tier1.sampling.draws import DrawRules, draw_by_kernel, draw_by_torch
+from glinthawk.tier1.sampling import ranking, shaping
+from glinthawk.tier1.sampling.draws import DrawRules
+from glinthawk.tier1.sampling.random_numbers import uniform
 from glinthawk.tier1.sampling.reference import choose, rank_logprobs, shape_logits
 from glinthawk.tier1.sampling.shaping import shape_rows
 from glinthawk.tier1.sampling.token_counts import TokenCounts
-
-#: How near, as a share of all, a draw or the edge of a nucleus lies where rounding may decide.
-CLOSE = 1e-6
-VOCABULARIES = (8, 9, 100, 511, 513, 2000, 5000, 20_000)
-WAYS = [*_native.supported_isas(), "torch"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one row is drawn from, and by which rules."""
-
-    logits: torch.Tensor
-    rules: DrawRules
-    #: Probabilities (V,) as temperature alone leaves them.
-    probabilities: torch.Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        softmax = torch.softmax(self.logits.double() / self.rules.temperature, dim=-1)
-        object.__setattr__(self, "probabilities", softmax)
-
-    def kept(self, top_p: float, min_p: float) -> torch.Tensor:
-        """Probabilities (V,), zero where they are truncated: all is sorted, in doubles."""
-        ordered, order = self.probabilities.sort(descending=True, stable=True)
-        if self.rules.top_k > 0:
-            ordered = ordered.clone()
-            ordered[self.rules.top_k :] = 0
-        keep = ordered >= min_p * ordered[0]
-        if top_p < 1:
-            keep &= ordered.cumsum(0) - ordered < top_p * ordered.sum()
-        keep[0] = True
-        return torch.zeros_like(ordered).index_put((order,), ordered * keep)
-
-    def allows(self, token: int) -> bool:
-        """Whether rounding alone decides against ``token``, if anything does."""
-        rules = self.rules
-        return any(
-            self._draws(token, self.kept(top_p, min_p))
-            for top_p in {rules.top_p, *(_near(rules.top_p) if rules.top_p < 1 else ())}
-            for min_p in {rules.min_p, *_near(rules.min_p)}
-        )
-
-    def _draws(self, token: int, kept: torch.Tensor) -> bool:
-        heights = kept.cumsum(0) / kept.sum()
-        above = float(heights[token])
-        below = float(heights[token - 1]) if token else 0.0
-        return bool(kept[token] > 0) and below - CLOSE <= self.rules.uniform <= above + CLOSE
-
-
-def _near(value: float) -> tuple[float, float]:
-    return value * (1 - CLOSE), min(value * (1 + CLOSE), 1.0)
-
-
-def _draw(way: str, logits: torch.Tensor, rules: list[DrawRules]) -> list[int]:
-    if way == "torch":
-        return draw_by_torch(logits, rules)
-    return draw_by_kernel(logits, list(range(len(rules))), rules, way)
-
-
-class Cases:
-    """Random rows, the same for the same seed."""
-
-    def __init__(self, seed: int) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def pick(self, values: Many[Any]) -> Any:
-        return values[int(torch.randint(len(values), (), generator=self._generator))]
-
-    def number(self) -> float:
-        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
-
-    def rules(self, size: int) -> DrawRules:
-        return DrawRules(
-            self.pick([0.01, 0.3, 0.8, 1.0, 1.0, 3.0, 50.0]),
-            self.pick([-1, 0, 0, 0, 1, 2, 5, 40, size // 2, size, size + 3]),
-            self.pick([1.0, 1.0, 0.99, 0.95, 0.9, 0.5, 1e-6, self.number() or 1.0]),
-            self.pick([0.0, 0.0, 0.0, 0.05, 0.5, 1.0, self.number()]),
-            self.number(),
-        )
-
-    def logits(self, count: int, size: int) -> torch.Tensor:
-        """(count, size): flat or steep, with many ties or few, with impossible tokens or none."""
-        rows = torch.randn(count, size, generator=self._generator)
-        rows *= self.pick([0.01, 1.0, 3.0, 10.0])
-        if self.pick([False, True]):
-            rows = rows.round(decimals=self.pick([0, 1]))
-        rows += self.pick([0.0, 0.0, -30.0, 300.0])
-        rows[torch.rand(count, size, generator=self._generator) < self.pick([0, 0, 0.3, 0.9])] = (
-            float("-inf")
-        )
-        rows[:, self.pick(range(size))] = rows[:, 0].clamp(-300, 300)  # one at least is possible
-        dtypes = [torch.float32, torch.float32, torch.bfloat16, torch.bfloat16, torch.float16]
-        return rows.to(self.pick(dtypes))
-
-
-def _check_draws(way: str, cases: Cases, count: int, size: int) -> None:
-    logits, rules = cases.logits(count, size), [cases.rules(size) for _ in range(count)]
-    together = _draw(way, logits, rules)
-    for row, token in enumerate(together):
-        assert Row(logits[row], rules[row]).allows(token), (size, logits.dtype, rules[row], token)
-    backwards = _draw(way, logits.flip(0), rules[::-1])[::-1]
-    some = count // 2
-    alone = _draw(way, logits[some : some + 1], rules[some : some + 1])
-    assert backwards == together
-    assert alone == together[some : some + 1]
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("size", VOCABULARIES)
-def test_rows_are_drawn_as_if_each_were_sorted(way: str, size: int) -> None:
-    cases = Cases(size)
-    for _ in range(24 if size < 5000 else 3):
-        _check_draws(way, cases, 16, size)
-
-
-@pytest.mark.parametrize("way", ["auto", "torch"])
-def test_a_vocabulary_of_128k_is_drawn_from_alike(way: str) -> None:
-    cases = Cases(1)
-    for _ in range(2):
-        _check_draws(way, cases, 6, 131_072)
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("size", [8, 700])
-def test_rows_without_a_distribution_are_told(way: str, broken: float, size: int) -> None:
-    logits = torch.zeros(2, size)
-    logits[0] = float("-inf")
-    logits[0, 5] = broken
-    for top_k, top_p in ((0, 1.0), (3, 1.0), (0, 0.5), (3, 0.5)):
-        rules = [DrawRules(1.0, top_k, top_p, 0.0, 0.99)] * 2
-        lost, drawn = _draw(way, logits, rules)
-        assert lost == -1
-        assert Row(logits[1], rules[1]).allows(drawn)
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_thread_more_changes_nothing(way: str) -> None:
-    cases, before = Cases(7), torch.get_num_threads()
-    logits, rules = cases.logits(40, 5000), [cases.rules(5000) for _ in range(40)]
-    try:
-        drawn = []
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            drawn.append(_draw(way, logits, rules))
-    finally:
-        torch.set_num_threads(before)
-    assert drawn[0] == drawn[1] == drawn[2]
-
-
-# With everything around
 
 
 def _sequence(cases: Cases, size: int) -> Sequence:
@@ -210,7 +58,7 @@ def _check_sampled(sequence: Sequence, logits: torch.Tensor, sampled: Sampled) -
     if sampled.token != choose(sequence, logits):
         shaped = shape_logits(sequence, logits) if params.shapes_logits else logits
         assert not params.greedy
-        number = sampler.uniform(sequence.request.seed, sequence.length)
+        number = uniform(sequence.request.seed, sequence.length)
         rules = (params.temperature, params.top_k, params.top_p, params.min_p, number)
         assert Row(shaped, DrawRules(*rules)).allows(sampled.token)
     if params.logprobs is None:
@@ -230,7 +78,8 @@ def test_a_mixed_batch_is_sampled_as_each_row_alone(
     has_kernel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not has_kernel:
-        monkeypatch.setattr(sampler, "has_kernel", lambda _: False)
+        for module in (sampler, ranking):
+            monkeypatch.setattr(module, "has_kernel", lambda _: False)
     cases = Cases(11)
     for _ in range(150):
         size = cases.pick([8, 30, 700])

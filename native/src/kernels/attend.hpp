@@ -3,6 +3,7 @@
 
 #include "dense.hpp"
 #include "norm.hpp"
+#include "rank.hpp"
 #include "rotary.hpp"
 #include "rows.hpp"
 #include "sample.hpp"
@@ -51,7 +52,7 @@ template <class Codec>
 const Kernels* kernels() {
     static constexpr Kernels table{Codec::kTileRows, Codec::pack_query, clear_row,  attend<Codec>,
                                    merge_row,        Codec::rest,       norm_row,   rotate_row,
-                                   read,             sample_row};
+                                   read,             sample_row,         rank_row};
     return &table;
 }
 

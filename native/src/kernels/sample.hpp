@@ -17,7 +17,8 @@ namespace {
 template <class Logits>
 class RowSampler {
 public:
-    explicit RowSampler(const SampleRow& row) : row_(row), rules_(row.rules), blocks_(row) {}
+    explicit RowSampler(const SampleRow& row)
+        : row_(row.row), rules_(row.rules), blocks_(row.row) {}
 
     // -1 where the logits have no distribution: NaN, +inf, or nothing but -inf.
     int draw() {
@@ -54,24 +55,15 @@ private:
     Weighted open() const { return {row_.scratch.values, row_.scratch.weights, num_open_}; }
 
     void cut_by_rank(const Softmax& softmax) {
-        const auto rank = double(rules_.top_k);
-        // Each of the top_k largest groups has a token that is at least as large as the last of them.
-        const float low = rank > blocks_.num_groups() ? -kInfinity : nth_group(rank);
+        const int rank = int(rules_.top_k);
+        const float low = blocks_.reached_by(rank, top_);
         collect(softmax, low, kInfinity);
         std::fill_n(row_.scratch.block_weights, blocks_.num_blocks(), 0.0);
-        cut_ = highest_limit(low, next_above(top_), rank, [&](float limit) {
-            return count_from(row_.scratch.values, num_open_, limit);
-        });
-        num_ties_ = int(rank) - count_from(row_.scratch.values, num_open_, next_above(cut_));
+        const Cut cut = cut_at_rank(row_.scratch.values, num_open_, rank, low, top_);
+        cut_ = cut.value, num_ties_ = cut.num_ties;
         if (rules_.top_p < 1) cut_ranked_by_mass(softmax);
         if (limit_ > cut_) cut_ = limit_, num_ties_ = kAll;
         settle(false);
-    }
-
-    float nth_group(double rank) const {
-        return highest_limit(-kInfinity, next_above(top_), rank, [&](float limit) {
-            return count_from(row_.scratch.sketch, blocks_.num_groups(), limit);
-        });
     }
 
     void cut_ranked_by_mass(const Softmax& softmax) {
@@ -215,7 +207,7 @@ private:
         return num_ties_ - before;
     }
 
-    const SampleRow& row_;
+    const LogitRow& row_;
     const SampleRules& rules_;
     const RowBlocks<Logits> blocks_;
     float top_ = 0, limit_ = 0, cut_ = 0;
@@ -224,7 +216,7 @@ private:
 };
 
 inline int sample_row(const SampleRow& row) {
-    switch (row.dtype) {
+    switch (row.row.dtype) {
         case DType::bfloat16: return RowSampler<Bfloat16Logits>(row).draw();
         case DType::float16: return RowSampler<Float16Logits>(row).draw();
         default: return RowSampler<Float32Logits>(row).draw();

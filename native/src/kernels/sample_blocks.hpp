@@ -40,7 +40,7 @@ struct Softmax {
 template <class Logits>
 class RowBlocks {
 public:
-    explicit RowBlocks(const SampleRow& row)
+    explicit RowBlocks(const LogitRow& row)
         : row_(row), num_blocks_((row.size + kSampleBlock - 1) / kSampleBlock) {
         for (int i = 0; i < kSampleBlock; i += 16)
             Logits::store_lowest(row.scratch.tail + i * Logits::kBytes);
@@ -76,6 +76,15 @@ public:
             top = max(best, top);
         }
         return numbers == 0xffff ? hmax(top) : __builtin_nanf("");
+    }
+
+    // A logit that `rank` tokens reach at least, low enough for few more to do so: that of the last of so
+    // many groups, each of which has a token as large.
+    float reached_by(int rank, float top) const {
+        if (rank > num_groups()) return -kInfinity;
+        return highest_limit(-kInfinity, next_above(top), rank, [&](float limit) {
+            return count_from(row_.scratch.sketch, num_groups(), limit);
+        });
     }
 
     struct Mass {
@@ -124,7 +133,7 @@ public:
     }
 
 private:
-    const SampleRow& row_;
+    const LogitRow& row_;
     const int num_blocks_;
 };
 

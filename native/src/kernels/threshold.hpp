@@ -80,5 +80,19 @@ float about_highest_limit(float low, float high, double target, const Above& abo
     return low;
 }
 
+// The largest `rank` of some numbers are all above one value and the first few that equal it.
+struct Cut {
+    float value;
+    int num_ties;
+};
+
+// Of numbers from `low` up to `top`, no fewer than `rank`.
+inline Cut cut_at_rank(const float* values, int size, int rank, float low, float top) {
+    const float value = highest_limit(low, next_above(top), rank, [&](float limit) {
+        return count_from(values, size, limit);
+    });
+    return {value, rank - count_from(values, size, next_above(value))};
+}
+
 }  // namespace
 }  // namespace glinthawk

@@ -26,24 +26,51 @@ T* pointer(std::uintptr_t address) {
     return reinterpret_cast<T*>(address);
 }
 
-void sample(std::uintptr_t tokens, std::uintptr_t rows, std::uintptr_t rules, std::size_t num_rows,
-            std::size_t size, const std::string& dtype, const std::string& isa, int threads,
-            std::uintptr_t parallel, std::uintptr_t thread) {
+LogitRows logit_rows(std::uintptr_t rows, std::size_t num_rows, std::size_t size,
+                     const std::string& dtype) {
     if (size < 1 || size > std::size_t(std::numeric_limits<int>::max() - kSampleBlock))
         throw std::invalid_argument("a row has from one to some 2^31 logits");
+    return {pointer<const std::byte*>(rows), num_rows, int(size), logits_dtype(dtype)};
+}
+
+const Kernels& kernels_of(const std::string& isa) {
     static const Kernels& best = *choose_kernels("auto", DType::float32).kernels;
-    const Kernels& kernels = isa == "auto" ? best : *choose_kernels(isa, DType::float32).kernels;
-    const Team team{pointer<void(void (*)(void*), void*, unsigned, unsigned)>(parallel),
-                    pointer<int()>(thread)};
-    sample_rows({pointer<const std::byte*>(rows), pointer<double>(rules), num_rows, int(size),
-                 logits_dtype(dtype), pointer<std::int64_t>(tokens)},
-                kernels, threads, team);
+    return isa == "auto" ? best : *choose_kernels(isa, DType::float32).kernels;
+}
+
+Team team_of(std::uintptr_t parallel, std::uintptr_t thread) {
+    return {pointer<void(void (*)(void*), void*, unsigned, unsigned)>(parallel),
+            pointer<int()>(thread)};
+}
+
+void sample(std::uintptr_t tokens, std::uintptr_t rules, std::uintptr_t rows, std::size_t num_rows,
+            std::size_t size, const std::string& dtype, const std::string& isa, int threads,
+            std::uintptr_t parallel, std::uintptr_t thread) {
+    sample_rows(logit_rows(rows, num_rows, size, dtype), pointer<double>(rules),
+                pointer<std::int64_t>(tokens), kernels_of(isa), threads, team_of(parallel, thread));
+}
+
+void rank(std::uintptr_t tokens, std::uintptr_t logprobs, std::size_t count, std::uintptr_t top_ids,
+          std::uintptr_t top_logprobs, std::uintptr_t rows, std::size_t num_rows, std::size_t size,
+          const std::string& dtype, const std::string& isa, int threads, std::uintptr_t parallel,
+          std::uintptr_t thread) {
+    const LogitRows logits = logit_rows(rows, num_rows, size, dtype);
+    if (count > size) throw std::invalid_argument("a row has fewer logits than are asked for");
+    for (std::size_t row = 0; row < num_rows; ++row)
+        if (const auto token = pointer<std::int64_t>(tokens)[row];
+            token < 0 || token >= std::int64_t(size))
+            throw std::invalid_argument("there is no such token");
+    rank_rows(logits,
+              {pointer<std::int64_t>(tokens), pointer<float>(logprobs), int(count),
+               pointer<std::int64_t>(top_ids), pointer<float>(top_logprobs)},
+              kernels_of(isa), threads, team_of(parallel, thread));
 }
 
 }  // namespace
 
 void bind_sampling(nb::module_& m) {
     m.def("sample_rows", &sample, nb::call_guard<nb::gil_scoped_release>());
+    m.def("rank_rows", &rank, nb::call_guard<nb::gil_scoped_release>());
 }
 
 }  // namespace glinthawk

@@ -1,4 +1,4 @@
-// What a kernel is told of a row to draw a token from. Kernels and their callers see this alone.
+// What a kernel is told of a row of logits. Kernels and their callers see this alone.
 #pragma once
 
 #include <cstddef>
@@ -32,12 +32,26 @@ struct SampleScratch {
     std::byte* tail;  // the last block, filled up
 };
 
-struct SampleRow {
+struct LogitRow {
     const std::byte* logits;  // (size,), contiguous
     DType dtype;
     int size;
-    SampleRules rules;
     SampleScratch scratch;
+};
+
+struct SampleRow {
+    LogitRow row;
+    SampleRules rules;
+};
+
+// Log-probabilities of a row's logits as they are: of `token`, and of the `count` likeliest.
+struct RankRow {
+    LogitRow row;
+    int token;
+    int count;                // at most the row's size
+    float* logprob;           // of the token
+    std::int64_t* top_ids;    // (count,), likeliest first; of equals the lower id
+    float* top_logprobs;      // (count,)
 };
 
 }  // namespace glinthawk

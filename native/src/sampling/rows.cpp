@@ -35,26 +35,41 @@ private:
     std::unique_ptr<std::int32_t[]> ids_;
 };
 
-SampleRules rules_of(const double* rules) {
-    return {rules[0], std::int64_t(rules[1]), rules[2], rules[3], rules[4]};
+// work(row, the thread's scratch) for every row.
+template <class Work>
+void for_each_row(const LogitRows& logits, int num_threads, Team team, const Work& work) {
+    if (!team.parallel) num_threads = 1;
+    num_threads = int(std::clamp<std::size_t>(logits.num_rows, 1, num_threads));
+    std::vector<Workspace> workspaces;
+    for (int thread = 0; thread < num_threads; ++thread) workspaces.emplace_back(logits.size);
+    std::atomic<std::size_t> next{0};
+    const auto serve = [&](int thread) {
+        for (std::size_t row; (row = next.fetch_add(1)) < logits.num_rows;)
+            work(row, LogitRow{logits.rows[row], logits.dtype, logits.size,
+                               workspaces[thread].scratch()});
+    };
+    if (num_threads == 1) return serve(0);
+    Pool(num_threads, team).run(serve);
 }
 
 }  // namespace
 
-void sample_rows(const SampleBatch& batch, const Kernels& kernels, int num_threads, Team team) {
-    if (!team.parallel) num_threads = 1;
-    num_threads = int(std::clamp<std::size_t>(batch.num_rows, 1, num_threads));
-    std::vector<Workspace> workspaces;
-    for (int thread = 0; thread < num_threads; ++thread) workspaces.emplace_back(batch.size);
-    std::atomic<std::size_t> next{0};
-    const auto work = [&](int thread) {
-        for (std::size_t row; (row = next.fetch_add(1)) < batch.num_rows;)
-            batch.tokens[row] =
-                kernels.sample({batch.rows[row], batch.dtype, batch.size,
-                                rules_of(batch.rules + 5 * row), workspaces[thread].scratch()});
-    };
-    if (num_threads == 1) return work(0);
-    Pool(num_threads, team).run(work);
+void sample_rows(const LogitRows& logits, const double* rules, std::int64_t* tokens,
+                 const Kernels& kernels, int num_threads, Team team) {
+    for_each_row(logits, num_threads, team, [&](std::size_t i, const LogitRow& row) {
+        const double* its = rules + 5 * i;
+        tokens[i] = kernels.sample({row, {its[0], std::int64_t(its[1]), its[2], its[3], its[4]}});
+    });
+}
+
+void rank_rows(const LogitRows& logits, const RankedRows& to, const Kernels& kernels,
+               int num_threads, Team team) {
+    for_each_row(logits, num_threads, team, [&](std::size_t i, const LogitRow& row) {
+        const std::size_t first = i * std::size_t(to.count);
+        if (!kernels.rank({row, int(to.tokens[i]), to.count, to.logprobs + i, to.top_ids + first,
+                           to.top_logprobs + first}))
+            to.tokens[i] = -1;
+    });
 }
 
 }  // namespace glinthawk

@@ -1,5 +1,5 @@
-// Tokens drawn from rows of logits, a row at a time on each of some threads: a row's token depends on
-// nothing but its own logits and rules.
+// Many rows of logits, a row at a time on each of some threads: what comes of a row depends on nothing
+// but its own logits and rules.
 #pragma once
 
 #include "../pool.hpp"
@@ -7,15 +7,28 @@
 
 namespace glinthawk {
 
-struct SampleBatch {
+struct LogitRows {
     const std::byte* const* rows;  // (num_rows,), each of `size` logits
-    const double* rules;           // (num_rows, 5): temperature, top-k, top-p, min-p, random number
     std::size_t num_rows;
     int size;
     DType dtype;
-    std::int64_t* tokens;  // (num_rows,); -1 where logits have no distribution
 };
 
-void sample_rows(const SampleBatch& batch, const Kernels& kernels, int num_threads, Team team);
+// Writes a token for each row, -1 where logits have no distribution. `rules` are (num_rows, 5):
+// temperature, top-k, top-p, min-p, random number.
+void sample_rows(const LogitRows& logits, const double* rules, std::int64_t* tokens,
+                 const Kernels& kernels, int num_threads, Team team);
+
+struct RankedRows {
+    std::int64_t* tokens;     // (num_rows,): whose log-probability is asked; -1 is written where there
+                              // is no distribution
+    float* logprobs;          // (num_rows,)
+    int count;                // of the likeliest, at most `size`
+    std::int64_t* top_ids;    // (num_rows, count)
+    float* top_logprobs;      // (num_rows, count)
+};
+
+void rank_rows(const LogitRows& logits, const RankedRows& to, const Kernels& kernels,
+               int num_threads, Team team);
 
 }  // namespace glinthawk

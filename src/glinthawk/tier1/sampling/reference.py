@@ -71,6 +71,6 @@ def rank_logprobs(logits: torch.Tensor, token: int, num_top: int) -> TokenLogpro
     """Log-probabilities of the model itself, of ``logits`` (V,) before temperature, penalties and
     truncation; ties fall to lower ids."""
     logprobs = torch.log_softmax(logits, dim=-1)
-    values, ids = logprobs.sort(descending=True, stable=True)
-    top = tuple(zip(ids[:num_top].tolist(), values[:num_top].tolist(), strict=True))
+    ids = logits.sort(descending=True, stable=True).indices[:num_top]
+    top = tuple(zip(ids.tolist(), logprobs[ids].tolist(), strict=True))
     return TokenLogprobs(token, float(logprobs[token]), top)
