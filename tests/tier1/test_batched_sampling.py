@@ -16,7 +16,7 @@ from glinthawk.tier1.sampler import Sampled, sample_batch
 from glinthawk.tier1.sampling import ranking, shaping
 from glinthawk.tier1.sampling.draws import DrawRules
 from glinthawk.tier1.sampling.random_numbers import uniform
-from glinthawk.tier1.sampling.reference import choose, rank_logprobs, shape_logits
+from glinthawk.tier1.sampling.sampling_reference import choose, rank_logprobs, shape_logits
 from glinthawk.tier1.sampling.shaping import shape_rows
 from glinthawk.tier1.sampling.token_counts import TokenCounts
 

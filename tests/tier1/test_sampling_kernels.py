@@ -9,7 +9,7 @@ from glinthawk import _native
 from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, rank_by_kernel
 from glinthawk.tier1.sampling.ranking import rank_by_torch
-from glinthawk.tier1.sampling.reference import rank_logprobs
+from glinthawk.tier1.sampling.sampling_reference import rank_logprobs
 
 VOCABULARIES = (8, 9, 100, 511, 513, 2000, 5000, 20_000)
 WAYS = [*_native.supported_isas(), "torch"]

@@ -103,7 +103,7 @@ def simulation(quick: _Quick = False) -> None:
 @bench.command()
 def sampler(quick: _Quick = False) -> None:
     """Choosing tokens against one softmax over the same logits."""
-    from glinthawk.bench.sampling import run
+    from glinthawk.bench.sampling_speed import run
 
     run(typer.echo, quick=quick)
 

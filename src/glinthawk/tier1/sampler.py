@@ -4,6 +4,7 @@ A row's random number is made from its request's seed, which its prompt is mixed
 position alone: equal logits come to the same token, whatever runs beside it.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from itertools import islice
@@ -17,15 +18,17 @@ from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, has_kernel
 from glinthawk.tier1.sampling.random_numbers import uniform
 from glinthawk.tier1.sampling.ranking import rank_rows
-from glinthawk.tier1.sampling.reference import choose
+from glinthawk.tier1.sampling.sampling_reference import choose
 from glinthawk.tier1.sampling.shaping import is_shaped, shape_rows
 
 __all__ = ["Sampled", "sample_batch"]
 
 #: The likeliest token is the first of one.
 _GREEDY = DrawRules(temperature=1.0, top_k=1, top_p=1.0, min_p=0.0, uniform=0.0)
+#: More tokens than any vocabulary has.
+_ALL = 1 << 31
 #: Logits that are copied at once where penalties change them: no more than caches hold.
-_SHAPED_AT_ONCE = 1 << 22
+_SHAPED_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,7 @@ def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[int]:
     own = sorted(set(range(len(sequences))).difference(shaped))
     tokens = [-1] * len(sequences)
     _put(tokens, own, _draw(logits, own, [rules[row] for row in own]))
-    for rows in _parts(shaped, max(1, _SHAPED_AT_ONCE // logits.shape[1])):
-        copies = logits[rows].float()
+    for rows, copies in _copies(logits, shaped):
         shape_rows([sequences[row] for row in rows], copies)
         _put(tokens, rows, _draw(copies, list(range(len(rows))), [rules[row] for row in rows]))
     for row, token in enumerate(tokens):
@@ -63,12 +65,25 @@ def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[int]:
     return tokens
 
 
+def _copies(logits: torch.Tensor, rows: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Some of ``rows`` after the other, in float32, all in the same memory: new memory for each
+    takes longer than its copy."""
+    some = max(1, _SHAPED_AT_ONCE // logits.shape[1])
+    memory = torch.empty(min(some, len(rows)), logits.shape[1], device=logits.device)
+    for at in range(0, len(rows), some):
+        part = rows[at : at + some]
+        is_run = part[-1] - part[0] + 1 == len(part)
+        taken = logits[part[0] : part[-1] + 1] if is_run else logits[part]
+        yield part, memory[: len(part)].copy_(taken)
+
+
 def _draw_rules(sequence: Sequence) -> DrawRules:
     params = sequence.request.params
     if params.greedy:
         return _GREEDY
     number = uniform(sequence.request.seed, sequence.length)
-    return DrawRules(params.temperature, params.top_k, params.top_p, params.min_p, number)
+    top_k = min(params.top_k, _ALL)
+    return DrawRules(params.temperature, top_k, params.top_p, params.min_p, number)
 
 
 def _draw(logits: torch.Tensor, rows: list[int], rules: list[DrawRules]) -> list[int]:
@@ -92,7 +107,3 @@ def _logprobs(
 def _put(to: list[Any], places: list[int], values: Many[object]) -> None:
     for place, value in zip(places, values, strict=True):
         to[place] = value
-
-
-def _parts(rows: list[int], size: int) -> list[list[int]]:
-    return [rows[at : at + size] for at in range(0, len(rows), size)]

@@ -1,5 +1,5 @@
 """A token for each of many rows, by temperature, top-k, top-p and min-p; plainly:
-``reference.choose``. A row's token depends on its own logits and rules alone."""
+``sampling_reference.choose``. A row's token depends on its own logits and rules alone."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of many rows; plainly: ``reference.rank_logprobs``."""
+"""Log-probabilities of many rows; plainly: ``sampling_reference.rank_logprobs``."""
 
 from collections.abc import Sequence as Many
 
@@ -8,7 +8,7 @@ import torch
 
 from glinthawk.core.sequence import TokenLogprobs
 from glinthawk.tier1.sampling.kernels import has_kernel, rank_by_kernel
-from glinthawk.tier1.sampling.reference import rank_logprobs
+from glinthawk.tier1.sampling.sampling_reference import rank_logprobs
 
 __all__ = ["rank_by_torch", "rank_rows"]
 

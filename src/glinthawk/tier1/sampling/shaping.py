@@ -1,5 +1,5 @@
 """Biases, penalties and the ban on ending early for all rows at once; plainly:
-``reference.shape_logits``."""
+``sampling_reference.shape_logits``."""
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Many
@@ -36,6 +36,7 @@ class _LogitRules:
 
     def catch_up(self, output: list[int]) -> None:
         """Count the tokens that have come since the last call."""
+        assert len(output) >= self._known  # answers only grow
         new = output[self._known :]
         self._known = len(output)
         if self._repeats:
