@@ -71,9 +71,13 @@ def test_a_quick_look_ends_with_its_figures() -> None:
     check_figures("dense", done.stdout)
 
 
-@pytest.mark.parametrize("bench", ["tiers", "job", "latency"])
-def test_two_tiers_end_with_their_figures(small_shapes: None, bench: str) -> None:
-    done = call("bench", bench, "--quick")
+@pytest.mark.parametrize(
+    ("bench", "options"), [("tiers", ["--sampled"]), ("job", ["--sampled"]), ("latency", [])]
+)
+def test_two_tiers_end_with_their_figures(
+    small_shapes: None, bench: str, options: list[str]
+) -> None:
+    done = call("bench", bench, "--quick", *options)
     assert done.returncode == 0, done.stderr
     check_figures(bench, done.stdout)
 
