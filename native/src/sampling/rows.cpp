@@ -38,7 +38,8 @@ private:
 // work(row, the thread's scratch) for every row.
 template <class Work>
 void for_each_row(const LogitRows& logits, int num_threads, Team team, const Work& work) {
-    if (!team.parallel) num_threads = 1;
+    constexpr std::size_t kSmall = 64 << 10;  // logits for which nobody is woken
+    if (!team.parallel || logits.num_rows * std::size_t(logits.size) < kSmall) num_threads = 1;
     num_threads = int(std::clamp<std::size_t>(logits.num_rows, 1, num_threads));
     std::vector<Workspace> workspaces;
     for (int thread = 0; thread < num_threads; ++thread) workspaces.emplace_back(logits.size);
