@@ -71,6 +71,9 @@ def multiply_rows(
 def sample_rows(
     tokens: int,
     rules: int,
+    edit_offsets: int,
+    edit_tokens: int,
+    edit_values: int,
     rows: int,
     num_rows: int,
     size: int,

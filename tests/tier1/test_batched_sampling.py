@@ -17,8 +17,8 @@ from glinthawk.tier1.sampling import ranking, shaping
 from glinthawk.tier1.sampling.draws import DrawRules
 from glinthawk.tier1.sampling.random_numbers import uniform
 from glinthawk.tier1.sampling.sampling_reference import choose, rank_logprobs, shape_logits
-from glinthawk.tier1.sampling.shaping import shape_rows
-from glinthawk.tier1.sampling.token_counts import TokenCounts
+from glinthawk.tier1.sampling.shaping import edit_logits
+from glinthawk.tier1.sampling.token_rules import TokenRules
 
 
 def _sequence(cases: Cases, size: int) -> Sequence:
@@ -125,8 +125,8 @@ def test_logits_are_shaped_to_the_same_bits() -> None:
         logits = cases.logits(8, 60).float()
         sequences = [_sequence(cases, 60) for _ in range(8)]
         for _ in range(3):
-            shaped = logits.clone()
-            shape_rows(sequences, shaped)
+            edits = edit_logits(sequences, logits)
+            shaped = logits if edits is None else edits.apply(logits)
             truth = [shape_logits(*pair) for pair in zip(sequences, logits, strict=True)]
             assert torch.equal(shaped, torch.stack(truth))
             for sequence in sequences:
@@ -135,12 +135,16 @@ def test_logits_are_shaped_to_the_same_bits() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=60), max_size=4))
 def test_counts_grow_as_tokens_come(steps: list[list[int]]) -> None:
-    counts, all_tokens = TokenCounts(), []
+    params = SamplingParams(presence_penalty=1.0, repetition_penalty=1.2, logit_bias={50: 1.0})
+    sequence = Sequence(Request(0, (1, 2, 1), params, 0, 999))
+    rules = TokenRules(sequence)
     for tokens in steps:
-        counts.add(tokens)
-        all_tokens += tokens
-        found = dict(zip(counts.tokens.tolist(), counts.counts.tolist(), strict=True))
-        assert found == {token: all_tokens.count(token) for token in set(all_tokens)}
+        sequence.output += tokens
+        rules.catch_up(sequence.output)
+        found = {int(token): (seen, count) for token, seen, count, _, _ in rules.table.T}
+        come = {1, 2, *sequence.output}
+        truth = {token: (1, sequence.output.count(token)) for token in come}
+        assert found == truth | {50: (0, 0)}
 
 
 def test_counts_die_with_their_sequence() -> None:

@@ -18,7 +18,7 @@ WAYS = [*_native.supported_isas(), "torch"]
 def _draw(way: str, logits: torch.Tensor, rules: list[DrawRules]) -> list[int]:
     if way == "torch":
         return draw_by_torch(logits, rules)
-    return draw_by_kernel(logits, list(range(len(rules))), rules, way)
+    return draw_by_kernel(logits, rules, isa=way)
 
 
 def _check_draws(way: str, cases: Cases, count: int, size: int) -> None:

@@ -215,11 +215,27 @@ private:
     double sketched_ = 0;
 };
 
+template <class Logits>
+int sample_logits(const SampleRow& row) {
+    const LogitEdits& edits = row.edits;
+    if (!edits.count) return RowSampler<Logits>(row).draw();
+    const RowBlocks<Logits> blocks(row.row);
+    float* copy = row.row.scratch.copy;
+    for (int block = 0; block < blocks.num_blocks(); ++block)
+        for (int v = 0; v < kSampleFold; ++v)
+            store(copy + kSampleBlock * block + 16 * v, blocks.at(block, v));
+    for (std::size_t i = 0; i < edits.count; ++i) copy[edits.tokens[i]] = edits.values[i];
+    const auto* bytes = reinterpret_cast<const std::byte*>(copy);
+    return RowSampler<Float32Logits>(
+               {{bytes, DType::float32, row.row.size, row.row.scratch}, row.rules, {}})
+        .draw();
+}
+
 inline int sample_row(const SampleRow& row) {
     switch (row.row.dtype) {
-        case DType::bfloat16: return RowSampler<Bfloat16Logits>(row).draw();
-        case DType::float16: return RowSampler<Float16Logits>(row).draw();
-        default: return RowSampler<Float32Logits>(row).draw();
+        case DType::bfloat16: return sample_logits<Bfloat16Logits>(row);
+        case DType::float16: return sample_logits<Float16Logits>(row);
+        default: return sample_logits<Float32Logits>(row);
     }
 }
 

@@ -33,6 +33,11 @@ LogitRows logit_rows(std::uintptr_t rows, std::size_t num_rows, std::size_t size
     return {pointer<const std::byte*>(rows), num_rows, int(size), logits_dtype(dtype)};
 }
 
+void check_token(std::int64_t token, std::size_t size) {
+    if (token < 0 || token >= std::int64_t(size))
+        throw std::invalid_argument("there is no such token");
+}
+
 const Kernels& kernels_of(const std::string& isa) {
     static const Kernels& best = *choose_kernels("auto", DType::float32).kernels;
     return isa == "auto" ? best : *choose_kernels(isa, DType::float32).kernels;
@@ -43,11 +48,23 @@ Team team_of(std::uintptr_t parallel, std::uintptr_t thread) {
             pointer<int()>(thread)};
 }
 
-void sample(std::uintptr_t tokens, std::uintptr_t rules, std::uintptr_t rows, std::size_t num_rows,
+// There are num_rows + 1 offsets.
+EditedRows edited_rows(std::uintptr_t offsets, std::uintptr_t tokens, std::uintptr_t values,
+                       std::size_t num_rows, std::size_t size) {
+    const EditedRows edits{pointer<std::int64_t>(offsets), pointer<std::int64_t>(tokens),
+                           pointer<float>(values)};
+    const std::int64_t count = edits.offsets ? edits.offsets[num_rows] : 0;
+    for (std::int64_t i = 0; i < count; ++i) check_token(edits.tokens[i], size);
+    return edits;
+}
+
+void sample(std::uintptr_t tokens, std::uintptr_t rules, std::uintptr_t offsets,
+            std::uintptr_t edited, std::uintptr_t values, std::uintptr_t rows, std::size_t num_rows,
             std::size_t size, const std::string& dtype, const std::string& isa, int threads,
             std::uintptr_t parallel, std::uintptr_t thread) {
     sample_rows(logit_rows(rows, num_rows, size, dtype), pointer<double>(rules),
-                pointer<std::int64_t>(tokens), kernels_of(isa), threads, team_of(parallel, thread));
+                edited_rows(offsets, edited, values, num_rows, size), pointer<std::int64_t>(tokens),
+                kernels_of(isa), threads, team_of(parallel, thread));
 }
 
 void rank(std::uintptr_t tokens, std::uintptr_t logprobs, std::size_t count, std::uintptr_t top_ids,
@@ -57,9 +74,7 @@ void rank(std::uintptr_t tokens, std::uintptr_t logprobs, std::size_t count, std
     const LogitRows logits = logit_rows(rows, num_rows, size, dtype);
     if (count > size) throw std::invalid_argument("a row has fewer logits than are asked for");
     for (std::size_t row = 0; row < num_rows; ++row)
-        if (const auto token = pointer<std::int64_t>(tokens)[row];
-            token < 0 || token >= std::int64_t(size))
-            throw std::invalid_argument("there is no such token");
+        check_token(pointer<std::int64_t>(tokens)[row], size);
     rank_rows(logits,
               {pointer<std::int64_t>(tokens), pointer<float>(logprobs), int(count),
                pointer<std::int64_t>(top_ids), pointer<float>(top_logprobs)},

@@ -30,6 +30,7 @@ struct SampleScratch {
     float* weights;
     std::int32_t* ids;
     std::byte* tail;  // the last block, filled up
+    float* copy;      // a row, in whole blocks
 };
 
 struct LogitRow {
@@ -39,9 +40,17 @@ struct LogitRow {
     SampleScratch scratch;
 };
 
+// Logits that take the place of a row's own.
+struct LogitEdits {
+    const std::int64_t* tokens;  // (count,)
+    const float* values;
+    std::size_t count;
+};
+
 struct SampleRow {
     LogitRow row;
     SampleRules rules;
+    LogitEdits edits;
 };
 
 // Log-probabilities of a row's logits as they are: of `token`, and of the `count` likeliest.

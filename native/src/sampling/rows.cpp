@@ -15,7 +15,7 @@ public:
     explicit Workspace(int size)
         : blocks_((std::size_t(size) + kSampleBlock - 1) / kSampleBlock),
           open_(blocks_ * kSampleBlock + 32),
-          floats_(new float[blocks_ * 64 + 2 * open_ + kSampleBlock]),
+          floats_(new float[blocks_ * 64 + 2 * open_ + kSampleBlock + blocks_ * kSampleBlock]),
           sums_(new double[blocks_]),
           ids_(new std::int32_t[open_]) {}
 
@@ -25,7 +25,7 @@ public:
         float* tail = values + 2 * open_;
         return {sketch,         sketch + 32 * blocks_, sums_.get(),
                 values,         values + open_,        ids_.get(),
-                reinterpret_cast<std::byte*>(tail)};
+                reinterpret_cast<std::byte*>(tail), tail + kSampleBlock};
     }
 
 private:
@@ -55,11 +55,12 @@ void for_each_row(const LogitRows& logits, int num_threads, Team team, const Wor
 
 }  // namespace
 
-void sample_rows(const LogitRows& logits, const double* rules, std::int64_t* tokens,
-                 const Kernels& kernels, int num_threads, Team team) {
+void sample_rows(const LogitRows& logits, const double* rules, const EditedRows& edits,
+                 std::int64_t* tokens, const Kernels& kernels, int num_threads, Team team) {
     for_each_row(logits, num_threads, team, [&](std::size_t i, const LogitRow& row) {
         const double* its = rules + 5 * i;
-        tokens[i] = kernels.sample({row, {its[0], std::int64_t(its[1]), its[2], its[3], its[4]}});
+        const SampleRules rule{its[0], std::int64_t(its[1]), its[2], its[3], its[4]};
+        tokens[i] = kernels.sample({row, rule, edits.of(i)});
     });
 }
 

@@ -14,10 +14,22 @@ struct LogitRows {
     DType dtype;
 };
 
+struct EditedRows {
+    const std::int64_t* offsets;  // (num_rows + 1,): where each row's edits begin; null: there are none
+    const std::int64_t* tokens;
+    const float* values;
+
+    LogitEdits of(std::size_t row) const {
+        if (!offsets) return {};
+        const std::int64_t first = offsets[row];
+        return {tokens + first, values + first, std::size_t(offsets[row + 1] - first)};
+    }
+};
+
 // Writes a token for each row, -1 where logits have no distribution. `rules` are (num_rows, 5):
 // temperature, top-k, top-p, min-p, random number.
-void sample_rows(const LogitRows& logits, const double* rules, std::int64_t* tokens,
-                 const Kernels& kernels, int num_threads, Team team);
+void sample_rows(const LogitRows& logits, const double* rules, const EditedRows& edits,
+                 std::int64_t* tokens, const Kernels& kernels, int num_threads, Team team);
 
 struct RankedRows {
     std::int64_t* tokens;     // (num_rows,): whose log-probability is asked; -1 is written where there

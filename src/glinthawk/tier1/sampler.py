@@ -4,11 +4,8 @@ A row's random number is made from its request's seed, which its prompt is mixed
 position alone: equal logits come to the same token, whatever runs beside it.
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 
@@ -19,7 +16,7 @@ from glinthawk.tier1.sampling.kernels import draw_by_kernel, has_kernel
 from glinthawk.tier1.sampling.random_numbers import uniform
 from glinthawk.tier1.sampling.ranking import rank_rows
 from glinthawk.tier1.sampling.sampling_reference import choose
-from glinthawk.tier1.sampling.shaping import is_shaped, shape_rows
+from glinthawk.tier1.sampling.shaping import edit_logits
 
 __all__ = ["Sampled", "sample_batch"]
 
@@ -27,8 +24,6 @@ __all__ = ["Sampled", "sample_batch"]
 _GREEDY = DrawRules(temperature=1.0, top_k=1, top_p=1.0, min_p=0.0, uniform=0.0)
 #: More tokens than any vocabulary has.
 _ALL = 1 << 31
-#: Logits that are copied at once where penalties change them: no more than caches hold.
-_SHAPED_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +46,13 @@ def sample_batch(batch: Batch, logits: torch.Tensor) -> list[tuple[Sampled, ...]
 
 
 def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[int]:
+    draw = draw_by_kernel if has_kernel(logits) else draw_by_torch
     rules = [_draw_rules(sequence) for sequence in sequences]
-    shaped = [row for row, sequence in enumerate(sequences) if is_shaped(sequence)]
-    own = sorted(set(range(len(sequences))).difference(shaped))
-    tokens = [-1] * len(sequences)
-    _put(tokens, own, _draw(logits, own, [rules[row] for row in own]))
-    for rows, copies in _copies(logits, shaped):
-        shape_rows([sequences[row] for row in rows], copies)
-        _put(tokens, rows, _draw(copies, list(range(len(rows))), [rules[row] for row in rows]))
+    tokens = draw(logits, rules, edit_logits(sequences, logits))
     for row, token in enumerate(tokens):
         if token < 0:  # there is no distribution
             tokens[row] = choose(sequences[row], logits[row].float())
     return tokens
-
-
-def _copies(logits: torch.Tensor, rows: list[int]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Some of ``rows`` after the other, in float32, all in the same memory: new memory for each
-    takes longer than its copy."""
-    some = max(1, _SHAPED_AT_ONCE // logits.shape[1])
-    memory = torch.empty(min(some, len(rows)), logits.shape[1], device=logits.device)
-    for at in range(0, len(rows), some):
-        part = rows[at : at + some]
-        is_run = part[-1] - part[0] + 1 == len(part)
-        taken = logits[part[0] : part[-1] + 1] if is_run else logits[part]
-        yield part, memory[: len(part)].copy_(taken)
 
 
 def _draw_rules(sequence: Sequence) -> DrawRules:
@@ -86,24 +64,13 @@ def _draw_rules(sequence: Sequence) -> DrawRules:
     return DrawRules(params.temperature, top_k, params.top_p, params.min_p, number)
 
 
-def _draw(logits: torch.Tensor, rows: list[int], rules: list[DrawRules]) -> list[int]:
-    if has_kernel(logits):
-        return draw_by_kernel(logits, rows, rules)
-    return draw_by_torch(logits if len(rows) == len(logits) else logits[rows], rules)
-
-
 def _logprobs(
     sequences: list[Sequence], tokens: list[int], logits: torch.Tensor
 ) -> list[TokenLogprobs | None]:
     wishes = [sequence.request.params.logprobs for sequence in sequences]
     rows = [row for row, wish in enumerate(wishes) if wish is not None]
-    ranked: list[TokenLogprobs | None] = [None] * len(sequences)
-    if rows:
-        wanted = [wish for wish in wishes if wish is not None]
-        _put(ranked, rows, rank_rows(logits, rows, [tokens[row] for row in rows], wanted))
-    return ranked
-
-
-def _put(to: list[Any], places: list[int], values: Many[object]) -> None:
-    for place, value in zip(places, values, strict=True):
-        to[place] = value
+    if not rows:
+        return [None] * len(sequences)
+    wanted = [wish for wish in wishes if wish is not None]
+    ranked = iter(rank_rows(logits, rows, [tokens[row] for row in rows], wanted))
+    return [None if wish is None else next(ranked) for wish in wishes]

@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from glinthawk.tier1.sampling.shaping import LogitEdits
+
 __all__ = ["DrawRules", "draw_by_torch", "tabulate"]
 
 #: Probabilities that are in memory at once, several times over.
@@ -29,16 +31,28 @@ def tabulate(rules: list[DrawRules]) -> npt.NDArray[np.float64]:
     return np.array(rules, np.float64).reshape(-1, 5)
 
 
-def draw_by_torch(logits: torch.Tensor, rules: list[DrawRules]) -> list[int]:
-    """Tokens drawn from each row of ``logits`` (R, V), on their device; -1 for a row without a
-    distribution: with NaN, with +inf, or with nothing but -inf."""
+def draw_by_torch(
+    logits: torch.Tensor, rules: list[DrawRules], edits: LogitEdits | None = None
+) -> list[int]:
+    """Tokens drawn from each row of ``logits`` (S, V), as ``edits`` change them, on their device;
+    -1 for a row without a distribution: with NaN, with +inf, or with nothing but -inf."""
+    table = torch.from_numpy(tabulate(rules)).to(logits.device)
+    some = max(1, _AT_ONCE // logits.shape[1])
+    tokens: list[int] = []
+    for first in range(0, len(rules), some):
+        part = logits[first : first + some]
+        part = part if edits is None else edits.apply(part, first)
+        tokens += _choose(part, table[first : first + some]).tolist()
+    return tokens
+
+
+def _choose(logits: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     best, likeliest = logits.max(dim=-1)
     tokens = torch.where(best.isfinite(), likeliest, -1)
-    table = torch.from_numpy(tabulate(rules)).to(logits.device)
-    rows = (table[:, 1] != 1).logical_and(tokens >= 0).nonzero().flatten()
-    for some in rows.split(max(1, _AT_ONCE // logits.shape[1])):
-        tokens[some] = _draw(logits[some], table[some])
-    return tokens.tolist()
+    drawn = (table[:, 1] != 1).logical_and(tokens >= 0).nonzero().flatten()
+    if len(drawn):
+        tokens[drawn] = _draw(logits[drawn], table[drawn])
+    return tokens
 
 
 def _draw(logits: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 from glinthawk import _native
 from glinthawk.core.openmp import find_team
 from glinthawk.tier1.sampling.draws import DrawRules, tabulate
+from glinthawk.tier1.sampling.shaping import LogitEdits
 
 __all__ = ["draw_by_kernel", "has_kernel", "rank_by_kernel"]
 
@@ -22,14 +23,25 @@ def has_kernel(logits: torch.Tensor) -> bool:
 
 
 def draw_by_kernel(
-    logits: torch.Tensor, rows: list[int], rules: list[DrawRules], isa: str = "auto"
+    logits: torch.Tensor,
+    rules: list[DrawRules],
+    edits: LogitEdits | None = None,
+    isa: str = "auto",
 ) -> list[int]:
-    """Tokens drawn from ``rows`` of ``logits`` (S, V), as by ``draws.draw_by_torch``. Raises
-    ValueError if this machine lacks ``isa``."""
-    table, tokens = tabulate(rules), np.empty(len(rows), np.int64)
-    logits, addresses = _rows(logits, rows)
+    """Tokens drawn from each row of ``logits`` (S, V), as by ``draws.draw_by_torch``. Raises
+    ValueError if this machine lacks ``isa``, or the vocabulary a token."""
+    table, tokens = tabulate(rules), np.empty(len(rules), np.int64)
+    logits, addresses = _rows(logits, list(range(len(rules))))
+    offsets, edited, values = _edit_addresses(edits, len(rules))
     _native.sample_rows(
-        tokens.ctypes.data, table.ctypes.data, *_arguments(logits, addresses), isa, *_threads()
+        tokens.ctypes.data,
+        table.ctypes.data,
+        offsets,
+        edited,
+        values,
+        *_arguments(logits, addresses),
+        isa,
+        *_threads(),
     )
     return tokens.tolist()
 
@@ -38,7 +50,7 @@ def rank_by_kernel(
     logits: torch.Tensor, rows: list[int], tokens: list[int], count: int, isa: str = "auto"
 ) -> tuple[_Floats, _Ids, _Floats]:
     """Log-probabilities from ``rows`` of ``logits`` (S, V), as by ``ranking.rank_by_torch``. Raises
-    ValueError if this machine lacks ``isa`` or the vocabulary a token."""
+    ValueError if this machine lacks ``isa``, or the vocabulary a token."""
     asked, chosen = np.array(tokens, np.int64), np.empty(len(rows), np.float32)
     ids = np.empty((len(rows), count), np.int64)
     values = np.empty((len(rows), count), np.float32)
@@ -55,6 +67,14 @@ def rank_by_kernel(
     )
     chosen[asked < 0] = np.nan
     return chosen, ids, values
+
+
+def _edit_addresses(edits: LogitEdits | None, num_rows: int) -> tuple[int, int, int]:
+    if edits is None:
+        return 0, 0, 0
+    assert len(edits.offsets) == num_rows + 1 and edits.offsets[-1] == len(edits.values)
+    assert edits.values.is_contiguous()
+    return edits.offsets.ctypes.data, edits.tokens.ctypes.data, edits.values.data_ptr()
 
 
 def _rows(logits: torch.Tensor, rows: list[int]) -> tuple[torch.Tensor, _Ids]:
