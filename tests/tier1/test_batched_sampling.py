@@ -133,6 +133,17 @@ def test_logits_are_shaped_to_the_same_bits() -> None:
                 sequence.output += [int(60 * cases.number()) for _ in range(cases.pick([0, 1, 2]))]
 
 
+def test_penalties_of_any_size_are_taken() -> None:
+    logits = torch.tensor([[1.0, -1.0, 3e38, -3e38, 0.0, float("-inf"), float("nan"), 2.0]])
+    for penalty in (1e-45, 1e-30, 1e38):
+        params = SamplingParams(repetition_penalty=penalty, temperature=0.0)
+        sequence = Sequence(Request(0, tuple(range(8)), params, 0, 9))
+        edits = edit_logits([sequence], logits)
+        assert edits is not None
+        truth = shape_logits(sequence, logits[0])
+        assert torch.equal(edits.apply(logits)[0].nan_to_num(7), truth.nan_to_num(7))
+
+
 @given(st.lists(st.lists(st.integers(0, 40), max_size=60), max_size=4))
 def test_counts_grow_as_tokens_come(steps: list[list[int]]) -> None:
     params = SamplingParams(presence_penalty=1.0, repetition_penalty=1.2, logit_bias={50: 1.0})

@@ -14,6 +14,8 @@ from glinthawk.tier1.sampling.token_rules import COLUMNS, TokenRules
 
 __all__ = ["LogitEdits", "edit_logits"]
 
+_Floats = npt.NDArray[np.float32]
+
 _NOTHING = np.zeros((len(COLUMNS), 0))
 
 
@@ -41,6 +43,7 @@ class LogitEdits(NamedTuple):
 _RULES: WeakKeyDictionary[Sequence, TokenRules] = WeakKeyDictionary()
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def edit_logits(sequences: Many[Sequence], logits: torch.Tensor) -> LogitEdits | None:
     """What the parameters of the S sequences make of ``logits`` (S, V): repetition, then frequency
     and presence, then biases, then the ban. Tokens beyond the vocabulary are passed over. None if
@@ -53,12 +56,12 @@ def edit_logits(sequences: Many[Sequence], logits: torch.Tensor) -> LogitEdits |
     known = table[0] < logits.shape[1]
     rows, table = rows[known], table[:, known]
     tokens = table[0].astype(np.int64)
-    device = logits.device
-    old = logits[torch.from_numpy(rows).to(device), torch.from_numpy(tokens).to(device)].float()
+    places = torch.from_numpy(rows), torch.from_numpy(tokens)
+    old = logits[places[0].to(logits.device), places[1].to(logits.device)].float().cpu().numpy()
     strengths = np.array([_strengths(sequence) for sequence in sequences], np.float32)[rows]
-    columns = np.concatenate([table[1:].astype(np.float32), strengths.T])
-    values = _shape(old, *torch.from_numpy(columns).to(device))
-    return LogitEdits(np.searchsorted(rows, np.arange(len(tables) + 1)), tokens, values)
+    values = torch.from_numpy(_shape(old, *table[1:].astype(np.float32), *strengths.T))
+    offsets = np.searchsorted(rows, np.arange(len(tables) + 1))
+    return LogitEdits(offsets, tokens, values.to(logits.device))
 
 
 def _table(sequence: Sequence) -> npt.NDArray[np.float64]:
@@ -82,18 +85,20 @@ def _strengths(sequence: Sequence) -> tuple[float, float, float, float]:
 
 
 def _shape(
-    logits: torch.Tensor,
-    seen: torch.Tensor,
-    count: torch.Tensor,
-    bias: torch.Tensor,
-    end: torch.Tensor,
-    repetition: torch.Tensor,
-    frequency: torch.Tensor,
-    presence: torch.Tensor,
-    early: torch.Tensor,
-) -> torch.Tensor:
-    """All (N,), float32."""
-    penalised = torch.where(logits > 0, logits / repetition, logits * repetition)
-    logits = torch.where(seen > 0, penalised, logits)
-    logits = torch.where(count > 0, logits - (frequency * count + presence), logits)
-    return (logits + bias).masked_fill((end * early) > 0, float("-inf"))
+    logits: _Floats,
+    seen: _Floats,
+    count: _Floats,
+    bias: _Floats,
+    end: _Floats,
+    repetition: _Floats,
+    frequency: _Floats,
+    presence: _Floats,
+    early: _Floats,
+) -> _Floats:
+    """All (N,). Here and not by torch: that would wake its threads for each operation."""
+    penalised = np.where(logits > 0, logits / repetition, logits * repetition)
+    logits = np.where(seen > 0, penalised, logits)
+    logits = np.where(count > 0, logits - (frequency * count + presence), logits)
+    logits += bias
+    logits[(end * early) > 0] = -np.inf
+    return logits
