@@ -1,6 +1,7 @@
 """Tokens and log-probabilities of many rows, on every instruction set and by torch, against one row
 at a time."""
 
+import numpy as np
 import pytest
 import torch
 from sampling_cases import Cases, Row
@@ -10,15 +11,18 @@ from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, rank_by_kernel
 from glinthawk.tier1.sampling.ranking import rank_by_torch
 from glinthawk.tier1.sampling.sampling_reference import rank_logprobs
+from glinthawk.tier1.sampling.shaping import LogitEdits
 
 VOCABULARIES = (8, 9, 100, 511, 513, 2000, 5000, 20_000)
 WAYS = [*_native.supported_isas(), "torch"]
 
 
-def _draw(way: str, logits: torch.Tensor, rules: list[DrawRules]) -> list[int]:
+def _draw(
+    way: str, logits: torch.Tensor, rules: list[DrawRules], edits: LogitEdits | None = None
+) -> list[int]:
     if way == "torch":
-        return draw_by_torch(logits, rules)
-    return draw_by_kernel(logits, rules, isa=way)
+        return draw_by_torch(logits, rules, edits)
+    return draw_by_kernel(logits, rules, edits, way)
 
 
 def _check_draws(way: str, cases: Cases, count: int, size: int) -> None:
@@ -46,6 +50,28 @@ def test_a_vocabulary_of_128k_is_drawn_from_alike(way: str) -> None:
     cases = Cases(1)
     for _ in range(2):
         _check_draws(way, cases, 6, 131_072)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("size", [8, 513, 5000])
+def test_edited_rows_are_drawn_as_if_they_were_such(way: str, size: int) -> None:
+    cases = Cases(size)
+    for _ in range(10):
+        logits, rules = cases.logits(8, size), [cases.rules(size) for _ in range(8)]
+        counts = [cases.pick([0, 1, 5]) for _ in range(8)]
+        chosen = [np.unique([cases.pick(range(size)) for _ in range(n)]) for n in counts]
+        tokens, offsets = np.concatenate(chosen), np.cumsum([0, *map(len, chosen)])
+        edits = LogitEdits(
+            offsets, tokens.astype(np.int64), torch.tensor([9 * cases.number() - 5 for _ in tokens])
+        )
+        assert _draw(way, logits, rules, edits) == _draw(way, edits.apply(logits), rules)
+
+
+def test_edits_beyond_the_vocabulary_are_refused() -> None:
+    for token in (-1, 8):
+        edits = LogitEdits(np.array([0, 1]), np.array([token]), torch.zeros(1))
+        with pytest.raises(ValueError, match="no such token"):
+            draw_by_kernel(torch.zeros(1, 8), [DrawRules(1.0, 0, 1.0, 0.0, 0.5)], edits)
 
 
 @pytest.mark.parametrize("way", WAYS)
