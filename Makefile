@@ -11,6 +11,7 @@ ASAN := $(SANITIZED)/address
 TSAN := $(SANITIZED)/thread
 # Whatever calls C++ with sizes and orders of others. Leaks are the checks' business: Python has its own.
 SANITIZED_TESTS := tests/native tests/tier1/test_hostile_worker.py tests/tier1/test_rotary.py \
+    tests/tier1/test_sampling_kernels.py \
     $(addprefix tests/tier2/test_,$(addsuffix .py,fetching orders pages_on_drives prompt_kernel \
     sessions sharing views wire_fuzz worker_messages))
 INSTALLED := $(VENV)/.installed

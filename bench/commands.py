@@ -11,6 +11,7 @@ __all__ = [
     "latency",
     "lines",
     "prediction",
+    "sampler",
     "scheduler",
     "simulation",
     "storage",
@@ -81,6 +82,14 @@ def prediction(quick: _Quick = False) -> None:
 def simulation(quick: _Quick = False) -> None:
     """How many tokens the planner's simulator simulates in a second."""
     from bench.simulation import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def sampler(quick: _Quick = False) -> None:
+    """Choosing tokens against one softmax over the same logits."""
+    from bench.sampling_speed import run
 
     run(typer.echo, quick=quick)
 

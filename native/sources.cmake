@@ -13,8 +13,8 @@ find_library(URING_LIBRARY NAMES liburing.a)
 # Adds everything but what Python sees to `target`.
 function(add_native_sources target)
   file(GLOB sources CONFIGURE_DEPENDS ${native}/attention/*.cpp ${native}/dense/*.cpp
-       ${native}/machine/*.cpp ${native}/pages/*.cpp ${native}/schedule/*.cpp
-       ${native}/storage/*.cpp)
+       ${native}/machine/*.cpp ${native}/pages/*.cpp ${native}/sampling/*.cpp
+       ${native}/schedule/*.cpp ${native}/storage/*.cpp)
   target_sources(${target} PRIVATE ${sources} ${kernels}/isa.cpp ${kernels}/portable.cpp
                  ${kernels}/amx_emulated.cpp)
   target_include_directories(${target} PUBLIC ${native})

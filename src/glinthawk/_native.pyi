@@ -68,6 +68,38 @@ def multiply_rows(
     team_thread: int,
     /,
 ) -> None: ...
+def sample_rows(
+    tokens: int,
+    rules: int,
+    edit_offsets: int,
+    edit_tokens: int,
+    edit_values: int,
+    rows: int,
+    num_rows: int,
+    size: int,
+    dtype: str,
+    isa: str,
+    threads: int,
+    team_parallel: int,
+    team_thread: int,
+    /,
+) -> None: ...
+def rank_rows(
+    tokens: int,
+    logprobs: int,
+    count: int,
+    top_ids: int,
+    top_logprobs: int,
+    rows: int,
+    num_rows: int,
+    size: int,
+    dtype: str,
+    isa: str,
+    threads: int,
+    team_parallel: int,
+    team_thread: int,
+    /,
+) -> None: ...
 
 class Engine:
     def __init__(

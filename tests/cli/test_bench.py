@@ -24,6 +24,7 @@ ROWS = {
     },
     "job": {"layout", "requests", "tokens_per_s", "ratio", "tier1_busy"},
     "latency": {"batches", "tokens_per_s", "share"},
+    "sampler": {"rules", "dtype", "rows", "vocab", "threads", "ms", "softmax_ms", "ratio"},
     "scheduler": {
         "living",
         "submit_us",
@@ -84,7 +85,7 @@ def test_a_quick_look_ends_with_its_figures() -> None:
 
 @pytest.mark.parametrize("bench", ["tiers", "job"])
 def test_two_tiers_end_with_their_figures(small_shapes: None, bench: str) -> None:
-    done = call("bench", bench, "--quick")
+    done = call("bench", bench, "--quick", "--sampled")
     assert done.returncode == 0, done.stderr
     check_figures(bench, done.stdout)
 
@@ -154,6 +155,12 @@ def test_the_schedulers_events_are_measured() -> None:
     check_figures("scheduler", done.stdout)
     (row,) = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert row["living"] == 16
+
+
+def test_the_sampler_stands_beside_a_softmax() -> None:
+    done = call("sampler", "--quick", commands=repository_benches)
+    assert done.returncode == 0, done.stderr
+    check_figures("sampler", done.stdout)
 
 
 def test_the_memory_of_a_line_is_measured(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ _FLOORS = [
     "pages",
     "schedule",
     "dense",
+    "sampling",
     "kernels",
     "layout",
     "machine",

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
-from glinthawk.tier1.sampler import Sampled, choose, sample_batch, shape_logits, uniform
+from glinthawk.tier1.sampler import Sampled, sample_batch
+from glinthawk.tier1.sampling.random_numbers import uniform
+from glinthawk.tier1.sampling.sampling_reference import choose, shape_logits
 
 QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 VOCAB = 8
@@ -229,6 +231,15 @@ def test_large_vocabularies_are_truncated_as_if_all_were_sorted(
     if found != expected:
         edge = heights[min(found, expected)]
         assert abs(float(edge) - uniform(seed, sequence.length)) < 1e-9
+
+
+def test_more_than_all_tokens_are_all() -> None:
+    for top_k in (VOCAB, 2**31, 10**400):
+        sequences = [_sequence(seed=seed, top_k=top_k) for seed in range(50)]
+        drawn = _sample(sequences, LOGITS.repeat(50, 1))
+        assert [one.token for one in drawn] == [
+            choose(_sequence(seed=s), LOGITS) for s in range(50)
+        ]
 
 
 def test_impossible_tokens_are_never_drawn() -> None:

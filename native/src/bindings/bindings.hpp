@@ -1,5 +1,6 @@
 // What Python sees, by subject. It is thin, and private to the modules that check tensors:
-// glinthawk.tier2.backends.native and storage, glinthawk.tier1.forward.norms, rotary and tile_linear.
+// glinthawk.tier2.backends.native and storage, glinthawk.tier1.forward.norms, rotary and tile_linear,
+// glinthawk.tier1.sampling.kernels.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -10,5 +11,6 @@ void bind_machine(nanobind::module_& m);
 void bind_dense(nanobind::module_& m);
 void bind_plan(nanobind::module_& m);
 void bind_engines(nanobind::module_& m);
+void bind_sampling(nanobind::module_& m);
 
 }  // namespace glinthawk

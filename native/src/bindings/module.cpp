@@ -5,4 +5,5 @@ NB_MODULE(_native, m) {
     glinthawk::bind_dense(m);
     glinthawk::bind_plan(m);
     glinthawk::bind_engines(m);
+    glinthawk::bind_sampling(m);
 }

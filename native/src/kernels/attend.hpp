@@ -3,8 +3,10 @@
 
 #include "kernels/dense.hpp"
 #include "kernels/norm.hpp"
+#include "kernels/rank.hpp"
 #include "kernels/rotary.hpp"
 #include "kernels/rows.hpp"
+#include "kernels/sample.hpp"
 
 namespace glinthawk {
 namespace {
@@ -50,7 +52,7 @@ template <class Codec>
 const Kernels* kernels() {
     static constexpr Kernels table{Codec::kTileRows, Codec::pack_query, clear_row,  attend<Codec>,
                                    merge_row,        Codec::rest,       norm_row,   rotate_row,
-                                   read};
+                                   read,             sample_row,         rank_row};
     return &table;
 }
 

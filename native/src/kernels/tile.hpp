@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/sample_row.hpp"
 #include "layout/dtype.hpp"
 
 namespace glinthawk {
@@ -75,6 +76,10 @@ struct Kernels {
     // Reads memory as fast as it can, asking for lines `ahead` bytes before they are needed (0: not);
     // returns a number nobody needs. For the roof.
     float (*read)(const std::byte* memory, std::size_t bytes, std::size_t ahead);
+    // A token drawn from a row of logits, and what a row's likeliest tokens are; -1 and false for one
+    // without a distribution. See kernels/sample_row.hpp.
+    int (*sample)(const SampleRow& row);
+    bool (*rank)(const RankRow& row);
 };
 
 // The kernels of one instruction set; each is compiled with its own flags.

@@ -59,6 +59,30 @@ inline bool any_above(Vec x, Vec limit) {
     return _mm256_movemask_ps(_mm256_or_ps(a, b)) != 0;
 }
 
+// One bit a lane, the first lane's lowest; 0 for NaN.
+inline unsigned at_least(Vec x, Vec limit) {
+    return unsigned(_mm256_movemask_ps(_mm256_cmp_ps(x.a, limit.a, _CMP_GE_OQ))) |
+           unsigned(_mm256_movemask_ps(_mm256_cmp_ps(x.b, limit.b, _CMP_GE_OQ))) << 8;
+}
+// y in lanes where x is at least limit, 0 elsewhere.
+inline Vec where_at_least(Vec x, Vec limit, Vec y) {
+    return {_mm256_and_ps(_mm256_cmp_ps(x.a, limit.a, _CMP_GE_OQ), y.a),
+            _mm256_and_ps(_mm256_cmp_ps(x.b, limit.b, _CMP_GE_OQ), y.b)};
+}
+// Writes the lanes that mask has, one after the other, and first + lane of each; up to 16 are
+// overwritten. Returns how many there are.
+inline int append(float* values, std::int32_t* ids, Vec x, unsigned mask, std::int32_t first) {
+    alignas(64) float lanes[16];
+    store(lanes, x);
+    int count = 0;
+    for (; mask; mask &= mask - 1, ++count) {
+        const int lane = __builtin_ctz(mask);
+        values[count] = lanes[lane];
+        ids[count] = first + lane;
+    }
+    return count;
+}
+
 inline float hmax(Vec x) {
     const __m256 m = _mm256_max_ps(x.a, x.b);
     __m128 h = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));

@@ -37,6 +37,24 @@ inline bool any_above(Vec x, Vec limit) {
     return _mm512_cmp_ps_mask(x, limit, _CMP_GT_OQ) != 0;
 }
 
+// One bit a lane, the first lane's lowest; 0 for NaN.
+inline unsigned at_least(Vec x, Vec limit) {
+    return _mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ);
+}
+// y in lanes where x is at least limit, 0 elsewhere.
+inline Vec where_at_least(Vec x, Vec limit, Vec y) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ), y);
+}
+// Writes the lanes that mask has, one after the other, and first + lane of each; up to 16 are
+// overwritten. Returns how many there are.
+inline int append(float* values, std::int32_t* ids, Vec x, unsigned mask, std::int32_t first) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i id = _mm512_add_epi32(lane, _mm512_set1_epi32(first));
+    store(values, _mm512_maskz_compress_ps(__mmask16(mask), x));
+    _mm512_storeu_si512(ids, _mm512_maskz_compress_epi32(__mmask16(mask), id));
+    return __builtin_popcount(mask);
+}
+
 inline float hmax(Vec x) { return _mm512_reduce_max_ps(x); }
 inline float hsum(Vec x) { return _mm512_reduce_add_ps(x); }
 

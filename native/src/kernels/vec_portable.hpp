@@ -93,6 +93,33 @@ inline bool any_above(Vec x, Vec limit) {
     return (above[0] | above[1] | above[2] | above[3]) != 0;
 }
 
+// One bit a lane, the first lane's lowest; 0 for NaN.
+inline unsigned at_least(Vec x, Vec limit) {
+    unsigned mask = 0;
+    for (int i = 0; i < 4; ++i) {
+        const Int4 bits = (x.part[i] >= limit.part[i]) & Int4{1, 2, 4, 8};
+        mask |= unsigned(bits[0] | bits[1] | bits[2] | bits[3]) << 4 * i;
+    }
+    return mask;
+}
+// y in lanes where x is at least limit, 0 elsewhere.
+inline Vec where_at_least(Vec x, Vec limit, Vec y) {
+    return each([&](int i) { return choose(x.part[i] >= limit.part[i], y.part[i], spread(0.0f)); });
+}
+// Writes the lanes that mask has, one after the other, and first + lane of each; up to 16 are
+// overwritten. Returns how many there are.
+inline int append(float* values, std::int32_t* ids, Vec x, unsigned mask, std::int32_t first) {
+    alignas(64) float lanes[16];
+    store(lanes, x);
+    int count = 0;
+    for (; mask; mask &= mask - 1, ++count) {
+        const int lane = __builtin_ctz(mask);
+        values[count] = lanes[lane];
+        ids[count] = first + lane;
+    }
+    return count;
+}
+
 inline float hmax(Vec x) {
     float lanes[16], best;
     store(lanes, x);

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -15,11 +16,17 @@ from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier1.node import Node
 from glinthawk.tier1.sampler import sample_batch
 
-__all__ = ["Decoding", "dense_seconds"]
+__all__ = ["Decoding", "choice_rules", "dense_seconds"]
 
 _FILL_S = 600.0
 #: How long to wait for one link's news before looking at the others.
 _LOOK_S = 0.05
+
+
+def choice_rules(sampled: bool, **others: Any) -> SamplingParams:
+    """How tokens are chosen: the likeliest, or as in most jobs."""
+    temperature, top_p = (0.8, 0.95) if sampled else (0.0, 1.0)
+    return SamplingParams(temperature=temperature, top_p=top_p, **others)
 
 
 def dense_seconds(loaded: LoadedModel, rows: int) -> float:
@@ -39,6 +46,8 @@ class Decoding:
     context: int
     #: Sequences of each batch.
     sizes: list[int]
+    #: Whether tokens are drawn with top-p; else the likeliest are taken.
+    sampled: bool = False
     total_tokens: int = 0
     total_s: float = 0.0
     #: In the last window.
@@ -52,7 +61,7 @@ class Decoding:
     def __post_init__(self) -> None:
         numbers = iter(range(sum(self.sizes)))
         prompt = tuple(5 + i % 1000 for i in range(self.context))
-        params = SamplingParams(temperature=0)
+        params = choice_rules(self.sampled)
         self._groups = [
             [Sequence(Request(next(numbers), prompt, params, 0, 1 << 20)) for _ in range(size)]
             for size in self.sizes

@@ -8,7 +8,7 @@ same core, and with both cores.
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -55,6 +55,8 @@ class TiersPlan:
     links: latency.LatencyPlan = _LINKS
     seconds: float = 10.0
     steps: int = 3
+    #: Whether tokens are drawn with top-p; else the likeliest are taken.
+    sampled: bool = False
 
     @classmethod
     def quick(cls) -> "TiersPlan":
@@ -86,9 +88,9 @@ class TiersRow:
     tier2_peak_bytes: int
 
 
-def run(write: _Write, *, quick: bool = False) -> None:
+def run(write: _Write, *, quick: bool = False, sampled: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = TiersPlan.quick() if quick else TiersPlan()
+    plan = replace(TiersPlan.quick() if quick else TiersPlan(), sampled=sampled)
     cores = sorted(os.sched_getaffinity(0))[:2]
     torch.manual_seed(0)
     torch.set_num_threads(len(cores))
@@ -100,7 +102,7 @@ def run(write: _Write, *, quick: bool = False) -> None:
         for kv_dtype in plan.kv_dtypes:
             rows.append(_measure(plan, loaded, case, kv_dtype, cores, reads, write))
     links = latency.measure_links(plan.links, loaded, cores, write)
-    summary = {"model": plan.model, "rows": [asdict(row) for row in rows]}
+    summary = {"model": plan.model, "sampled": sampled, "rows": [asdict(row) for row in rows]}
     write(json.dumps({**summary, "latency": [asdict(link) for link in links]}))
 
 
@@ -167,7 +169,7 @@ def _single(plan: TiersPlan, loaded: LoadedModel, case: TiersCase, kv_dtype: str
     threads = torch.get_num_threads()
     num_bytes = kv_bytes(loaded.spec.layers, case.capped, case.context, kv_dtype)
     cache = KVCache(loaded.spec.layers, num_bytes, kv_dtype, threads=threads, on_torch_threads=True)
-    decoding = Decoding(loaded, LocalHome(0, cache), case.context, [case.capped])
+    decoding = Decoding(loaded, LocalHome(0, cache), case.context, [case.capped], plan.sampled)
     return decoding.speed(plan.seconds, plan.steps)
 
 
@@ -186,7 +188,7 @@ def _run_worker(
     plan: TiersPlan, loaded: LoadedModel, case: TiersCase, kv_dtype: str, address: Address
 ) -> _Measured:
     with open_home(address, loaded, kv_dtype) as home:
-        decoding = Decoding(loaded, home, case.context, [case.batch] * case.batches)
+        decoding = Decoding(loaded, home, case.context, [case.batch] * case.batches, plan.sampled)
         busy_before = home.link.ask(START_S).busy_s
         speed = decoding.speed(plan.seconds, plan.steps)
         busy = home.link.ask(START_S).busy_s - busy_before

@@ -9,15 +9,15 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from glinthawk import _native
+from glinthawk.bench.decoding import choice_rules
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home, worker_on
 from glinthawk.bench.random_models import load_shape
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.node_opening import join_homes
 from glinthawk.engine.run import Run, run_on
@@ -55,6 +55,8 @@ class JobPlan:
     prompt: int = 32
     new: int = 224
     capped: int = 8
+    #: Whether tokens are drawn with top-p; else the likeliest are taken.
+    sampled: bool = False
     layouts: tuple[Layout, ...] = (
         Layout("single_same_core", share=1 / 32),
         Layout("single_both_cores", cores=2, share=1 / 32),
@@ -79,11 +81,14 @@ class JobRow:
     at_worker: float
 
 
-def run(write: _Write, *, quick: bool = False, requests: int | None = None) -> None:
+def run(
+    write: _Write, *, quick: bool = False, requests: int | None = None, sampled: bool = False
+) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
     plan = JobPlan("M", 24, new=16, capped=4) if quick else JobPlan()
     if requests is not None:
         plan = JobPlan(plan.model, requests, plan.prompt, plan.new)
+    plan = replace(plan, sampled=sampled)
     cores = sorted(os.sched_getaffinity(0))[:2]
     torch.manual_seed(0)
     torch.set_num_threads(len(cores))
@@ -101,7 +106,8 @@ def run(write: _Write, *, quick: bool = False, requests: int | None = None) -> N
     for layout in plan.layouts:
         results.append(_measure(plan, layout, loaded, cores, results[0] if results else None))
         write("  " + "  ".join(f"{name} {value}" for name, value in asdict(results[-1]).items()))
-    write(json.dumps({"model": plan.model, "rows": [asdict(row) for row in results]}))
+    summary = {"model": plan.model, "sampled": sampled}
+    write(json.dumps({**summary, "rows": [asdict(row) for row in results]}))
 
 
 def _measure(
@@ -144,8 +150,8 @@ def _requests(plan: JobPlan, count: int) -> Iterator[Request]:
     """Prompts that share nothing, answers of one length."""
     for number in range(count):
         prompt = tuple((7 * number + 11 * i + number * i) % 1000 + 5 for i in range(plan.prompt))
-        params = SamplingParams(temperature=0, max_tokens=plan.new, ignore_eos=True)
-        yield Request(number, prompt, params, 0, plan.new)
+        params = choice_rules(plan.sampled, max_tokens=plan.new, ignore_eos=True)
+        yield Request(number, prompt, params, number, plan.new)
 
 
 def _answer(running: Run, layout: Layout, requests: list[Request], base: JobRow | None) -> JobRow:

@@ -7,6 +7,9 @@ import typer
 __all__ = ["attention", "bench", "dense", "job", "tiers"]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
+_Sampled = Annotated[
+    bool, typer.Option("--sampled", help="At temperature 0.8 and top-p 0.95, in place of greedy.")
+]
 
 bench = typer.Typer(
     help="Measure this machine: the ceiling first, then what is reached, then one JSON line.",
@@ -31,19 +34,20 @@ def dense(quick: _Quick = False) -> None:
 
 
 @bench.command()
-def tiers(quick: _Quick = False) -> None:
+def tiers(quick: _Quick = False, sampled: _Sampled = False) -> None:
     """Two tiers against one where KV memory is scarce."""
     from glinthawk.bench.tiers import run
 
-    run(typer.echo, quick=quick)
+    run(typer.echo, quick=quick, sampled=sampled)
 
 
 @bench.command()
 def job(
     quick: _Quick = False,
+    sampled: _Sampled = False,
     requests: Annotated[int | None, typer.Option(help="Requests of the job.")] = None,
 ) -> None:
     """A whole job on one tier, on two, and on both at once, where KV memory is scarce."""
     from glinthawk.bench.whole_job import run
 
-    run(typer.echo, quick=quick, requests=requests)
+    run(typer.echo, quick=quick, requests=requests, sampled=sampled)

@@ -1,0 +1,1 @@
+"""What rules make of logits: batched, and plainly for one row."""
