@@ -2,7 +2,7 @@
 
 A chunk of a prompt attends to all tokens before it. Where that is done is a choice: at the home,
 where their KV lies, or on Tier 1, which would have to keep keys and values until the prompt is
-whole. The first part compares both on one core; the second runs a job.
+whole. The first part runs a job; the second compares both on one core.
 """
 
 import json
@@ -60,14 +60,14 @@ class StepRow:
 
 def run(write: _Write, *, long: int, short: int, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    chunks = [_measure_chunk(context) for context in (_CONTEXTS[:1] if quick else _CONTEXTS)]
-    for chunk in chunks:
-        write("  ".join(f"{name} {value}" for name, value in asdict(chunk).items()))
-    steps, memory = _run_job(long, short)
+    steps, memory = _run_job(long, short)  # first, for its memory is to be its own
     for step in steps:
         ratio = step.longest_ms / step.median_ms
         write(f"{step.kind}: {step.count} steps, median {step.median_ms} ms, longest {ratio:.2f}x")
     write("  ".join(f"{name} {value >> 20} MiB" for name, value in memory.items()))
+    chunks = [_measure_chunk(context) for context in (_CONTEXTS[:1] if quick else _CONTEXTS)]
+    for chunk in chunks:
+        write("  ".join(f"{name} {value}" for name, value in asdict(chunk).items()))
     rows = {"chunks": [asdict(row) for row in chunks], "steps": [asdict(row) for row in steps]}
     write(json.dumps({"long": long, "short": short, **rows, "memory": memory}))
 
@@ -172,6 +172,10 @@ class _StepTimes:
 
 
 def _kind(batch: Batch) -> str:
-    if any((span.start and not span.is_decode) or not span.num_sampled for span in batch.spans):
+    if any(_is_chunk(span) for span in batch.spans):
         return "with a chunk"
     return "with prompts" if batch.prompts else "decode rows alone"
+
+
+def _is_chunk(span: Span) -> bool:
+    return not span.num_sampled or not (span.is_first or span.is_decode)
