@@ -24,6 +24,7 @@ from glinthawk.tokens.tokenizer import load_tokenizer
 
 VOCAB = 4096
 EOS = frozenset({0, 4})
+SPACES = r"[ \t]{1,40}|\r?\n[ \t]{0,40}"
 SCHEMA = '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'
 WANTED = [
     StructuredOutputsParams(json=SCHEMA),
@@ -75,7 +76,15 @@ def _own_matcher(wanted: StructuredOutputsParams, output: list[int]) -> LLMatche
     }[wanted.kind]
     kind: Any = "json" if wanted.kind == "json_object" else wanted.kind
     assert isinstance(text, str)
-    matcher = LLMatcher(_vocabulary(), grammar_from(kind, text))
+    if kind == "json":
+        return _follow(
+            LLMatcher.grammar_from_json_schema(text, {"whitespace_pattern": SPACES}), output
+        )
+    return _follow(grammar_from(kind, text), output)
+
+
+def _follow(grammar: str, output: list[int]) -> LLMatcher:
+    matcher = LLMatcher(_vocabulary(), grammar)
     assert matcher.consume_tokens(output)
     return matcher
 
@@ -208,3 +217,22 @@ def test_no_grammar_is_made_for_rows_without_a_constraint() -> None:
         raise AssertionError
 
     _sample([_sequence(None)], _logits(1), TokenMasks(load))
+
+
+@pytest.mark.parametrize(
+    ("text", "fits", "fits_compact"),
+    [
+        ('{"a":1}', True, True),
+        ('{"a": 1}', True, False),
+        ('{\n    "a": 1\n}', True, False),
+        ('{\r\n\t"a":1\r\n}', True, False),
+        ('{\n\n"a":1}', False, False),
+        ('{"a":' + 41 * " " + "1}", False, False),
+    ],
+)
+def test_json_has_few_spaces_or_none(text: str, fits: bool, fits_compact: bool) -> None:
+    ids = _tokenizer().encode(text, add_special_tokens=False)
+    for is_compact, expected in ((False, fits), (True, fits_compact)):
+        wanted = StructuredOutputsParams(json=SCHEMA, disable_any_whitespace=is_compact)
+        matcher = Grammars(_tokenizer()).matcher(wanted)
+        assert (matcher.try_consume_tokens(ids) == len(ids)) == expected

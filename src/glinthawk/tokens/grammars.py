@@ -12,6 +12,9 @@ __all__ = ["Grammars"]
 
 #: Compiled grammars that are kept; a job's lines mostly share a few.
 _MOST_KEPT = 256
+#: Between parts of JSON: a line break and an indentation. Where any number may come, small models
+#: go on with them for ever.
+_WHITESPACE = r"[ \t]{1,40}|\r?\n[ \t]{0,40}"
 #: Of an error, characters that are told.
 _MOST_TOLD = 300
 
@@ -65,9 +68,12 @@ def _grammar(wanted: StructuredOutputsParams) -> str:
         case "json" | "json_object":
             schema = wanted.json if wanted.json is not None else '{"type": "object"}'
             assert isinstance(schema, str)
-            is_flexible = not wanted.disable_any_whitespace
             return LLMatcher.grammar_from_json_schema(
-                schema, defaults={"whitespace_flexible": is_flexible}
+                schema,
+                defaults={
+                    "whitespace_flexible": not wanted.disable_any_whitespace,
+                    "whitespace_pattern": None if wanted.disable_any_whitespace else _WHITESPACE,
+                },
             )
         case "choice":
             return grammar_from("choice", json.dumps(wanted.choice))
