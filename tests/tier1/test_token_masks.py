@@ -196,6 +196,16 @@ def test_a_row_without_a_distribution_keeps_to_its_grammar(value: float) -> None
     assert allowed[sampled.token]
 
 
+def test_an_answer_that_cannot_be_followed_does_not_stop(caplog: pytest.LogCaptureFixture) -> None:
+    masks, sequence = _masks(), _sequence(StructuredOutputsParams(choice=["yes"]))
+    sequence.output.append(9)
+    for _ in range(2):
+        (allowed,) = masks.allowed([sequence], VOCAB)
+        assert set(np.flatnonzero(~allowed).tolist()) == EOS
+        sequence.output.append(10)
+    assert caplog.text.count("cannot be followed") == 1
+
+
 @pytest.mark.parametrize("vocab_size", [4000, 4096, 4100, 5000])
 def test_vocabularies_of_model_and_tokenizer_may_differ(vocab_size: int) -> None:
     sequence = _sequence(WANTED[0])

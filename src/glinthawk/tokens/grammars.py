@@ -43,6 +43,8 @@ class Grammars:
     def _compile(self, wanted: StructuredOutputsParams, eos_token_ids: frozenset[int]) -> LLMatcher:
         vocabulary = self._vocabulary(eos_token_ids)
         matcher = LLMatcher(vocabulary, _grammar(wanted), log_level=0)
+        if not matcher.is_error():
+            matcher.compute_bitmask()  # what nothing fits is found out only now
         if matcher.is_error():
             raise ValueError(_shorten(matcher.get_error()))
         return matcher
@@ -84,4 +86,8 @@ def _grammar(wanted: StructuredOutputsParams) -> str:
 
 
 def _shorten(text: str) -> str:
+    """An error in a line, without the matcher's state."""
+    if text.startswith("NoExtension"):
+        return "nothing fits it"
+    text = text.partition("<state>")[0]
     return " ".join(text.split())[:_MOST_TOLD]

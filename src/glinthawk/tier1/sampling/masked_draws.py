@@ -31,7 +31,7 @@ def draw_masked(
         part = logits[rows[here]]
         part = part.float() if edits is None else edits.apply(part, first)
         excluded = torch.from_numpy(~allowed[here]).to(part.device)
-        part = part.masked_fill(excluded, float("-inf"))
+        part.masked_fill_(excluded, float("-inf"))  # it is a copy
         draw = draw_by_kernel if has_kernel(part) else draw_by_torch
         tokens += draw(part, rules[here])
     lowest = allowed.argmax(axis=1).tolist()

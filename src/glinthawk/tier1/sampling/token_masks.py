@@ -55,13 +55,14 @@ class TokenMasks:
         bits = np.zeros((len(states), -(-num_tokens // 32)), np.int32)
         pairs = [(state.matcher, row) for row, state in enumerate(states)]
         fill_next_token_bitmask_par(self._executor, pairs, bits)
-        for sequence, state in zip(sequences, states, strict=True):
-            if state.matcher.is_error():
-                _report(sequence, state)
         flags = np.zeros((len(states), vocab_size), np.bool_)
         known = min(vocab_size, num_tokens)
         octets = bits.view(np.uint8)
         flags[:, :known] = np.unpackbits(octets, axis=1, count=known, bitorder="little")
+        for row, (sequence, state) in enumerate(zip(sequences, states, strict=True)):
+            if state.matcher.is_error():
+                _report(sequence, state)
+                _forbid_end(flags[row], sequence)
         return flags
 
     def _advance(self, sequence: Sequence) -> _State:
@@ -92,9 +93,15 @@ class TokenMasks:
 
 
 def _report(sequence: Sequence, state: _State) -> None:
-    """Once: nothing but the end is allowed from then on."""
+    """Once."""
     if not state.has_failed:
         state.has_failed = True
         name = sequence.request.name or sequence.request.id
         reason = " ".join(state.matcher.get_error().split())[:200]
-        _log.warning("request %s: its grammar takes too much and ends it (%s)", name, reason)
+        _log.warning("request %s: its grammar cannot be followed any more (%s)", name, reason)
+
+
+def _forbid_end(flags: npt.NDArray[np.bool_], sequence: Sequence) -> None:
+    """An answer that nobody follows runs out of length: a stop would say that it fits."""
+    flags[:] = True
+    flags[[token for token in sequence.request.stop_ids if token < len(flags)]] = False
