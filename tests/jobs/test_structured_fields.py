@@ -1,9 +1,12 @@
 """How a body says what its answer must look like."""
 
 import json
+import random
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from glinthawk.core.errors import RequestError
@@ -12,6 +15,7 @@ from glinthawk.core.structured_outputs import StructuredOutputsParams
 from glinthawk.jobs.lines import LineReader, Refusal, Task
 from glinthawk.jobs.text import Text
 from glinthawk.tokens.grammars import Grammars
+from glinthawk.tokens.tokenizer import load_tokenizer
 from job_files import line, results, run_job, write_input
 
 _SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}}
@@ -136,3 +140,22 @@ def test_a_bad_constraint_is_its_lines_own_error(tmp_path: Path, text: Text) -> 
     assert errors.keys() == {"a", "b", "c"}
     assert [name for name, error in errors.items() if error is not None] == ["b"]
     assert "cannot be compiled" in str(results(output))
+
+
+@pytest.mark.parametrize("folder", ["bpe_folder", "fallback_folder"])
+def test_walks_through_a_grammar_spell_what_fits(
+    folder: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer = load_tokenizer(request.getfixturevalue(folder))
+    text, grammars, draw = Text(tokenizer), Grammars(tokenizer), random.Random(0)
+    prompt = text.encode("the cat")
+    for regex in (r"[a-h]{1,3}( the){2}", "é?日🙂", r'\{"a": [0-9]{1,2}\}'):
+        for _ in range(20):
+            matcher, output = grammars.matcher(StructuredOutputsParams(regex=regex)), list[int]()
+            while not matcher.is_stopped():
+                bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+                output.append(draw.choice(np.flatnonzero(np.unpackbits(bits, bitorder="little"))))
+                assert matcher.consume_token(int(output[-1]))
+            ends = output[-1] == tokenizer.eos_token_id
+            answer = text.answer(prompt, output[:-1] if ends else output)
+            assert re.fullmatch(regex, answer), (answer, output)

@@ -28,11 +28,24 @@ def draw_masked(
     tokens: list[int] = []
     for first in range(0, len(rows), some):
         here = slice(first, first + some)
-        part = logits[rows[here]]
-        part = part.float() if edits is None else edits.apply(part, first)
-        excluded = torch.from_numpy(~allowed[here]).to(part.device)
-        part.masked_fill_(excluded, float("-inf"))  # it is a copy
+        part = _copy(logits, rows[here])
+        part = part if edits is None else edits.apply(part, first)
+        _exclude(part, ~allowed[here])
         draw = draw_by_kernel if has_kernel(part) else draw_by_torch
         tokens += draw(part, rules[here])
     lowest = allowed.argmax(axis=1).tolist()
     return [low if token < 0 else token for token, low in zip(tokens, lowest, strict=True)]
+
+
+def _copy(logits: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """Some rows in float32. Here and below not by torch, where that would wake its threads."""
+    if logits.device.type == "cpu" and logits.dtype == torch.float32:
+        return torch.from_numpy(logits.numpy()[rows])
+    return logits[rows].float()
+
+
+def _exclude(logits: torch.Tensor, excluded: npt.NDArray[np.bool_]) -> None:
+    if logits.device.type == "cpu":
+        np.copyto(logits.numpy(), -np.inf, where=excluded)
+    else:
+        logits.masked_fill_(torch.from_numpy(excluded).to(logits.device), float("-inf"))
