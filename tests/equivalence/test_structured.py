@@ -1,14 +1,19 @@
 """Answers keep to their constraints, and are the same wherever and however they are computed."""
 
+import os
+import signal
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from glinthawk import LLM, RequestOutput, SamplingParams
+from glinthawk.core.batch import Batch
 from pipeline_nodes import write_cluster
 from structured_cases import STRUCTURED_CASES, StructuredCase
+from zygote import children
 
 _BATCH = 64
 _PROMPTS = ("Return a dictionary", "The list type is", "What is", "Raises", "An integer")
@@ -67,7 +72,7 @@ def test_every_finished_answer_fits(on_one_tier: list[RequestOutput]) -> None:
 @pytest.mark.parametrize(
     ("settings", "least_preemptions"),
     [
-        ({"tier2": "local:2", "worker_kv": "16MiB"}, 0),
+        ({"tier2": "local:2", "worker_kv": "16MiB", "tier1_kv": 0}, 0),
         ({"tier1_kv": "512KiB", "batches_in_flight": 2}, 1),
     ],
     ids=["two tiers", "pre-empted"],
@@ -84,3 +89,30 @@ def test_the_last_node_of_a_pipeline_keeps_to_constraints(
 ) -> None:
     answers = _tokens(_answer(1, cluster=write_cluster(tmp_path, [1, 1])))
     assert answers == _tokens(on_one_tier)[: len(answers)]
+
+
+def test_a_worker_that_dies_changes_nothing(
+    on_one_tier: list[RequestOutput], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = list(_cases(1))
+    lost: list[int] = []
+    with LLM("demo", batch_size=_BATCH, tier2="local:2", worker_kv="16MiB") as llm:
+        tier1, steps = llm._run.tier1, count(1)
+        start, lose = tier1.start, tier1.lose
+
+        def start_and_kill(batch: Batch) -> None:
+            start(batch)
+            if next(steps) == 10:
+                os.kill(max(children()), signal.SIGKILL)
+
+        def note_and_lose(home: int) -> None:
+            lost.append(home)
+            lose(home)
+
+        monkeypatch.setattr(tier1, "start", start_and_kill)
+        monkeypatch.setattr(tier1, "lose", note_and_lose)
+        outputs = llm.generate(
+            [prompt for _, prompt, _ in cases], [params for *_, params in cases], use_tqdm=False
+        )
+    assert lost
+    assert _tokens(outputs) == _tokens(on_one_tier)[: len(cases)]
