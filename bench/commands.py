@@ -15,6 +15,7 @@ __all__ = [
     "scheduler",
     "simulation",
     "storage",
+    "structured",
     "xcache",
 ]
 
@@ -90,6 +91,14 @@ def simulation(quick: _Quick = False) -> None:
 def sampler(quick: _Quick = False) -> None:
     """Choosing tokens against one softmax over the same logits."""
     from bench.sampling_speed import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def structured(quick: _Quick = False) -> None:
+    """What structured outputs add to a step's sampling."""
+    from bench.structured_answers import run
 
     run(typer.echo, quick=quick)
 

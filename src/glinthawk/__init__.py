@@ -22,6 +22,7 @@ from glinthawk.core.errors import (
 )
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import TokenLogprobs
+from glinthawk.core.structured_outputs import StructuredOutputsParams
 
 if TYPE_CHECKING:
     from glinthawk.llm import LLM, CompletionOutput, Messages, Prompt, RequestOutput
@@ -38,6 +39,7 @@ __all__ = [
     "RequestOutput",
     "RunStats",
     "SamplingParams",
+    "StructuredOutputsParams",
     "TokenLogprobs",
     "UnsupportedModel",
     "UsageError",

@@ -158,6 +158,8 @@ class LLM:
         for index, one in enumerate(asked):
             if one.params.stop:
                 self._text.require_stop_strings()
+            if one.params.structured_outputs is not None:
+                self._text.require_grammar(one.params.structured_outputs)
             max_tokens = self._run.limits.max_tokens(one.token_ids, one.params.max_tokens)
             for choice in range(one.params.n):
                 yield Request(

@@ -25,6 +25,7 @@ ROWS = {
     "job": {"layout", "requests", "tokens_per_s", "ratio", "tier1_busy"},
     "latency": {"batches", "tokens_per_s", "share"},
     "sampler": {"rules", "dtype", "rows", "vocab", "threads", "ms", "softmax_ms", "ratio"},
+    "structured": {"kind", "vocab", "rows", "ready_ms", "mask_us", "ms", "free_ms", "softmax_ms"},
     "scheduler": {
         "living",
         "submit_us",
@@ -161,6 +162,12 @@ def test_the_sampler_stands_beside_a_softmax() -> None:
     done = call("sampler", "--quick", commands=repository_benches)
     assert done.returncode == 0, done.stderr
     check_figures("sampler", done.stdout)
+
+
+def test_what_constraints_add_is_measured() -> None:
+    done = call("structured", "--quick", commands=repository_benches)
+    assert done.returncode == 0, done.stderr
+    check_figures("structured", done.stdout)
 
 
 def test_the_memory_of_a_line_is_measured(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from glinthawk.core.sampling import MAX_LOGPROBS, SamplingParams
 from glinthawk.core.seeds import choice_seed
+from glinthawk.core.structured_outputs import StructuredOutputsParams
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAN, INF = math.nan, math.inf
@@ -30,6 +31,7 @@ GOOD: list[tuple[str, Any]] = [
     *[("frequency_penalty", value) for value in (-2, 0, 2)],
     *[("presence_penalty", value) for value in (-2, 0, 2)],
     *[("repetition_penalty", value) for value in (1e-9, 1, 50)],
+    *[("structured_outputs", value) for value in (None, StructuredOutputsParams(regex="a"))],
 ]
 BAD: list[tuple[str, Any]] = [
     *[("n", value) for value in (0, -1, 129)],
@@ -46,6 +48,7 @@ BAD: list[tuple[str, Any]] = [
     *[("frequency_penalty", value) for value in (-2.1, 2.1, NAN)],
     *[("presence_penalty", value) for value in (-2.1, 2.1, NAN)],
     *[("repetition_penalty", value) for value in (0, -1, INF, NAN)],
+    *[("structured_outputs", value) for value in ({}, {"regex": "a"}, "a")],
 ]
 #: Values of a wrong kind, or that would change another token than the one named.
 UNCHECKED: list[tuple[str, Any]] = [

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from glinthawk.core.setting import Setting, check_settings, describe_settings
+from glinthawk.core.structured_outputs import StructuredOutputsParams
 
 __all__ = ["MAX_LOGPROBS", "SamplingParams"]
 
@@ -63,6 +64,9 @@ class SamplingParams:
             below=math.inf,
         ),
     ] = 1.0
+    structured_outputs: Annotated[
+        StructuredOutputsParams | None, Setting("What the answer must look like.")
+    ] = None
 
     def __post_init__(self) -> None:
         # Spelled as in vLLM and OpenAI: a lone string is a list of one, None a list of none.
@@ -92,6 +96,11 @@ class SamplingParams:
                 "logit_bias",
                 all(_is_token(token) and -100 <= bias <= 100 for token, bias in biases),
                 "token ids with biases from -100 to 100",
+            ),
+            (
+                "structured_outputs",
+                isinstance(self.structured_outputs, StructuredOutputsParams | None),
+                "a StructuredOutputsParams",
             ),
         ]
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from glinthawk.core.config import ANSWER_S, EngineConfig
 from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice
+from glinthawk.core.source import resolve_model
 from glinthawk.core.spec import page_bytes
 from glinthawk.core.units import format_size
 from glinthawk.engine.local_node import LocalNode
@@ -31,10 +33,13 @@ from glinthawk.tier1.model.same_bits import check_same_bits
 from glinthawk.tier1.model.self_check import check_cut
 from glinthawk.tier1.node import Node, Sampler
 from glinthawk.tier1.sampler import sample_batch
+from glinthawk.tier1.sampling.token_masks import TokenMasks
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
 from glinthawk.tier2.backends.fetched_pages import FetchedPages
 from glinthawk.tier2.cache import KVCache
+from glinthawk.tokens.grammars import Grammars
+from glinthawk.tokens.tokenizer import load_tokenizer
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.keys import Identity
@@ -67,7 +72,7 @@ def open_node(
     config: EngineConfig,
     trace: Trace | None = None,
     part: LayerSlice | None = None,
-    sample: Sampler = sample_batch,
+    sample: Sampler | None = None,
     loaded: LoadedModel | None = None,
     cores: int | None = None,
     identity: Identity | Path | None = None,
@@ -138,12 +143,24 @@ def join_homes(
     attention: PromptAttention = attend_prompts,
     passes: Passes | None = None,
     supervisor: WorkerSupervisor | None = None,
-    sample: Sampler = sample_batch,
+    sample: Sampler | None = None,
 ) -> OpenNode:
-    """A node over homes that are open; ``supervisor`` opens them again when they are lost."""
+    """A node over homes that are open; ``supervisor`` opens them again when they are lost.
+    ``sample`` is what follows a pass; None: tokens are sampled."""
+    sample = sample or _make_sampler(config)
     tuning = tune(config, loaded, homes, passes)
     node = Node(loaded.model, loaded.spec.layers, homes, sample, trace, attention, passes)
     return OpenNode(LocalNode(node, homes, tuning.step_cost, supervisor), loaded, tuning)
+
+
+def _make_sampler(config: EngineConfig) -> Sampler:
+    """It reads the model's tokenizer when the first answer with a grammar is sampled."""
+
+    def load() -> Grammars:
+        source = resolve_model(config.model)
+        return Grammars(load_tokenizer(source, config.trust_remote_code))
+
+    return partial(sample_batch, masks=TokenMasks(load))
 
 
 def _choose_arithmetic(

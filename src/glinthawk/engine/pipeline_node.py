@@ -18,7 +18,6 @@ from glinthawk.engine.node_opening import OpenNode, open_node
 from glinthawk.engine.open_slice import LOOK_S, LinkLost, OpenSlice
 from glinthawk.launch.local_machine import load_identity
 from glinthawk.tier1.model.loader import LoadedModel
-from glinthawk.tier1.sampler import sample_batch
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import (
@@ -167,7 +166,7 @@ class _NodeServer:
                 ClientChannel(address, identity, config.worker_timeout, FromNode)
             )
             following.send(Follow(message.run, message.attempt))
-        sample = sample_batch if part.is_last else _hidden_bytes
+        sample = None if part.is_last else _hidden_bytes
         opened = self._stack.enter_context(
             open_node(
                 config,

@@ -8,6 +8,7 @@ import msgspec
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.sampling import SamplingParams
+from glinthawk.jobs.structured_fields import StructuredFields, read_structured
 
 __all__ = ["Body", "ChatBody", "CompletionBody", "Kind", "read_body", "sampling_params"]
 
@@ -19,7 +20,6 @@ _Stops = Annotated[list[str], msgspec.Meta(max_length=16)]
 _NEUTRAL: dict[str, object] = {
     "stream": False,
     "echo": False,
-    "response_format": {"type": "text"},
     "tools": [],
     "tool_choice": "none",
     "skip_special_tokens": True,
@@ -27,12 +27,13 @@ _NEUTRAL: dict[str, object] = {
 }
 
 #: Fields that mean in a body what they mean in SamplingParams; of the others each API says its own.
-_SAMPLING = {one.name for one in fields(SamplingParams)} - {"max_tokens", "logprobs", "logit_bias"}
+_OWN = {"max_tokens", "logprobs", "logit_bias", "structured_outputs"}
+_SAMPLING = {one.name for one in fields(SamplingParams)} - _OWN
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
-class Body(msgspec.Struct, kw_only=True):
+class Body(StructuredFields, kw_only=True):
     """Fields of both APIs. None is absent."""
 
     model: str | None = None
@@ -125,6 +126,7 @@ def sampling_params(body: ChatBody | CompletionBody) -> SamplingParams:
             max_tokens=_max_tokens(body),
             logprobs=_logprobs(body),
             logit_bias=_logit_bias(body),
+            structured_outputs=read_structured(body),
         )
     except ValueError as error:
         name, _, rule = str(error).partition(" ")

@@ -9,6 +9,7 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.jobs.body import Body, ChatBody, CompletionBody, Kind, read_body, sampling_params
+from glinthawk.jobs.structured_fields import find_structured
 from glinthawk.jobs.text import Text
 
 __all__ = ["LineReader", "Refusal", "Task", "read_custom_id"]
@@ -78,6 +79,7 @@ class LineReader:
         body = read_body(kind, envelope.get("body"))
         params = sampling_params(body)
         self._check_tokens(params)
+        self._check_structured(body, params)
         prompt = self._prompt(body)
         return Task(
             line=line,
@@ -101,6 +103,11 @@ class LineReader:
                         f"{name}: {token} is not in the vocabulary (0 to {vocab_size - 1})",
                         param=name,
                     )
+
+    def _check_structured(self, body: Body, params: SamplingParams) -> None:
+        wanted, name = params.structured_outputs, find_structured(body)
+        if wanted is not None and name is not None:
+            self.text.require_grammar(wanted, name)
 
     def _prompt(self, body: Body) -> tuple[int, ...]:
         most = self.limits.max_model_len

@@ -9,7 +9,7 @@ from typing import Any
 
 from glinthawk.core.errors import ModelError, RequestError
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.source import refuse_code
+from glinthawk.core.structured_outputs import StructuredOutputsParams
 from glinthawk.jobs.chat_messages import read_messages
 from glinthawk.jobs.dates import fix_date
 from glinthawk.jobs.detokenize import Detokenizer
@@ -17,11 +17,10 @@ from glinthawk.jobs.ending import Ending
 from glinthawk.jobs.forms import ContentForms
 from glinthawk.jobs.spelling import Spelling
 from glinthawk.jobs.text_lengths import LONG_TEXT, check_length
+from glinthawk.tokens.grammars import Grammars
+from glinthawk.tokens.tokenizer import load_tokenizer
 
 __all__ = ["Text"]
-
-#: A folder with none of these has no tokenizer. Patterns, as some models bring their own names.
-_TOKENIZER_FILES = ("tokenizer*", "vocab.*", "*.tiktoken", "*.model", "tekken.json")
 
 
 class Text:
@@ -33,26 +32,14 @@ class Text:
         self._detokenizer = Detokenizer(tokenizer)
         self._spelling = Spelling(tokenizer, self._detokenizer)
         self._ending = Ending(self._detokenizer, self._spelling)
+        self._grammars = Grammars(tokenizer)
 
     @classmethod
     def load(cls, model: str | Path, trust: bool = False, now: float | None = None) -> "Text":
         """The tokenizer of a model folder or hub name. Code that comes with it runs only with
         ``trust``. Chat templates that say the date say that of ``now``, in seconds since 1970, in
         UTC; None is the time of this call."""
-        folder = Path(model)
-        if folder.is_dir() and not any(any(folder.glob(name)) for name in _TOKENIZER_FILES):
-            return cls(None, now)
-        from transformers import AutoTokenizer
-
-        try:
-            return cls(AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust), now)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            refuse_code(str(model), error)
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(
-                f"the tokenizer of {model} cannot be loaded ({reason}); repair its files, or give "
-                "a model folder without tokenizer files and prompts as token ids"
-            ) from error
+        return cls(load_tokenizer(model, trust), now)
 
     def encode(self, text: str, most_tokens: int | None = None) -> tuple[int, ...]:
         """Token ids of a plain prompt, with the special tokens that the model expects around it.
@@ -120,6 +107,18 @@ class Text:
     def require_stop_strings(self) -> None:
         """Raise RequestError where stop strings could never be found."""
         self._need("use stop_token_ids", "stop")
+
+    def require_grammar(
+        self, wanted: StructuredOutputsParams, param: str = "structured_outputs"
+    ) -> None:
+        """Raise RequestError, which names ``param``, for a constraint that cannot be compiled."""
+        try:
+            self._grammars.matcher(wanted)
+        except ValueError as error:
+            raise RequestError(
+                f"{param}: {wanted.kind} cannot be compiled ({error}); correct it, or leave it out",
+                param=param,
+            ) from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens; an unfinished character becomes U+FFFD."""

@@ -7,16 +7,19 @@ position alone: equal logits come to the same token, whatever runs beside it.
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import torch
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.sequence import Sequence, TokenLogprobs
 from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, has_kernel
+from glinthawk.tier1.sampling.masked_draws import draw_masked
 from glinthawk.tier1.sampling.random_numbers import uniform
 from glinthawk.tier1.sampling.ranking import rank_rows
 from glinthawk.tier1.sampling.sampling_reference import choose
-from glinthawk.tier1.sampling.shaping import edit_logits
+from glinthawk.tier1.sampling.shaping import LogitEdits, edit_logits
+from glinthawk.tier1.sampling.token_masks import TokenMasks
 
 __all__ = ["Sampled", "sample_batch"]
 
@@ -34,24 +37,60 @@ class Sampled:
     logprobs: TokenLogprobs | None = None
 
 
-def sample_batch(batch: Batch, logits: torch.Tensor) -> list[tuple[Sampled, ...]]:
+def sample_batch(
+    batch: Batch, logits: torch.Tensor, masks: TokenMasks | None = None
+) -> list[tuple[Sampled, ...]]:
     """What follows every span of ``batch``: as many tokens as it samples. ``logits`` (S, V) has
-    their rows in order; they are not changed."""
+    their rows in order; they are not changed. ``masks`` say what structured outputs allow."""
     # What follows an inner row is chosen by the tokens up to there, which nobody knows here yet.
     assert all(span.num_sampled <= 1 for span in batch.spans)
     sequences = [span.sequence for span in batch.spans for _ in range(span.num_sampled)]
-    tokens = _choose(sequences, logits)
+    tokens = _choose(sequences, logits, masks)
     rows = iter(map(Sampled, tokens, _logprobs(sequences, tokens, logits)))
     return [tuple(islice(rows, span.num_sampled)) for span in batch.spans]
 
 
-def _choose(sequences: list[Sequence], logits: torch.Tensor) -> list[int]:
-    draw = draw_by_kernel if has_kernel(logits) else draw_by_torch
+def _choose(sequences: list[Sequence], logits: torch.Tensor, masks: TokenMasks | None) -> list[int]:
     rules = [_draw_rules(sequence) for sequence in sequences]
-    tokens = draw(logits, rules, edit_logits(sequences, logits))
-    for row, token in enumerate(tokens):
+    edits = edit_logits(sequences, logits)
+    bound = [row for row, sequence in enumerate(sequences) if _is_structured(sequence)]
+    if not bound:
+        return _draw(sequences, logits, rules, edits)
+    assert masks is not None, "nobody knows the tokenizer here"
+    free = sorted({*range(len(sequences))} - {*bound})
+    allowed = masks.allowed([sequences[row] for row in bound], logits.shape[1])
+    tokens = np.empty(len(sequences), np.int64)
+    tokens[bound] = draw_masked(
+        logits,
+        bound,
+        allowed,
+        [rules[row] for row in bound],
+        edits and edits.take(bound),
+    )
+    if free:
+        some = [sequences[row] for row in free], logits, [rules[row] for row in free]
+        tokens[free] = _draw(*some, edits and edits.take(free), free)
+    return tokens.tolist()
+
+
+def _is_structured(sequence: Sequence) -> bool:
+    return sequence.request.params.structured_outputs is not None
+
+
+def _draw(
+    sequences: list[Sequence],
+    logits: torch.Tensor,
+    rules: list[DrawRules],
+    edits: LogitEdits | None,
+    rows: list[int] | None = None,
+) -> list[int]:
+    """From all rows of ``logits``, or from those of ``rows``, which are the sequences'."""
+    draw = draw_by_kernel if has_kernel(logits) else draw_by_torch
+    tokens = draw(logits, rules, edits, rows=rows)
+    for place, token in enumerate(tokens):
         if token < 0:  # there is no distribution
-            tokens[row] = choose(sequences[row], logits[row].float())
+            row = place if rows is None else rows[place]
+            tokens[place] = choose(sequences[place], logits[row].float())
     return tokens
 
 

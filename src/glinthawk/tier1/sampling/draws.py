@@ -32,10 +32,15 @@ def tabulate(rules: list[DrawRules]) -> npt.NDArray[np.float64]:
 
 
 def draw_by_torch(
-    logits: torch.Tensor, rules: list[DrawRules], edits: LogitEdits | None = None
+    logits: torch.Tensor,
+    rules: list[DrawRules],
+    edits: LogitEdits | None = None,
+    rows: list[int] | None = None,
 ) -> list[int]:
     """Tokens drawn from each row of ``logits`` (S, V), as ``edits`` change them, on their device;
-    -1 for a row without a distribution: with NaN, with +inf, or with nothing but -inf."""
+    -1 for a row without a distribution: with NaN, with +inf, or with nothing but -inf. ``rows``:
+    from those alone, whose rules and edits are given."""
+    logits = logits if rows is None else logits[rows]
     table = torch.from_numpy(tabulate(rules)).to(logits.device)
     some = max(1, _AT_ONCE // logits.shape[1])
     tokens: list[int] = []

@@ -27,11 +27,12 @@ def draw_by_kernel(
     rules: list[DrawRules],
     edits: LogitEdits | None = None,
     isa: str = "auto",
+    rows: list[int] | None = None,
 ) -> list[int]:
     """Tokens drawn from each row of ``logits`` (S, V), as by ``draws.draw_by_torch``. Raises
     ValueError if this machine lacks ``isa``, or the vocabulary a token."""
     table, tokens = tabulate(rules), np.empty(len(rules), np.int64)
-    logits, addresses = _rows(logits, list(range(len(rules))))
+    logits, addresses = _rows(logits, list(range(len(rules))) if rows is None else rows)
     offsets, edited, values = _edit_addresses(edits, len(rules))
     _native.sample_rows(
         tokens.ctypes.data,

@@ -1,0 +1,1 @@
+"""A model's tokenizer, and grammars over its tokens."""
