@@ -79,6 +79,16 @@ def test_a_prompt_longer_than_the_budget_goes_in_chunks_beside_decode_rows() -> 
     _take(scheduler, [(5, 1, 1), (25, 1, 1), (2, 1, 1)])
 
 
+def test_beside_a_chunk_of_one_token_no_prompt_exceeds_the_budget() -> None:
+    scheduler = _scheduler(100, batch_tokens=2)
+    scheduler.handle(Submitted(make_sequence(0, 1, 8)))
+    _take(scheduler, [(0, 1, 1)])
+    scheduler.handle(Submitted(make_sequence(1, 5, 9)))
+    _take(scheduler, [(1, 1, 1), (0, 1, 0)])
+    scheduler.handle(Submitted(make_sequence(2, 2, 2)))
+    _take(scheduler, [(2, 1, 1), (1, 1, 0)])
+
+
 def _take(scheduler: Scheduler, spans: list[tuple[int, int, int]]) -> None:
     """A step; its spans are these: (start, length, tokens that it yields)."""
     batch = _only_batch(scheduler.schedule())

@@ -52,7 +52,7 @@ class Admission:
         sources: set[int | None] = set()  # releases come before the step, so these must stay
         evict = partial(self._preemption.evict, commands=commands, spare=sources)
         num_tokens = sum(span.length for span in others)
-        has_prompt = not all(span.is_decode for span in others)
+        has_prompt = any(not (span.is_decode and span.num_sampled) for span in others)
         while self._table.waiting and len(others) + len(spans) < self._limits.batch_size:
             sequence = self._table.waiting.peek()
             placed = self._placement.find(sequence, len(self._table.waiting), evict)
