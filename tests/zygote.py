@@ -1,6 +1,6 @@
 """Processes of ``glinthawk`` that begin where its libraries are loaded already.
 
-Half of what the tests took was hundreds of processes that each loaded torch and transformers. A
+Much of what the tests took was hundreds of processes that each loaded torch and transformers. A
 *zygote* has loaded them once, and does nothing else. ``ForkedPopen`` takes the place of
 ``subprocess.Popen``: where the environment is the zygote's, ``python -m glinthawk``, or a script of
 the tests, is forked from it, with arguments, folder, standard streams, session and exit status as
