@@ -37,6 +37,8 @@ UNCHECKED: list[tuple[str, Any]] = [
     ("tier1_kv", -1),
     ("worker_kv", -1),
     ("worker_kv", "much"),
+    ("worker_kv", 1.5),
+    ("tier1_kv", True),
     ("seed", 2**63),
     ("worker_timeout", 0),
     ("worker_timeout", -1.0),

@@ -45,6 +45,10 @@ def test_a_file_says_what_each_node_has(tmp_path: Path) -> None:
         ("[[nodes]]\nworker = 'local:1'", "no 'worker'; there are address, workers"),
         ("[[nodes]]\nworkers = 'local:1'", "a list of addresses"),
         ("[[nodes]]\nlayers = 4", "text in quotes"),
+        ("[[nodes]]\nworker_kv = 1.5", "node 1: worker_kv is a size in quotes"),
+        ("[[nodes]]\ntier1_kv = true", "node 1: tier1_kv is a size in quotes"),
+        ("[[nodes]]\nworker_kv = 'much'", "node 1: worker_kv: 'much' is not a size"),
+        ("[[nodes]]\nworker_storage = '/nvme:1GiB'", "a list of DIR:SIZE"),
         ("[[nodes", "not TOML"),
     ],
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glinthawk.core.errors import UsageError
+from glinthawk.core.units import parse_size
 
 __all__ = ["LOCAL", "Cluster", "NodePlan"]
 
@@ -63,9 +64,26 @@ def _node(path: Path, index: int, entry: Any) -> NodePlan:
     if unknown := sorted(entry.keys() - set(known)):
         raise UsageError(f"{where} has no {unknown[0]!r}; there are {', '.join(known)}")
     workers = entry.pop("workers", [])
-    if not isinstance(workers, list) or not all(isinstance(one, str) for one in workers):
+    if not _are_texts(workers):
         raise UsageError(f"{where}: workers is a list of addresses or local:N")
+    if not _are_texts(entry.get("worker_storage", [])):
+        raise UsageError(f"{where}: worker_storage is a list of DIR:SIZE")
     for name in ("address", "layers", "device"):
         if not isinstance(entry.get(name, ""), str):
             raise UsageError(f"{where}: {name} is text in quotes")
+    for name in ("tier1_kv", "worker_kv"):
+        _check_size(f"{where}: {name}", entry.get(name, 0))
     return NodePlan(workers=tuple(workers), **entry)
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(one, str) for one in values)
+
+
+def _check_size(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UsageError(f'{what} is a size in quotes, like "64GiB", or bytes, not {value!r}')
+    try:
+        parse_size(value)
+    except UsageError as error:
+        raise UsageError(f"{what}: {error}") from error

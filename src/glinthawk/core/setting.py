@@ -86,6 +86,8 @@ class NamedSetting:
         return None
 
     def _size_problem(self, value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return f"{self.name} must be bytes, or a size like '4GiB', not {value!r}"
         try:
             negative = parse_size(value) < 0
         except UsageError as error:
