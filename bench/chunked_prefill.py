@@ -25,6 +25,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.engine.run import Run, open_run
 from glinthawk.engine.tier import Done, TierEvent
+from glinthawk.tier1.forward.prompt_attention import random_rows
 from glinthawk.tier1.kv.home import LocalHome
 from glinthawk.tier2.cache import KVCache
 
@@ -80,10 +81,7 @@ def _measure_chunk(context: int) -> ChunkRow:
     home = LocalHome(0, KVCache((layer,), 1 << 30, "bfloat16", torch.device("cpu"), threads=1))
     params = SamplingParams(max_tokens=1)
     sequence = Sequence(Request(0, (5,) * length, params, 0, 1))
-    q, k, v = (
-        torch.randn(length, heads, layer.head_dim).bfloat16()
-        for heads in (layer.num_heads, layer.num_kv_heads, layer.num_kv_heads)
-    )
+    q, k, v = random_rows(layer, length, torch.bfloat16)
     home.begin(0, [], [Span(sequence, 0, 0, context)])
     home.store(0, 0, k[:context], v[:context])
     home.finish(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glinthawk.core.errors import UsageError
-from glinthawk.core.units import parse_size
+from glinthawk.core.units import is_text_or_bytes, parse_size
 
 __all__ = ["LOCAL", "Cluster", "NodePlan"]
 
@@ -81,7 +81,7 @@ def _are_texts(values: Any) -> bool:
 
 
 def _check_size(what: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if not is_text_or_bytes(value):
         raise UsageError(f'{what} is a size in quotes, like "64GiB", or bytes, not {value!r}')
     try:
         parse_size(value)

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from glinthawk.core.errors import UsageError
-from glinthawk.core.units import Size, parse_size
+from glinthawk.core.units import Size, is_text_or_bytes, parse_size
 
 __all__ = ["NamedSetting", "Setting", "check_settings", "describe_settings", "list_settings"]
 
@@ -86,7 +86,7 @@ class NamedSetting:
         return None
 
     def _size_problem(self, value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        if not is_text_or_bytes(value):
             return f"{self.name} must be bytes, or a size like '4GiB', not {value!r}"
         try:
             negative = parse_size(value) < 0

@@ -4,7 +4,7 @@ import re
 
 from glinthawk.core.errors import UsageError
 
-__all__ = ["Size", "format_size", "parse_size"]
+__all__ = ["Size", "format_size", "is_text_or_bytes", "parse_size"]
 
 #: Bytes, or text such as 4GiB.
 Size = int | str
@@ -17,6 +17,11 @@ _FACTORS = {
     **{prefix: 1024**power for power, prefix in enumerate("kmgt", start=1)},
 }
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+def is_text_or_bytes(value: object) -> bool:
+    """Whether ``value``, from a file or a caller, has a type that ``parse_size`` takes."""
+    return isinstance(value, Size) and not isinstance(value, bool)
 
 
 def parse_size(text: Size) -> int:
