@@ -9,7 +9,7 @@ import torch
 
 from glinthawk.tier1.sampling.shaping import LogitEdits
 
-__all__ = ["DrawRules", "draw_by_torch", "tabulate"]
+__all__ = ["DrawRules", "draw_by_torch", "rows_at_once", "tabulate"]
 
 #: Probabilities that are in memory at once, several times over.
 _AT_ONCE = 1 << 24
@@ -31,6 +31,11 @@ def tabulate(rules: list[DrawRules]) -> npt.NDArray[np.float64]:
     return np.array(rules, np.float64).reshape(-1, 5)
 
 
+def rows_at_once(logits: torch.Tensor) -> int:
+    """Rows of ``logits`` (S, V) that may be copied several times over."""
+    return max(1, _AT_ONCE // logits.shape[1])
+
+
 def draw_by_torch(
     logits: torch.Tensor,
     rules: list[DrawRules],
@@ -42,7 +47,7 @@ def draw_by_torch(
     from those alone, whose rules and edits are given."""
     logits = logits if rows is None else logits[rows]
     table = torch.from_numpy(tabulate(rules)).to(logits.device)
-    some = max(1, _AT_ONCE // logits.shape[1])
+    some = rows_at_once(logits)
     tokens: list[int] = []
     for first in range(0, len(rules), some):
         part = logits[first : first + some]

@@ -4,14 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
+from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch, rows_at_once
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, has_kernel
 from glinthawk.tier1.sampling.shaping import LogitEdits
 
 __all__ = ["draw_masked"]
-
-#: Logits that are in memory at once, several times over.
-_AT_ONCE = 1 << 24
 
 
 def draw_masked(
@@ -24,7 +21,7 @@ def draw_masked(
     """Tokens drawn from ``rows`` of ``logits`` (S, V), as ``edits`` of these R rows change them,
     with -inf for all that ``allowed`` (R, V) excludes. A row that has no distribution then gets
     the lowest token that is allowed: so a ban of all that may come next gives way."""
-    some = max(1, _AT_ONCE // logits.shape[1])
+    some = rows_at_once(logits)
     tokens: list[int] = []
     for first in range(0, len(rows), some):
         here = slice(first, first + some)

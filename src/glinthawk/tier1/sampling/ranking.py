@@ -7,13 +7,11 @@ import numpy.typing as npt
 import torch
 
 from glinthawk.core.sequence import TokenLogprobs
+from glinthawk.tier1.sampling.draws import rows_at_once
 from glinthawk.tier1.sampling.kernels import has_kernel, rank_by_kernel
 from glinthawk.tier1.sampling.sampling_reference import rank_logprobs
 
 __all__ = ["rank_by_torch", "rank_rows"]
-
-#: Logits that are in memory at once, several times over.
-_AT_ONCE = 1 << 24
 
 _Floats = npt.NDArray[np.float32]
 _Ids = npt.NDArray[np.int64]
@@ -43,7 +41,7 @@ def rank_by_torch(
     """Log-probabilities of ``tokens`` (R,), ids of the likeliest (R, count) and theirs, from
     ``rows`` of ``logits`` (S, V). Of equals the lower id comes first. NaN for a row without a
     distribution."""
-    some = max(1, _AT_ONCE // logits.shape[1])
+    some = rows_at_once(logits)
     parts = [
         _rank(logits[rows[at : at + some]].float(), tokens[at : at + some], count)
         for at in range(0, len(rows), some)
