@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_families import BACKBONE
 
 from cluster import open_cluster
 from delayed_staging import LateStaging, often_late
+from families import FAMILIES
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.engine.run import Run, open_run
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
@@ -19,7 +19,10 @@ from pipeline_nodes import write_cluster
 
 #: In one chunk, in some of 64, and in many; one that ends with a chunk, one that is a token longer.
 _LENGTHS = (3, 64, 65, 20, 128, 150, 1, 90)
-_LONGEST = 4500
+#: What a configuration calls its length beside the usual name.
+_ALSO_CALLED = {"gpt2": ("n_positions",)}
+#: In two chunks of 2,048, and in three.
+_SOME_THOUSAND = (2100, 4500)
 
 
 def _tokens(length: int, seed: int) -> tuple[int, ...]:
@@ -51,7 +54,7 @@ def _check(case: Case, run: Run, chunk: int) -> None:
     assert max(chunks) <= chunk
 
 
-@pytest.mark.parametrize("family", BACKBONE)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("chunk", [7, 64])
 def test_long_prompts_at_workers_and_on_tier_1(tmp_path: Path, family: str, chunk: int) -> None:
     case = Case(tmp_path, family, _prompts(*_LENGTHS))
@@ -102,15 +105,17 @@ def test_over_a_pipeline(tmp_path: Path) -> None:
         _check(case, run, 40)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_prompt_of_some_thousand_tokens(tmp_path: Path, workers: int) -> None:
-    case = Case(tmp_path, "llama", _prompts(_LONGEST), max_position_embeddings=8192)
-    with open_cluster(
-        case.loaded,
-        tmp_path,
-        workers=workers,
-        tier1_pages=0 if workers else 300,
-        worker_pages=300,
-        batch_tokens=2048,
-    ) as run:
-        _check(case, run, 2048)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_prompts_of_some_thousand_tokens(tmp_path: Path, family: str) -> None:
+    length = dict.fromkeys(("max_position_embeddings", *_ALSO_CALLED.get(family, ())), 8192)
+    case = Case(tmp_path, family, _prompts(*_SOME_THOUSAND), **length)
+    for workers in (0, 1):
+        with open_cluster(
+            case.loaded,
+            tmp_path,
+            workers=workers,
+            tier1_pages=0 if workers else 300,
+            worker_pages=300,
+            batch_tokens=2048,
+        ) as run:
+            _check(case, run, 2048)
