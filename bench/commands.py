@@ -62,13 +62,18 @@ def xcache(quick: _Quick = False) -> None:
 @bench.command()
 def chunks(
     quick: _Quick = False,
-    long: Annotated[int, typer.Option(help="Tokens of the long prompt.")] = 64_000,
-    short: Annotated[int, typer.Option(help="Short prompts beside it.")] = 500,
+    long: Annotated[
+        int | None, typer.Option(help="Tokens of the long prompt.", show_default="64000")
+    ] = None,
+    short: Annotated[
+        int | None, typer.Option(help="Short prompts beside it.", show_default="500")
+    ] = None,
 ) -> None:
     """Long prompts in chunks: where to attend, and how long short sequences wait."""
     from bench.chunked_prefill import run
 
-    run(typer.echo, long=8192 if quick else long, short=50 if quick else short, quick=quick)
+    long, short = long or (8192 if quick else 64_000), short or (50 if quick else 500)
+    run(typer.echo, long=long, short=short, quick=quick)
 
 
 @bench.command()
