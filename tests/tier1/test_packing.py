@@ -10,6 +10,7 @@ from torch import nn
 
 from families import FAMILIES, make_model
 from glinthawk.core.config import EngineConfig
+from glinthawk.tier1.forward.cpu_kernels import NativeKernels
 from glinthawk.tier1.forward.norms import FusedNorm, match_norm
 from glinthawk.tier1.forward.packing import GatedMLP, PackedLinear, pack_model
 from glinthawk.tier1.kv.home import LocalHome
@@ -57,7 +58,7 @@ def test_a_fused_norm_is_the_formula(rows: int, size: int, dtype: torch.dtype, s
     weight = torch.randn(size, generator=generator).to(dtype)
     wide = x.double()
     truth = wide / (wide.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt() * weight.double()
-    ours = FusedNorm(weight, 1e-5)(x)
+    ours = FusedNorm(weight, 1e-5, NativeKernels())(x)
     assert ours.dtype == dtype
     assert distance(ours, truth) < 2 * torch.finfo(dtype).eps
 
@@ -71,8 +72,8 @@ def test_a_norm_of_another_formula_is_left_alone() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight + 0.5
 
-    assert match_norm(ShiftedRMSNorm()) is None
-    assert match_norm(nn.LayerNorm(32)) is None
+    assert match_norm(ShiftedRMSNorm(), NativeKernels()) is None
+    assert match_norm(nn.LayerNorm(32), NativeKernels()) is None
 
 
 def kinds(model: nn.Module) -> set[type]:

@@ -10,7 +10,8 @@ from transformers.models.llama import modeling_llama
 
 from families import make_model
 from glinthawk.core.config import EngineConfig
-from glinthawk.tier1.forward.rotary import fuse_rotary, rotate
+from glinthawk.tier1.forward.cpu_kernels import NativeKernels
+from glinthawk.tier1.forward.rotary import fuse_rotary
 from glinthawk.tier1.model.loader import load_model
 
 
@@ -36,7 +37,7 @@ def test_it_rotates_as_llama_does(
     cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
     wide = [tensor.double() for tensor in (q, k, cos, sin)]
     truth = modeling_llama.apply_rotary_pos_emb(*wide)
-    for ours, own in zip(rotate(q, k, cos, sin), truth, strict=True):
+    for ours, own in zip(NativeKernels().rotate(q, k, cos, sin), truth, strict=True):
         assert ours.shape == own.shape
         assert ours.dtype == dtype
         assert (ours.double() - own).abs().max() < 4 * torch.finfo(dtype).eps
@@ -53,7 +54,7 @@ def _attention(folder: Path, family: str) -> torch.nn.Module:
 def test_only_what_rotates_halves_is_fused(tmp_path: Path, family: str, fused: bool) -> None:
     attention = _attention(tmp_path, family)
     before = type(attention).forward
-    assert fuse_rotary(attention) == fused
+    assert fuse_rotary(attention, NativeKernels()) == fused
     assert type(attention).forward is before
     assert ("forward" in vars(attention)) == fused
-    assert fuse_rotary(attention) is False  # once is enough
+    assert fuse_rotary(attention, NativeKernels()) is False  # once is enough

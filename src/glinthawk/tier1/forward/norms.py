@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from glinthawk import _native
-from glinthawk.core.openmp import find_team
 from glinthawk.tier1.forward.closeness import is_close
+from glinthawk.tier1.forward.kernels import Kernels
 
 __all__ = ["FusedNorm", "match_norm"]
 
@@ -16,31 +15,19 @@ _TOLERANCE = 0.01
 class FusedNorm(nn.Module):
     """x / sqrt(mean(x^2) + epsilon) * weight over the last dimension."""
 
-    def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
+    def __init__(self, weight: torch.Tensor, epsilon: float, kernels: Kernels) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.variance_epsilon = epsilon
         self._factor = weight.float().contiguous()
+        self._kernels = kernels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., size) -> (..., size), in the dtype of ``x``."""
-        x = x.contiguous()
-        output, size = torch.empty_like(x), x.shape[-1]
-        _native.rms_norm(
-            output.data_ptr(),
-            x.data_ptr(),
-            self._factor.data_ptr(),
-            x.numel() // size,
-            size,
-            self.variance_epsilon,
-            str(x.dtype).removeprefix("torch."),
-            torch.get_num_threads(),
-            *find_team(),
-        )
-        return output
+        return self._kernels.rms_norm(x, self._factor, self.variance_epsilon)
 
 
-def match_norm(norm: nn.Module) -> FusedNorm | None:
+def match_norm(norm: nn.Module, kernels: Kernels) -> FusedNorm | None:
     """A faster module that computes what ``norm`` does; None if it is no such norm.
 
     Some families multiply with 1 + weight: the module itself is asked.
@@ -51,9 +38,9 @@ def match_norm(norm: nn.Module) -> FusedNorm | None:
         return None
     if weight.dim() != 1 or len(weight) % 16:
         return None
-    probe = torch.linspace(-2, 3, 3 * len(weight)).view(3, -1).to(weight.dtype)
+    probe = torch.linspace(-2, 3, 3 * len(weight)).view(3, -1).to(weight)
     for factor in (weight, 1 + weight):
-        fused = FusedNorm(factor.detach(), float(epsilon))
+        fused = FusedNorm(factor.detach(), float(epsilon), kernels)
         if is_close(fused(probe), norm(probe), _TOLERANCE):
             return fused
     return None

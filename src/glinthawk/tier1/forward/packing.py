@@ -4,13 +4,11 @@ oneDNN multiplies fastest from a weight in blocks of its own; a plain ``nn.Linea
 that form at every call. These passes replace modules where they match exactly, in any model.
 """
 
-from collections.abc import Callable, Iterator
-
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from glinthawk.tier1.forward.closeness import is_close
+from glinthawk.tier1.forward.gated import GATED, children, match_gated
+from glinthawk.tier1.forward.cpu_kernels import NativeKernels
 from glinthawk.tier1.forward.norms import match_norm
 from glinthawk.tier1.forward.rotary import fuse_rotary
 from glinthawk.tier1.forward.tile_linear import TileLinear, has_tiles
@@ -20,13 +18,12 @@ __all__ = ["GatedMLP", "PackedLinear", "pack_model"]
 _ops = torch.ops.mkldnn
 
 #: Activations that oneDNN computes on its way out of a product: its name and algorithm for each.
-_EPILOGUES: dict[tuple[str, str], Callable[[torch.Tensor], torch.Tensor]] = {
-    ("swish", ""): F.silu,
-    ("gelu", "none"): F.gelu,
-    ("gelu", "tanh"): lambda x: F.gelu(x, approximate="tanh"),
-    ("relu", ""): F.relu,
+_EPILOGUES = {
+    "silu": ("swish", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
 }
-_GATED = ("gate_proj", "up_proj", "down_proj")
 
 
 class PackedLinear(nn.Module):
@@ -53,12 +50,12 @@ class PackedLinear(nn.Module):
 class GatedMLP(nn.Module):
     """down(activation(gate(x)) * up(x)), where activation and product cost no pass of their own."""
 
-    def __init__(self, mlp: nn.Module, epilogue: tuple[str, str]) -> None:
+    def __init__(self, mlp: nn.Module, activation: str) -> None:
         super().__init__()
         self.gate_proj, self.up_proj, self.down_proj = (
-            PackedLinear(getattr(mlp, name)) for name in _GATED
+            PackedLinear(getattr(mlp, name)) for name in GATED
         )
-        self._activation, self._algorithm = epilogue
+        self._activation, self._algorithm = _EPILOGUES[activation]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., hidden) -> (..., hidden)."""
@@ -81,24 +78,25 @@ def pack_model(model: nn.Module, fixed: bool = False) -> int:
         return 0
     has_fixed = fixed and has_tiles() and _dtype(model) == torch.bfloat16
     packed = TileLinear if has_fixed else PackedLinear
+    kernels = NativeKernels()
     count = 0 if has_fixed else _pack_gated(model)
-    for parent, name, child in list(_children(model)):
+    for parent, name, child in list(children(model)):
         if type(child) is nn.Linear:
             setattr(parent, name, packed(child))
             count += 1
-        elif (norm := match_norm(child)) is not None:
+        elif (norm := match_norm(child, kernels)) is not None:
             setattr(parent, name, norm)
         else:
-            fuse_rotary(child)
+            fuse_rotary(child, kernels)
     return count
 
 
 def _pack_gated(model: nn.Module) -> int:
     count = 0
-    for parent, name, mlp in list(_children(model)):
-        if (epilogue := _match_gated(mlp)) is not None:
-            setattr(parent, name, GatedMLP(mlp, epilogue))
-            count += len(_GATED)
+    for parent, name, mlp in list(children(model)):
+        if (activation := match_gated(mlp)) is not None:
+            setattr(parent, name, GatedMLP(mlp, activation))
+            count += len(GATED)
     return count
 
 
@@ -115,39 +113,3 @@ def _can_pack(model: nn.Module) -> bool:
         torch.float16: _ops._is_mkldnn_fp16_supported,
     }
     return devices == {"cpu"} and len(types) == 1 and supported.get(types.pop(), lambda: False)()
-
-
-def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            yield parent, name, child
-
-
-def _match_gated(mlp: nn.Module) -> tuple[str, str] | None:
-    """The epilogue of a gated MLP's activation; None for any other module.
-
-    Whether the module is one is asked of the module: it must compute the same.
-    """
-    activation = getattr(mlp, "act_fn", None)
-    if not callable(activation) or not all(
-        type(getattr(mlp, name, None)) is nn.Linear for name in _GATED
-    ):
-        return None
-    for epilogue, function in _EPILOGUES.items():
-        if _computes(activation, function) and _is_gated(mlp, function):
-            return epilogue
-    return None
-
-
-def _computes(activation: Callable[[torch.Tensor], torch.Tensor], function: object) -> bool:
-    probe = torch.linspace(-6, 6, 97)
-    assert callable(function)
-    return is_close(activation(probe), function(probe))
-
-
-def _is_gated(mlp: nn.Module, function: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-    gate, up, down = (getattr(mlp, name) for name in _GATED)
-    size, dtype = gate.in_features, gate.weight.dtype
-    x = torch.linspace(-1, 1, size, dtype=torch.float32).to(dtype).view(1, 1, size)
-    expected = down(function(gate(x)) * up(x))
-    return bool(torch.equal(mlp(x), expected))

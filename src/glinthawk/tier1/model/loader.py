@@ -1,6 +1,7 @@
 """Models by name: a local folder, a hub name, or the bundled demo."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -80,8 +81,18 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
     spreads_experts = config.batch_invariant and spread_experts(model)
     loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts)
     if config.dense == "auto":
-        pack_model(model, fixed=config.batch_invariant)
+        _speed_up(model, config.batch_invariant)
     return loaded
+
+
+def _speed_up(model: PreTrainedModel, fixed: bool) -> None:
+    """Replace modules by faster ones of the same meaning; ``fixed``: and of the same bits."""
+    if model.device.type == "cpu":
+        pack_model(model, fixed)
+    elif not fixed and find_spec("triton") is not None:
+        from glinthawk.tier1.forward.joining import join_model
+
+        join_model(model)
 
 
 def _read_settings(config: EngineConfig) -> PreTrainedConfig:
