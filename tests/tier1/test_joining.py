@@ -20,9 +20,9 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.tier1.forward import joining
 from glinthawk.tier1.forward.closeness import distance
 from glinthawk.tier1.forward.cut import Call, Pass
+from glinthawk.tier1.forward.gpu_kernels import TritonKernels
 from glinthawk.tier1.forward.joining import JoinedMLP, JoinedPart, join_model
 from glinthawk.tier1.forward.norms import FusedNorm
-from glinthawk.tier1.forward.gpu_kernels import TritonKernels
 from glinthawk.tier1.kv.home import LocalHome
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier1.model.self_check import check_cut

@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from glinthawk.tier1.forward.gated import GATED, children, match_gated
+from glinthawk.tier1.forward.gpu_kernels import TritonKernels
 from glinthawk.tier1.forward.norms import match_norm
 from glinthawk.tier1.forward.rotary import fuse_rotary
-from glinthawk.tier1.forward.gpu_kernels import TritonKernels
 
 __all__ = ["JoinedMLP", "JoinedPart", "join_model"]
 

@@ -7,8 +7,8 @@ that form at every call. These passes replace modules where they match exactly, 
 import torch
 from torch import nn
 
-from glinthawk.tier1.forward.gated import GATED, children, match_gated
 from glinthawk.tier1.forward.cpu_kernels import NativeKernels
+from glinthawk.tier1.forward.gated import GATED, children, match_gated
 from glinthawk.tier1.forward.norms import match_norm
 from glinthawk.tier1.forward.rotary import fuse_rotary
 from glinthawk.tier1.forward.tile_linear import TileLinear, has_tiles

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from glinthawk.tier1.forward.closeness import is_close
-from glinthawk.tier1.forward.kernels import Kernels
+from glinthawk.tier1.forward.fused_kernels import Kernels
 
 __all__ = ["fuse_rotary"]
 
