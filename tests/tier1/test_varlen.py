@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from glinthawk.attention.reference import attend_sequence
 from glinthawk.core.spec import AttentionLayer
-from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernel
+from glinthawk.tier1.forward import packed_attention
+from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernels
 from glinthawk.tier1.forward.prompt_attention import attend_prompts
 
 PLAIN = AttentionLayer(4, 2, 16, 16, 0.3)
@@ -29,7 +30,7 @@ PACKED = ("plain", "one head each", "window of 12")
 
 
 class Kernel:
-    """Stands in for torch's, whose arguments it takes; notes how long the prompts were."""
+    """Stands in for one of torch's; notes how long the prompts were."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
@@ -39,19 +40,13 @@ class Kernel:
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        cu_seq_q: torch.Tensor,
-        cu_seq_k: torch.Tensor,
-        max_q: int,
-        max_k: int,
-        *,
+        bounds: torch.Tensor,
+        longest: int,
         scale: float,
-        window_size: tuple[int, int],
-        enable_gqa: bool,
     ) -> torch.Tensor:
-        assert cu_seq_q is cu_seq_k and cu_seq_q.dtype == torch.int32
-        assert window_size == (-1, 0) and enable_gqa == (q.shape[1] != k.shape[1])
-        lengths = cu_seq_q.diff().tolist()
-        assert cu_seq_q[0] == 0 and max_q == max_k == max(lengths) and sum(lengths) == len(q)
+        assert bounds.dtype == torch.int32
+        lengths = bounds.diff().tolist()
+        assert bounds[0] == 0 and longest == max(lengths) and sum(lengths) == len(q)
         self.calls.append(lengths)
         layer = AttentionLayer(q.shape[1], k.shape[1], q.shape[2], v.shape[2], scale)
         return _one_by_one(q, k, v, lengths, layer).to(q.dtype)
@@ -94,11 +89,11 @@ def test_single_precision_is_not_packed() -> None:
     assert not kernel.calls
 
 
-def _refuse(*_arguments: Any, **_options: Any) -> torch.Tensor:
+def _refuse(*_arguments: Any) -> torch.Tensor:
     raise RuntimeError("not compiled with flash attention")
 
 
-def _acausal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+def _acausal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any) -> torch.Tensor:
     return q * 0 + v.mean(0).repeat_interleave(q.shape[1] // v.shape[1], 0)
 
 
@@ -111,7 +106,23 @@ def test_a_kernel_is_asked_what_it_computes(kernel: Any, is_used: bool) -> None:
 
 
 def test_a_cpu_has_no_such_kernel() -> None:
-    assert find_packed_kernel(torch.device("cpu")) is None
+    assert find_packed_kernels(torch.device("cpu"), torch.bfloat16) == {}
+
+
+@pytest.mark.parametrize("takes_groups", [True, False])
+def test_ways_to_flash_attention(monkeypatch: pytest.MonkeyPatch, takes_groups: bool) -> None:
+    """What a torch whose ``varlen_attn`` knows no groups of queries is left with; and that each way
+    gives the operator of this torch what its schema takes."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
+    monkeypatch.setattr(packed_attention, "_takes_groups", lambda: takes_groups)
+    cuda = torch.device("cuda")
+    ways = find_packed_kernels(cuda, torch.bfloat16)
+    assert len(ways) == 2 + takes_groups
+    assert find_packed_kernels(cuda, torch.float32) == {}
+    q, k, v = (tensor.to("meta") for tensor in _inputs(PLAIN, 5))
+    bounds = torch.empty(3, dtype=torch.int32, device="meta")
+    for attend in ways.values():
+        assert attend(q, k, v, bounds, 3, 0.3).shape == q.shape
 
 
 @pytest.mark.gpu
@@ -119,12 +130,15 @@ def test_a_cpu_has_no_such_kernel() -> None:
 @pytest.mark.parametrize("lengths", [[1], [5, 1, 30, 200, 12, 13], [64, 64], [700]])
 def test_packed_prompts_on_a_gpu(kind: str, lengths: list[int]) -> None:
     layer, device = LAYERS[kind], torch.device("cuda")
-    kernel = find_packed_kernel(device)
-    if kernel is None:
-        pytest.skip("this torch or this GPU has no packed flash attention")
-    attend = PackedPrompts(kernel)
-    assert agrees(attend, [layer], torch.bfloat16, device)
+    ways = find_packed_kernels(device, torch.bfloat16)
+    working = [
+        name
+        for name, kernel in ways.items()
+        if agrees(PackedPrompts(kernel), [layer], torch.bfloat16, device)
+    ]
+    assert working, "prompts go one by one"
     q, k, v = _inputs(layer, sum(lengths), "cuda")
-    output = attend(q, k, v, lengths, layer)
     expected = _one_by_one(q.cpu(), k.cpu(), v.cpu(), lengths, layer)
-    torch.testing.assert_close(output.float().cpu(), expected.float(), atol=0.05, rtol=0.05)
+    for name in working:
+        output = PackedPrompts(ways[name])(q, k, v, lengths, layer)
+        torch.testing.assert_close(output.float().cpu(), expected.float(), atol=0.05, rtol=0.05)

@@ -1,5 +1,6 @@
 """How large batches are and how many are under way, from two seconds of measuring at start."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -7,13 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from transformers import PreTrainedModel
 
 from glinthawk.core.config import ANSWER_S, Auto, EngineConfig
+from glinthawk.core.spec import ModelSpec
 from glinthawk.scheduler.batch_limits import BatchLimits, batches_to_hide
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.dense_pass import DensePass
-from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernel
+from glinthawk.tier1.forward.packed_attention import PackedPrompts, agrees, find_packed_kernels
 from glinthawk.tier1.forward.prompt_attention import PromptAttention, attend_prompts, random_rows
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Link
@@ -26,6 +29,8 @@ __all__ = [
     "round_trip",
     "tune",
 ]
+
+_log = logging.getLogger(__name__)
 
 _BUDGET_S = 2.0
 _FIRST_ROWS, _MOST_ROWS = 16, 1024
@@ -75,16 +80,26 @@ def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:
     """For whole prompts on a GPU, flash attention over packed rows where it works; on a CPU,
     torch's attention or our kernels, whichever is faster here."""
     spec, model = loaded.spec, loaded.model
-    if (packed := find_packed_kernel(model.device)) is not None:
-        attend = PackedPrompts(packed)
-        works = agrees(attend, spec.layers, model.dtype, model.device)
-        return attend if works else attend_prompts
+    if model.device.type == "cuda":
+        return _choose_packed(spec, model)
     # In float32 torch's products are as good as any, and nobody is in a hurry there.
     if spec.dtype == "float32" or not PromptKernel.takes(spec.layers, spec.dtype, model.device):
         return attend_prompts
     kernel = PromptKernel(spec.layers, spec.dtype, torch.get_num_threads())
     choices: tuple[PromptAttention, ...] = (kernel, attend_prompts)
     return min(choices, key=lambda attend: _attention_seconds(attend, loaded))
+
+
+def _choose_packed(spec: ModelSpec, model: PreTrainedModel) -> PromptAttention:
+    for name, kernel in find_packed_kernels(model.device, model.dtype).items():
+        packed = PackedPrompts(kernel)
+        if agrees(packed, spec.layers, model.dtype, model.device):
+            _log.info("prompts are attended by %s", name)
+            return packed
+    _log.warning(
+        "prompts are attended in groups of like length: flash attention does not work here"
+    )
+    return attend_prompts
 
 
 @torch.inference_mode()

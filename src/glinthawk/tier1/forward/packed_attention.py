@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
 
 import torch
 
@@ -18,10 +17,13 @@ from glinthawk.tier1.forward.prompt_attention import (
     random_rows,
 )
 
-__all__ = ["PackedKernel", "PackedPrompts", "agrees", "find_packed_kernel"]
+__all__ = ["PackedKernel", "PackedPrompts", "agrees", "find_packed_kernels"]
 
-#: As ``torch.nn.attention.varlen.varlen_attn``.
-PackedKernel = Callable[..., Any]
+#: q (T, H, D), k and v (T, K, D), first rows of the prompts and the end (N + 1,) int32, the longest
+#: prompt, the scaling -> causal attention (T, H, D).
+PackedKernel = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float], torch.Tensor
+]
 
 _DTYPES = (torch.bfloat16, torch.float16)
 _LARGEST_HEAD = 256
@@ -30,16 +32,94 @@ _CAPABILITY = (8, 0)
 _PROBES = (3, 1, 17)
 
 
-def find_packed_kernel(device: torch.device) -> PackedKernel | None:
-    """torch's kernel, where this torch has one that takes what we say, and the GPU is no older."""
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _CAPABILITY:
-        return None
+def find_packed_kernels(device: torch.device, dtype: torch.dtype) -> dict[str, PackedKernel]:
+    """Ways to torch's flash attention that this torch may have, by name, the best first; none where
+    there is no GPU, or one that is older, or ``dtype`` is none of its own. Whether one works,
+    ``agrees`` says."""
+    if device.type != "cuda" or dtype not in _DTYPES:
+        return {}
+    if torch.cuda.get_device_capability(device) < _CAPABILITY:
+        return {}
+    ways: dict[str, PackedKernel] = {}
+    if _takes_groups():
+        ways["torch's varlen_attn"] = _attend_by_name
+    ways["torch's flash attention"] = _attend_directly
+    ways["torch's flash attention, with K and V a head each"] = _attend_spread
+    return ways
+
+
+def _takes_groups() -> bool:
+    """Whether ``varlen_attn`` knows grouped queries; torch's first ones did not."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
-        return None
+        return False
     names = inspect.signature(varlen_attn).parameters.keys()
-    return varlen_attn if {"scale", "window_size", "enable_gqa"} <= names else None
+    return {"scale", "window_size", "enable_gqa"} <= names
+
+
+def _attend_by_name(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    scaling: float,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    output = varlen_attn(
+        q,
+        k,
+        v,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        scale=scaling,
+        window_size=(-1, 0),  # causal
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+def _attend_directly(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    scaling: float,
+) -> torch.Tensor:
+    """By the operator behind; its kernel looks at the heads itself."""
+    output: torch.Tensor = torch.ops.aten._flash_attention_forward(
+        q,
+        k,
+        v,
+        bounds,
+        bounds,
+        longest,
+        longest,
+        0.0,  # dropout
+        True,  # causal
+        False,  # what is for debugging
+        scale=scaling,
+    )[0]
+    return output
+
+
+def _attend_spread(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    scaling: float,
+) -> torch.Tensor:
+    group = q.shape[1] // k.shape[1]
+    keys, values = (rows.repeat_interleave(group, 1) for rows in (k, v))
+    return _attend_directly(q, keys, values, bounds, longest, scaling)
 
 
 class PackedPrompts:
@@ -80,20 +160,8 @@ class PackedPrompts:
         lengths: Sequence[int],
         layer: AttentionLayer,
     ) -> torch.Tensor:
-        bounds, longest = _bounds(tuple(lengths), q.device), max(lengths)
-        output: torch.Tensor = self._kernel(
-            q,
-            k,
-            v,
-            bounds,
-            bounds,
-            longest,
-            longest,
-            scale=layer.scaling,
-            window_size=(-1, 0),  # causal
-            enable_gqa=layer.num_heads != layer.num_kv_heads,
-        )
-        return output
+        bounds = _bounds(tuple(lengths), q.device)
+        return self._kernel(q, k, v, bounds, max(lengths), layer.scaling)
 
 
 def _takes(dtype: torch.dtype, layer: AttentionLayer) -> bool:
