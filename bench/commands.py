@@ -8,6 +8,7 @@ import typer
 __all__ = [
     "bench",
     "chunks",
+    "gpu",
     "latency",
     "lines",
     "prediction",
@@ -74,6 +75,22 @@ def chunks(
 
     long, short = long or (8192 if quick else 64_000), short or (50 if quick else 500)
     run(typer.echo, long=long, short=short, quick=quick)
+
+
+@bench.command()
+def gpu(
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="Of dense, jobs and peer.", show_default="all")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda, or cpu to try it out.")] = "cuda",
+) -> None:
+    """A GPU's roofs, and what dense steps and whole jobs reach of them."""
+    from bench.on_gpu import PARTS, GpuPlan, run
+
+    if unknown := set(parts or ()) - PARTS.keys():
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    plan = GpuPlan() if device == "cuda" else GpuPlan.on_cpu()
+    run(typer.echo, plan, tuple(parts or PARTS))
 
 
 @bench.command()

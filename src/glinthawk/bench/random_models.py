@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from glinthawk.core.config import Dense, EngineConfig
+from glinthawk.core.config import Dense, Device, EngineConfig
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 
 __all__ = ["SHAPES", "load_shape", "write_shape"]
@@ -32,8 +32,8 @@ _OPT = {
     "do_layer_norm_before": True,
 }
 
-#: S is tiny, M is small; L is Llama-3.2-1B. O and P have a KV head for each query head: O is
-#: OPT-125M but for its positions and vocabulary, P has a third of its width.
+#: S is tiny, M is small; L is Llama-3.2-1B, XL is Llama-3.1-8B. O and P have a KV head for each
+#: query head: O is OPT-125M but for its positions and vocabulary, P has a third of its width.
 SHAPES: dict[str, dict[str, Any]] = {
     "S": {
         **_LLAMA,
@@ -64,6 +64,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 128_256,
         "tie_word_embeddings": True,
     },
+    "XL": {
+        **_LLAMA,
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 14_336,
+        "vocab_size": 128_256,
+    },
     "O": {
         **_OPT,
         "hidden_size": 768,
@@ -87,11 +97,17 @@ def write_shape(folder: Path, name: str) -> Path:
     return folder
 
 
-def load_shape(name: str, dense: Dense = "auto", batch_invariant: bool = False) -> LoadedModel:
+def load_shape(
+    name: str, dense: Dense = "auto", batch_invariant: bool = False, device: Device = "cpu"
+) -> LoadedModel:
     """A shape with random weights; the same at every call."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_shape(Path(folder), name)
         config = EngineConfig(
-            model=str(path), load_format="dummy", dense=dense, batch_invariant=batch_invariant
+            model=str(path),
+            load_format="dummy",
+            dense=dense,
+            batch_invariant=batch_invariant,
+            device=device,
         )
         return load_model(config)

@@ -15,12 +15,12 @@ from glinthawk.tier1.forward.gpu_kernels import TritonKernels
 from glinthawk.tier1.forward.norms import match_norm
 from glinthawk.tier1.forward.rotary import fuse_rotary
 
-__all__ = ["JoinedMLP", "JoinedPart", "join_model"]
+__all__ = ["JoinedMLP", "JoinedPart", "JoinedProduct", "join_model"]
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
-class _Product(nn.Module):
+class JoinedProduct(nn.Module):
     """Linear layers' weights, one above the other, and their product with the last input."""
 
     def __init__(self, linears: list[nn.Linear]) -> None:
@@ -51,7 +51,7 @@ class _Product(nn.Module):
 class JoinedPart(nn.Module):
     """One of the linear layers of a joined product: ``rows`` of its weight."""
 
-    def __init__(self, product: _Product, rows: slice) -> None:
+    def __init__(self, product: JoinedProduct, rows: slice) -> None:
         super().__init__()
         self.product = product
         self._rows = rows
@@ -77,7 +77,7 @@ class JoinedMLP(nn.Module):
     def __init__(self, mlp: nn.Module, activation: str, kernels: TritonKernels) -> None:
         super().__init__()
         gate, up, self.down_proj = (getattr(mlp, name) for name in GATED)
-        self.product = _Product([gate, up])
+        self.product = JoinedProduct([gate, up])
         self._activation, self._kernels = activation, kernels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -106,7 +106,7 @@ def _join_projections(attention: nn.Module) -> None:
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears) or len({_kind(linear) for linear in plain}) > 1:
         return
-    product, start = _Product(plain), 0
+    product, start = JoinedProduct(plain), 0
     for name, linear in zip(_PROJECTIONS, plain, strict=True):
         rows = slice(start, start + linear.out_features)
         setattr(attention, name, JoinedPart(product, rows))
