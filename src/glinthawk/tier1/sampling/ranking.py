@@ -11,7 +11,7 @@ from glinthawk.tier1.sampling.draws import rows_at_once
 from glinthawk.tier1.sampling.kernels import has_kernel, rank_by_kernel
 from glinthawk.tier1.sampling.sampling_reference import rank_logprobs
 
-__all__ = ["rank_by_torch", "rank_rows"]
+__all__ = ["rank_by_torch", "rank_columns", "rank_rows"]
 
 _Floats = npt.NDArray[np.float32]
 _Ids = npt.NDArray[np.int64]
@@ -23,16 +23,24 @@ def rank_rows(
     """Of each of ``rows`` of ``logits`` (S, V), the model's own log-probabilities: of the token
     that was chosen, and of the likeliest ``num_top``."""
     counts = [min(count, logits.shape[1]) for count in num_top]
-    rank = rank_by_kernel if has_kernel(logits) else rank_by_torch
-    chosen, ids, values = rank(logits, rows, tokens, max(counts))
+    chosen, ids, values = rank_columns(logits, rows, tokens, max(counts))
     columns = zip(tokens, chosen.tolist(), ids.tolist(), values.tolist(), counts, strict=True)
-    ranked = [
-        TokenLogprobs(t, c, tuple(zip(i[:n], v[:n], strict=True))) for t, c, i, v, n in columns
-    ]
+    return [TokenLogprobs(t, c, tuple(zip(i[:n], v[:n], strict=True))) for t, c, i, v, n in columns]
+
+
+def rank_columns(
+    logits: torch.Tensor, rows: list[int], tokens: list[int], count: int
+) -> tuple[_Floats, _Ids, _Floats]:
+    """As ``rank_by_torch``, by what is fastest, and with what the plain way says of rows without a
+    distribution. ``count`` is at most V."""
+    rank = rank_by_kernel if has_kernel(logits) else rank_by_torch
+    chosen, ids, values = rank(logits, rows, tokens, count)
     for place in np.flatnonzero(np.isnan(chosen)).tolist():
-        row = logits[rows[place]].float()
-        ranked[place] = rank_logprobs(row, tokens[place], counts[place])
-    return ranked
+        plain = rank_logprobs(logits[rows[place]].float(), tokens[place], count)
+        chosen[place] = plain.logprob
+        ids[place] = [token for token, _ in plain.top]
+        values[place] = [logprob for _, logprob in plain.top]
+    return chosen, ids, values
 
 
 def rank_by_torch(

@@ -1,0 +1,113 @@
+"""The backbone of prompts' log-probabilities: those of the model's own forward, wherever the prompt
+is attended and however it is cut."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_families import BACKBONE
+from transformers import AutoModelForCausalLM
+
+from cluster import open_cluster
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.prompt_scores import TokenScore
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request, Sequence
+from glinthawk.engine.run import Run, open_run
+from glinthawk.scheduler.batch_limits import most_scored_rows
+from model_cases import Case, prompts_with_prefixes
+from pipeline_nodes import write_cluster
+
+#: (1, V) of float32, and few enough rows that prompts are cut for their sake.
+_FEW_ROWS = 23
+_TOLERANCE = 1e-4
+
+
+def _requests(prompts: list[tuple[int, ...]]) -> Iterator[Request]:
+    """Scored with 0 to 3 alternatives or not at all, and answered with 0 to 8 tokens."""
+    for number, prompt in enumerate(prompts):
+        wish = None if number % 5 == 4 else number % 4
+        params = SamplingParams(temperature=0, max_tokens=number % 9, prompt_logprobs=wish)
+        yield Request(number, prompt, params, seed=0, max_tokens=number % 9)
+
+
+def _answer(run: Run, case: Case) -> list[Sequence]:
+    answers = {s.request.id: s for s in run.engine.generate(_requests(case.prompts))}
+    run.engine.scheduler.validate()
+    return [answers[number] for number in range(len(case.prompts))]
+
+
+def _scores(sequence: Sequence) -> list[TokenScore]:
+    return [score for part in sequence.scores for score in part]
+
+
+@torch.inference_mode()
+def _check(case: Case, answers: list[Sequence]) -> None:
+    own = AutoModelForCausalLM.from_pretrained(case.path, attn_implementation="eager")
+    for sequence in answers:
+        prompt, wish = sequence.request.prompt, sequence.request.params.prompt_logprobs
+        assert len(sequence.output) == sequence.request.max_tokens
+        scores = _scores(sequence)
+        assert len(scores) == (0 if wish is None else len(prompt) - 1)
+        truth = torch.log_softmax(own(torch.tensor([prompt])).logits[0].float(), dim=-1)
+        for row, token, score in zip(truth, prompt[1:], scores, strict=False):
+            _check_score(row, token, score, wish or 0)
+
+
+def _check_score(truth: torch.Tensor, token: int, score: TokenScore, num_top: int) -> None:
+    assert score.logprob == pytest.approx(float(truth[token]), abs=_TOLERANCE)
+    values = [value for _, value in score.top]
+    assert values == pytest.approx([float(truth[id]) for id, _ in score.top], abs=_TOLERANCE)
+    assert values == pytest.approx(truth.topk(num_top).values.tolist(), abs=_TOLERANCE)
+    likelier = truth > truth[token] + _TOLERANCE
+    as_likely = truth >= truth[token] - _TOLERANCE
+    assert int(likelier.sum()) < score.rank <= int(as_likely.sum())
+
+
+def _prompts() -> list[tuple[int, ...]]:
+    generator = torch.Generator().manual_seed(4)
+    lengths = (1, 2, 33, 64, 65, 90, 7, 150)
+    alone = [tuple(torch.randint(3, 200, (n,), generator=generator).tolist()) for n in lengths]
+    return alone + prompts_with_prefixes() + prompts_with_prefixes()[::-1]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    return {}
+
+
+def _case(folder: Path, family: str, made: dict[str, Case]) -> Case:
+    if family not in made:
+        made.clear()
+        made[family] = Case(folder, family, _prompts())
+    return made[family]
+
+
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    "chunks of 7": {"batch_tokens": 7, "batches_in_flight": 2, "tier1_pages": 8, "workers": 2},
+    "chunks of 64": {"batch_tokens": 64, "workers": 2},
+    "tier 1": {"batch_tokens": 64, "workers": 0, "tier1_pages": 64},
+    "scarce": {"batch_tokens": 40, "workers": 1, "worker_pages": 9, "batches_in_flight": 3},
+    "large steps": {"workers": 1, "tier1_pages": 12},
+}
+
+
+@pytest.mark.parametrize("layout", _LAYOUTS)
+@pytest.mark.parametrize("family", BACKBONE)
+def test_prompts_are_scored_as_the_model_itself_does(
+    tmp_path: Path, made: dict[str, Case], family: str, layout: str
+) -> None:
+    case = _case(tmp_path, family, made)
+    with open_cluster(case.loaded, tmp_path, **_LAYOUTS[layout]) as run:
+        _check(case, _answer(run, case))
+        assert run.engine.scheduler.counts.shared_tokens
+
+
+def test_over_a_pipeline(tmp_path: Path) -> None:
+    case = Case(tmp_path, "llama", _prompts())
+    cluster = write_cluster(tmp_path, [1, 1], "100KiB")
+    config = EngineConfig(model=str(case.path), cluster=cluster, batch_tokens=40)
+    with open_run(config) as run:
+        _check(case, _answer(run, case))
