@@ -2,6 +2,7 @@
 is attended and however it is cut."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +12,40 @@ from test_families import BACKBONE
 from transformers import AutoModelForCausalLM
 
 from cluster import open_cluster
+from glinthawk.core.batch import Batch
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.prompt_scores import TokenScore
-from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.sequence import Request, Sequence
+from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run, open_run
-from glinthawk.scheduler.batch_limits import most_scored_rows
-from model_cases import Case, prompts_with_prefixes
+from model_cases import NUM_SHORT, Case, prompts_with_prefixes
 from pipeline_nodes import write_cluster
 
-#: (1, V) of float32, and few enough rows that prompts are cut for their sake.
+#: So few that prompts are cut for their sake.
 _FEW_ROWS = 23
 _TOLERANCE = 1e-4
 
 
-def _requests(prompts: list[tuple[int, ...]]) -> Iterator[Request]:
-    """Scored with 0 to 3 alternatives or not at all, and answered with 0 to 8 tokens."""
-    for number, prompt in enumerate(prompts):
-        wish = None if number % 5 == 4 else number % 4
-        params = SamplingParams(temperature=0, max_tokens=number % 9, prompt_logprobs=wish)
-        yield Request(number, prompt, params, seed=0, max_tokens=number % 9)
-
-
-def _answer(run: Run, case: Case) -> list[Sequence]:
-    answers = {s.request.id: s for s in run.engine.generate(_requests(case.prompts))}
-    run.engine.scheduler.validate()
-    return [answers[number] for number in range(len(case.prompts))]
-
-
-def _scores(sequence: Sequence) -> list[TokenScore]:
-    return [score for part in sequence.scores for score in part]
+def _requests(case: Case) -> Iterator[Request]:
+    """Scored with 0 to 3 alternatives or not at all; some later prompts have no answer."""
+    for request in case.requests():
+        wish = None if request.id % 5 == 4 else request.id % 4
+        longest = 0 if request.id >= NUM_SHORT and request.id % 4 == 3 else request.max_tokens
+        params = replace(request.params, max_tokens=longest, prompt_logprobs=wish)
+        yield replace(request, params=params, max_tokens=longest)
 
 
 @torch.inference_mode()
-def _check(case: Case, answers: list[Sequence]) -> None:
+def _check(case: Case, run: Run) -> None:
+    """Scores of all, and that nobody's answer is another for it."""
     own = AutoModelForCausalLM.from_pretrained(case.path, attn_implementation="eager")
+    answers = list(run.engine.generate(_requests(case)))
+    run.engine.scheduler.validate()
+    assert len(answers) == len(case.prompts)
     for sequence in answers:
-        prompt, wish = sequence.request.prompt, sequence.request.params.prompt_logprobs
-        assert len(sequence.output) == sequence.request.max_tokens
-        scores = _scores(sequence)
+        request, expected = sequence.request, case.expected()[sequence.request.id]
+        assert sequence.output == (expected if request.max_tokens else [])
+        prompt, wish = request.prompt, request.params.prompt_logprobs
+        scores = [score for part in sequence.scores for score in part]
         assert len(scores) == (0 if wish is None else len(prompt) - 1)
         truth = torch.log_softmax(own(torch.tensor([prompt])).logits[0].float(), dim=-1)
         for row, token, score in zip(truth, prompt[1:], scores, strict=False):
@@ -70,11 +66,12 @@ def _prompts() -> list[tuple[int, ...]]:
     generator = torch.Generator().manual_seed(4)
     lengths = (1, 2, 33, 64, 65, 90, 7, 150)
     alone = [tuple(torch.randint(3, 200, (n,), generator=generator).tolist()) for n in lengths]
-    return alone + prompts_with_prefixes() + prompts_with_prefixes()[::-1]
+    return alone + prompts_with_prefixes() + prompts_with_prefixes()[::-1] + alone
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+def made() -> dict[str, Case]:
+    """The one of the family that had its turn last."""
     return {}
 
 
@@ -101,8 +98,29 @@ def test_prompts_are_scored_as_the_model_itself_does(
 ) -> None:
     case = _case(tmp_path, family, made)
     with open_cluster(case.loaded, tmp_path, **_LAYOUTS[layout]) as run:
-        _check(case, _answer(run, case))
-        assert run.engine.scheduler.counts.shared_tokens
+        _check(case, run)
+        counts = run.engine.scheduler.counts
+        assert counts.shared_tokens
+        assert counts.preemptions or layout != "scarce"
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("batch_tokens", [40, 2048])
+def test_a_step_scores_few_rows(
+    tmp_path: Path, family: str, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glinthawk.engine.run.most_scored_rows", lambda _: _FEW_ROWS)
+    case, steps = Case(tmp_path, family, _prompts()), []
+    with open_cluster(case.loaded, tmp_path, workers=2, batch_tokens=batch_tokens) as run:
+        start = run.tier1.start
+
+        def counting(batch: Batch) -> None:
+            steps.append(sum(span.num_scored for span in batch.spans))
+            start(batch)
+
+        run.tier1.start = counting  # type: ignore[method-assign]
+        _check(case, run)
+    assert max(steps) == _FEW_ROWS
 
 
 def test_over_a_pipeline(tmp_path: Path) -> None:
@@ -110,4 +128,4 @@ def test_over_a_pipeline(tmp_path: Path) -> None:
     cluster = write_cluster(tmp_path, [1, 1], "100KiB")
     config = EngineConfig(model=str(case.path), cluster=cluster, batch_tokens=40)
     with open_run(config) as run:
-        _check(case, _answer(run, case))
+        _check(case, run)

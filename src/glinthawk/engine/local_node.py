@@ -22,7 +22,7 @@ from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Traffic
 from glinthawk.tier1.node import Node
-from glinthawk.tier1.outcome import Outcome
+from glinthawk.tier1.step_result import StepResult
 from glinthawk.wire.address import Address
 
 __all__ = ["LocalNode"]
@@ -182,7 +182,7 @@ class LocalNode:
 
 
 def _done(batch: Batch, result: object) -> Done:
-    if isinstance(result, Outcome):
+    if isinstance(result, StepResult):
         return Done(batch, result.sampled, result.scores)
     return Done(batch, result)  # type: ignore[arg-type]  # the hidden state of a slice
 

@@ -10,10 +10,10 @@ from glinthawk.tier1.sampler import Sampled, sample_batch
 from glinthawk.tier1.sampling.scoring import score_spans
 from glinthawk.tier1.sampling.token_masks import TokenMasks
 
-__all__ = ["Outcome", "take_outcome"]
+__all__ = ["StepResult", "take_result"]
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """Of a batch."""
 
     #: Tokens that follow every span.
@@ -22,11 +22,11 @@ class Outcome(NamedTuple):
     scores: list[PromptScores]
 
 
-def take_outcome(batch: Batch, logits: torch.Tensor, masks: TokenMasks | None = None) -> Outcome:
+def take_result(batch: Batch, logits: torch.Tensor, masks: TokenMasks | None = None) -> StepResult:
     """``logits`` (R, V) are those of the rows of ``batch`` that are kept. As ``sample_batch``."""
     spans = [span for span in batch.spans if span.num_scored]
     if not spans:
-        return Outcome(sample_batch(batch, logits, masks), [])
+        return StepResult(sample_batch(batch, logits, masks), [])
     sampled: list[int] = []
     scored: list[range] = []
     first = 0
@@ -37,4 +37,4 @@ def take_outcome(batch: Batch, logits: torch.Tensor, masks: TokenMasks | None = 
         sampled += range(middle, middle + span.num_sampled)
         first = middle + span.num_sampled
     scores = score_spans(spans, logits, scored)
-    return Outcome(sample_batch(batch, logits[sampled], masks), scores)
+    return StepResult(sample_batch(batch, logits[sampled], masks), scores)
