@@ -115,7 +115,8 @@ class SamplingParams:
 
     def of_choice(self, index: int) -> "SamplingParams":
         """For one of ``n`` answers: the prompt of all of them is scored with the first."""
-        return replace(self, prompt_logprobs=None) if index else self
+        is_scored = index > 0 and self.prompt_logprobs is not None
+        return replace(self, prompt_logprobs=None) if is_scored else self
 
     @property
     def greedy(self) -> bool:
