@@ -51,10 +51,10 @@ def _check(cases: Cases, size: int) -> None:
         assert num_top is not None
         truth = score_token(logits[row].float(), token, min(num_top, size))
         assert score.rank == truth.rank
-        assert score.logprob == pytest.approx(truth.logprob, abs=1e-5)
+        assert score.logprob == pytest.approx(truth.logprob, abs=1e-5, rel=1e-6)
         assert [id for id, _ in score.top] == [id for id, _ in truth.top]
         values = [value for _, value in score.top]
-        assert values == pytest.approx([value for _, value in truth.top], abs=1e-5)
+        assert values == pytest.approx([value for _, value in truth.top], abs=1e-5, rel=1e-6)
 
 
 @pytest.mark.parametrize("has_kernel", [True, False])

@@ -3,12 +3,10 @@
 from collections.abc import Sequence as Many
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from glinthawk.core.batch import Span
 from glinthawk.core.prompt_scores import PromptScores
-from glinthawk.tier1.sampling.draws import rows_at_once
 from glinthawk.tier1.sampling.ranking import rank_columns
 
 __all__ = ["score_spans"]
@@ -20,8 +18,7 @@ def score_spans(spans: Many[Span], logits: torch.Tensor, rows: Many[range]) -> l
     places = [row for part in rows for row in part]
     tokens = [token for span in spans for token in _next_tokens(span)]
     counts = [min(_num_top(span), logits.shape[1]) for span in spans]
-    chosen, ids, values = rank_columns(logits, places, tokens, max(counts))
-    ranks = _ranks(logits, places, tokens)
+    chosen, ids, values, ranks = rank_columns(logits, places, tokens, max(counts))
     scores, first = [], 0
     for part, count in zip(rows, counts, strict=True):
         here, first = slice(first, first + len(part)), first + len(part)
@@ -29,7 +26,7 @@ def score_spans(spans: Many[Span], logits: torch.Tensor, rows: Many[range]) -> l
             PromptScores(
                 count,
                 chosen[here].astype(np.float32).tobytes(),
-                ranks[here].tobytes(),
+                ranks[here].astype(np.int32).tobytes(),
                 ids[here, :count].astype(np.int32).tobytes(),
                 values[here, :count].astype(np.float32).tobytes(),
             )
@@ -43,24 +40,3 @@ def _next_tokens(span: Span) -> tuple[int, ...]:
 
 def _num_top(span: Span) -> int:
     return span.sequence.request.params.prompt_logprobs or 0
-
-
-def _ranks(logits: torch.Tensor, rows: list[int], tokens: list[int]) -> npt.NDArray[np.int32]:
-    """(P,): how many tokens are at least as likely; of equals those with a higher id are not."""
-    some = rows_at_once(logits)
-    wanted = torch.tensor(tokens, device=logits.device)[:, None]
-    parts = [
-        _rank(logits[rows[at : at + some]], wanted[at : at + some])
-        for at in range(0, len(rows), some)
-    ]
-    return torch.cat(parts).to("cpu", torch.int32).numpy()
-
-
-def _rank(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    own = logits.gather(1, tokens)
-    ranks = (logits > own).sum(-1)
-    is_equal = logits == own
-    tied = (is_equal.sum(-1) > 1).nonzero().flatten()
-    ids = torch.arange(logits.shape[1], device=logits.device)
-    ranks[tied] += (is_equal[tied] & (ids < tokens[tied])).sum(-1)
-    return ranks + 1
