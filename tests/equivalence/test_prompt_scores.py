@@ -99,7 +99,7 @@ def _cells() -> Iterator[Any]:
         yield pytest.param(family, layout, marks=() if always else pytest.mark.matrix)
 
 
-@pytest.mark.parametrize(("family", "layout"), _cells())
+@pytest.mark.parametrize(("family", "layout"), list(_cells()))
 def test_prompts_are_scored_as_the_model_itself_does(
     tmp_path: Path, made: dict[str, Case], family: str, layout: str
 ) -> None:
