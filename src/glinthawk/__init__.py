@@ -25,13 +25,14 @@ from glinthawk.core.sequence import TokenLogprobs
 from glinthawk.core.structured_outputs import StructuredOutputsParams
 
 if TYPE_CHECKING:
-    from glinthawk.llm import LLM, CompletionOutput, Messages, Prompt, RequestOutput
+    from glinthawk.llm import LLM, CompletionOutput, Logprob, Messages, Prompt, RequestOutput
     from glinthawk.telemetry.stats import RunStats
 
 __all__ = [
     "LLM",
     "CompletionOutput",
     "GlinthawkError",
+    "Logprob",
     "Messages",
     "ModelError",
     "Prompt",

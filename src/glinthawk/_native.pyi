@@ -87,6 +87,7 @@ def sample_rows(
 def rank_rows(
     tokens: int,
     logprobs: int,
+    ranks: int,
     count: int,
     top_ids: int,
     top_logprobs: int,

@@ -15,12 +15,13 @@ from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.setting import describe_settings
 from glinthawk.core.source import resolve_model
 from glinthawk.engine.run import open_run
+from glinthawk.jobs.prompt_logprobs import Logprob, prompt_logprobs
 from glinthawk.jobs.results import answer_text
 from glinthawk.jobs.text import Text
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
 
-__all__ = ["LLM", "CompletionOutput", "Messages", "Prompt", "RequestOutput"]
+__all__ = ["LLM", "CompletionOutput", "Logprob", "Messages", "Prompt", "RequestOutput"]
 
 #: A prompt: text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": [...]}``.
 Prompt = str | Sequence[int] | dict[str, Any]
@@ -41,16 +42,24 @@ class CompletionOutput:
     finish_reason: str
     logprobs: list[TokenLogprobs] | None
 
+    @property
+    def cumulative_logprob(self) -> float | None:
+        """Of all tokens together; None without ``logprobs``."""
+        return None if self.logprobs is None else sum(entry.logprob for entry in self.logprobs)
+
 
 @dataclass(frozen=True, slots=True)
 class RequestOutput:
-    """All answers to one prompt; there are ``n``."""
+    """All answers to one prompt; there are ``n``. With ``SamplingParams.prompt_logprobs``,
+    ``prompt_logprobs`` has a dictionary for each token of the prompt, by token ids: of itself, and
+    of the likeliest ones; None for the first token, which nothing comes before."""
 
     request_id: str
     prompt: str | None
     prompt_token_ids: list[int]
     outputs: list[CompletionOutput]
     finished: bool = True
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +174,7 @@ class LLM:
                 yield Request(
                     id=number,
                     prompt=one.token_ids,
-                    params=one.params,
+                    params=one.params.of_choice(choice),
                     seed=choice_seed(
                         self._config.seed, one.params, str(index), choice, one.token_ids
                     ),
@@ -181,8 +190,12 @@ class LLM:
     def _output(
         self, number: int, asked: _Asked, answers: Iterator[TokenSequence]
     ) -> RequestOutput:
-        outputs = [self._choice(index, next(answers)) for index in range(asked.params.n)]
-        return RequestOutput(str(number), asked.text, list(asked.token_ids), outputs)
+        choices = [next(answers) for _ in range(asked.params.n)]
+        outputs = [self._choice(index, choice) for index, choice in enumerate(choices)]
+        num_top = asked.params.prompt_logprobs
+        scores = None if num_top is None else prompt_logprobs(choices[0], self._text, num_top)
+        ids = list(asked.token_ids)
+        return RequestOutput(str(number), asked.text, ids, outputs, prompt_logprobs=scores)
 
     def _choice(self, index: int, sequence: TokenSequence) -> CompletionOutput:
         assert sequence.finish_reason is not None

@@ -55,24 +55,58 @@ def test_a_worker_that_is_killed_while_its_kv_is_fetched_neither(
         die_and_come_back(run, undisturbed)
 
 
+def _kill_amid_chunks(run: Run, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sequence of which a chunk was just under way, once there was one."""
+    killed: list[int] = []
+    start, workers = run.tier1.start, children()[-2:]
+
+    def start_and_kill(batch: Batch) -> None:
+        start(batch)
+        chunks = [span for span in batch.spans if span.start and not span.num_sampled]
+        if chunks and not killed:
+            killed.append(chunks[0].sequence.id)
+            os.kill(workers[chunks[0].home - 1], signal.SIGKILL)
+
+    monkeypatch.setattr(run.tier1, "start", start_and_kill)
+    return killed
+
+
 def test_a_worker_that_dies_amid_the_chunks_of_a_prompt_neither(
     model: Path, undisturbed: dict[int, list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed: list[int] = []
     with open_run(replace(config(model, "local:2"), batch_tokens=5)) as run:
-        start, workers = run.tier1.start, children()[-2:]
-
-        def start_and_kill(batch: Batch) -> None:
-            start(batch)
-            chunks = [span for span in batch.spans if span.start and not span.num_sampled]
-            if chunks and not killed:
-                killed.append(chunks[0].sequence.id)
-                os.kill(workers[chunks[0].home - 1], signal.SIGKILL)
-
-        monkeypatch.setattr(run.tier1, "start", start_and_kill)
+        killed = _kill_amid_chunks(run, monkeypatch)
         assert answer(run) == undisturbed
         assert run.engine.scheduler.counts.repeated_tokens > 0
     assert killed
+
+
+def _scores(run: Run) -> dict[int, list[float]]:
+    """Log-probabilities of prompts' tokens."""
+    scored = [
+        replace(one, params=replace(one.params, prompt_logprobs=0), max_tokens=1 + one.id % 3)
+        for one in requests(24)
+    ]
+    return {
+        sequence.request.id: [score.logprob for part in sequence.scores for score in part]
+        for sequence in run.engine.generate(scored)
+    }
+
+
+def test_it_costs_no_score_and_makes_none_twice(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run(EngineConfig(model=str(model), tier1_kv="4MiB")) as run:
+        expected = _scores(run)
+    with open_run(replace(config(model, "local:2"), batch_tokens=5)) as run:
+        killed = _kill_amid_chunks(run, monkeypatch)
+        found = _scores(run)
+    assert killed
+    assert {number: len(scores) for number, scores in found.items()} == {
+        request.id: len(request.prompt) - 1 for request in requests(24)
+    }
+    for number, scores in expected.items():
+        assert found[number] == pytest.approx(scores, abs=1e-4)
 
 
 def test_beside_kv_on_tier_1_neither(model: Path, undisturbed: dict[int, list[int]]) -> None:

@@ -26,6 +26,42 @@ def test_answers_come_in_the_order_of_the_prompts(llm: LLM) -> None:
     assert [output.outputs for output in outputs] == [output.outputs for output in alone]
 
 
+def test_prompts_are_scored_as_in_vllm(llm: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=3, n=2, prompt_logprobs=2, logprobs=0)
+    output, plain = llm.generate(["The list type"] * 2, [params, GREEDY], use_tqdm=False)
+    assert output.prompt_logprobs is not None
+    assert plain.prompt_logprobs is None
+    first, *others = output.prompt_logprobs
+    assert first is None
+    for token, entries in zip(output.prompt_token_ids[1:], others, strict=True):
+        assert next(iter(entries)) == token
+        assert {1, 2} <= {entry.rank for entry in entries.values()}
+        assert len(entries) == (3 if entries[token].rank > 2 else 2)
+        assert entries[token].logprob <= max(entry.logprob for entry in entries.values())
+        assert entries[token].decoded_token
+    one, two = output.outputs
+    assert one.logprobs is not None
+    assert one.cumulative_logprob == sum(entry.logprob for entry in one.logprobs)
+    assert one.cumulative_logprob == two.cumulative_logprob
+    assert plain.outputs[0].cumulative_logprob is None
+
+
+def test_a_prompt_alone_is_scored_as_its_answer_was(llm: LLM) -> None:
+    """The answer's own log-probabilities are those that its tokens have in a prompt."""
+    greedy = SamplingParams(temperature=0, max_tokens=6, logprobs=0, ignore_eos=True)
+    (answer,) = llm.generate("Return the", greedy, use_tqdm=False)
+    tokens = [*answer.prompt_token_ids, *answer.outputs[0].token_ids]
+    only = SamplingParams(max_tokens=0, prompt_logprobs=0)
+    (scored,) = llm.generate(tokens, only, use_tqdm=False)
+    assert scored.outputs[0].token_ids == []
+    assert scored.prompt_logprobs is not None
+    assert answer.outputs[0].logprobs is not None
+    for entries, said in zip(scored.prompt_logprobs[-6:], answer.outputs[0].logprobs, strict=True):
+        assert entries is not None
+        assert entries[said.token].rank == 1
+        assert entries[said.token].logprob == pytest.approx(said.logprob, abs=0.05)
+
+
 def test_token_ids_are_prompts_too(llm: LLM) -> None:
     named = llm.generate({"prompt_token_ids": [5, 6, 7]}, GREEDY, use_tqdm=False)
     for prompts in ([[5, 6, 7]], [5, 6, 7], (5, 6, 7), [(5, 6, 7)]):

@@ -156,7 +156,7 @@ class _FakeNode:
             channel.send(client, HomeAtNode(1, 16, 32, 16))
         elif isinstance(message, RunStep):
             self._num_runs += 1
-            sampled = SampledStep(message.step, [[7]] * len(message.prompts), [[None]])
+            sampled = SampledStep(message.step, [[7]] * len(message.prompts), [[None]], [])
             if self._num_runs > 1:
                 channel.send(client, sampled)
             else:

@@ -1,4 +1,5 @@
-"""Batch-invariant runs: the same tokens and the same bits of log-probabilities in any layout."""
+"""Batch-invariant runs: the same tokens and the same bits of log-probabilities in any layout, those
+of prompts too."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from families import make_model
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.core.errors import UsageError
+from glinthawk.core.prompt_scores import TokenScore
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.engine.run import Run, open_run
@@ -16,8 +18,8 @@ from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier2.backends.native import page_bytes
 from pipeline_nodes import write_cluster
 
-#: Tokens and log-probabilities of each request.
-Answers = dict[int, tuple[list[int], list[TokenLogprobs]]]
+#: Tokens and log-probabilities of each request, and those of its prompt.
+Answers = dict[int, tuple[list[int], list[TokenLogprobs], list[TokenScore]]]
 
 #: What may be different in a run without anything being different in its answers.
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -49,7 +51,13 @@ def _requests() -> Iterator[Request]:
     for number in range(24):
         own = tuple((7 * number + 3 * place) % 200 + 3 for place in range(1 + 3 * number % 37))
         temperature = 0.0 if number % 3 else 0.9
-        params = SamplingParams(temperature=temperature, top_p=0.9, logprobs=3, ignore_eos=True)
+        params = SamplingParams(
+            temperature=temperature,
+            top_p=0.9,
+            logprobs=3,
+            prompt_logprobs=2 if number % 4 == 1 else None,
+            ignore_eos=True,
+        )
         prompt = common + own if number % 2 else own
         yield Request(number, prompt, params, seed=number, max_tokens=4 + number % 9)
 
@@ -64,7 +72,10 @@ def _config(folder: Path, family: str, dtype: str, **settings: Any) -> EngineCon
 
 
 def _answer(run: Run) -> Answers:
-    answers = {s.request.id: (s.output, s.logprobs) for s in run.engine.generate(_requests())}
+    answers = {
+        s.request.id: (s.output, s.logprobs, [score for part in s.scores for score in part])
+        for s in run.engine.generate(_requests())
+    }
     run.engine.scheduler.validate()
     assert len(answers) == 24
     return answers

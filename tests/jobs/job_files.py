@@ -3,11 +3,13 @@
 import hashlib
 import json
 import random
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from glinthawk.core.limits import Limits
+from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sequence import FinishReason, Request, Sequence, TokenLogprobs
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
@@ -43,6 +45,8 @@ def results(output: Path) -> list[dict[str, Any]]:
 def answer(request: Request) -> Sequence:
     """What the seed says, and nothing else."""
     sequence = Sequence(request)
+    if request.params.prompt_logprobs is not None:
+        sequence.scores.append(_scores(request))
     for position in range(request.max_tokens):
         key = f"{request.seed} {position}".encode()
         sequence.output.append(hashlib.blake2b(key, digest_size=1).digest()[0])
@@ -53,6 +57,18 @@ def answer(request: Request) -> Sequence:
             return sequence
     sequence.finish_reason = FinishReason.LENGTH
     return sequence
+
+
+def _scores(request: Request) -> PromptScores:
+    """A token says how likely it is; token 9 is the likeliest everywhere, then comes token 8."""
+    num_top, tokens = request.params.prompt_logprobs or 0, request.prompt[1:]
+    return PromptScores(
+        num_top,
+        array("f", [-token / 8 for token in tokens]).tobytes(),
+        array("i", [7] * len(tokens)).tobytes(),
+        array("i", [9, 8, 3, 4][:num_top] * len(tokens)).tobytes(),
+        array("f", [-0.25, -0.5, -1, -2][:num_top] * len(tokens)).tobytes(),
+    )
 
 
 def run_job(

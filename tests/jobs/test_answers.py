@@ -13,6 +13,7 @@ from transformers import LlamaTokenizerFast, PreTrainedTokenizerFast
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Request, Sequence, TokenLogprobs
 from glinthawk.jobs.lines import Task
+from glinthawk.jobs.prompts import Prompt
 from glinthawk.jobs.results import answer_line, answer_text
 from glinthawk.jobs.text import Text
 
@@ -127,7 +128,8 @@ def _sequence(prompt: list[int], output: list[int], **params: Any) -> Sequence:
 
 
 def _logprobs(text: Text, sequence: Sequence, kind: Any) -> Any:
-    task = Task(0, "a", kind, "m", sequence.request.prompt, SamplingParams(logprobs=1), 1000)
+    prompt = Prompt(sequence.request.prompt, 1000)
+    task = Task(0, "a", kind, "m", (prompt,), SamplingParams(logprobs=1))
     result = json.loads(answer_line(task, [sequence], text, 0))
     return result["response"]["body"]["choices"][0]["logprobs"]
 

@@ -12,6 +12,7 @@ from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.jobs.body import ChatBody, CompletionBody
 from glinthawk.jobs.lines import LineReader, Refusal, Task, read_custom_id
+from glinthawk.jobs.prompts import Prompt
 from glinthawk.jobs.results import refusal_line
 from glinthawk.jobs.text import Text
 from job_files import line
@@ -38,16 +39,17 @@ def _error(reader: LineReader, item: Any) -> RequestError:
 
 def test_a_completion(reader: LineReader) -> None:
     task = _task(reader, line("x", model="m"))
-    assert task == Task(3, "x", "completion", "m", (1, 2, 3), SamplingParams(), 16)
+    assert task == Task(3, "x", "completion", "m", (Prompt((1, 2, 3), 16),), SamplingParams())
 
 
 def test_a_chat(reader: LineReader) -> None:
     task = _task(reader, line("x", _CHAT, messages=_MESSAGES))
-    assert task.prompt == reader.text.encode_chat(_MESSAGES)
+    (prompt,) = task.prompts
+    assert prompt.ids == reader.text.encode_chat(_MESSAGES)
     assert (task.kind, task.model) == ("chat", "tiny")
     # A chat goes on for as long as the model can.
     assert task.params.max_tokens is None
-    assert task.max_tokens == 256 - len(task.prompt)
+    assert prompt.max_tokens == 256 - len(prompt.ids)
 
 
 def test_every_sampling_field_arrives(reader: LineReader) -> None:
@@ -105,7 +107,11 @@ def test_what_changes_nothing_is_accepted(reader: LineReader) -> None:
     [
         ({"stream": True}, "stream"),
         ({"stream": 0}, "stream"),
-        ({"echo": True}, "echo"),
+        ({"echo": 1}, "echo"),
+        ({"echo": True, "logprobs": 21, "max_tokens": 0}, "logprobs"),
+        ({"echo": True, "max_tokens": -1}, "max_tokens"),
+        ({"prompt_logprobs": 21}, "prompt_logprobs"),
+        ({"prompt_logprobs": True}, "prompt_logprobs"),
         ({"best_of": 3}, "best_of"),
         ({"suffix": ""}, "suffix"),
         ({"service_tier": "auto"}, "service_tier"),
@@ -142,8 +148,13 @@ def test_what_changes_nothing_is_accepted(reader: LineReader) -> None:
         ({"logit_bias": {"320": 1}}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias"),
         ({"logit_bias": {"5": True}}, "logit_bias"),
-        ({"prompt": ["a", "b"]}, "prompt"),
-        ({"prompt": [[1], [2]]}, "prompt"),
+        ({"prompt": ["a", 5]}, "prompt"),
+        ({"prompt": [[1], [320]]}, "prompt[1]"),
+        ({"prompt": [[1], []]}, "prompt[1]"),
+        ({"prompt": ["a", "b" * 999]}, "prompt[1]"),
+        ({"prompt": [[1], [2]], "max_tokens": 0}, "max_tokens"),
+        ({"prompt": [[[1]]]}, "prompt"),
+        ({"prompt": {}}, "prompt"),
         ({"prompt": [True]}, "prompt"),
         ({"prompt": 5}, "prompt"),
         ({"prompt": []}, "prompt"),
@@ -167,6 +178,8 @@ def test_a_bad_body_names_its_field(reader: LineReader, body: dict[str, Any], pa
         ({"prompt": "hello"}, "prompt"),
         ({"logprobs": 1}, "logprobs"),
         ({"top_logprobs": 1}, "top_logprobs"),
+        ({"echo": True}, "echo"),
+        ({"max_tokens": 0, "prompt_logprobs": 1}, "max_tokens"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ],
 )
@@ -182,8 +195,9 @@ def test_an_unsupported_field_says_what_is_supported(reader: LineReader) -> None
     assert "messages" not in message
 
 
-def test_one_prompt_a_line(reader: LineReader) -> None:
-    assert "one prompt a line" in str(_error(reader, line(prompt=["a", "b"])))
+def test_what_a_prompt_may_be_is_said(reader: LineReader) -> None:
+    for prompt in (5, ["a", 5], None):
+        assert "a list of token ids, or a list of those" in str(_error(reader, line(prompt=prompt)))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +230,7 @@ def test_the_custom_id_of_a_bad_line_is_kept(reader: LineReader) -> None:
 
 def test_a_model_without_tokenizer_takes_ids_only() -> None:
     reader = LineReader(Text(None), Limits(256, 1024, 320), "tiny")
-    assert _task(reader, line()).prompt == (1, 2, 3)
+    assert _task(reader, line()).prompts == (Prompt((1, 2, 3), 16),)
     assert "list of token ids" in str(_error(reader, line(prompt="hello")))
     assert _error(reader, line("x", _CHAT, messages=_MESSAGES)).param == "messages"
     assert _error(reader, line(stop="x")).param == "stop"

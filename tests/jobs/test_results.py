@@ -9,6 +9,7 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Request, Sequence, TokenLogprobs
 from glinthawk.jobs.lines import Refusal, Task
+from glinthawk.jobs.prompts import Prompt
 from glinthawk.jobs.results import answer_line, answer_text, refusal_line
 from glinthawk.jobs.text import Text
 
@@ -24,7 +25,7 @@ def _sequence(
 
 def _answer(text: Text, kind: Any, sequences: list[Sequence], **task: Any) -> dict[str, Any]:
     params = sequences[0].request.params
-    wish = Task(12, "mine", kind, "m", (5, 6), params, 50, **task)
+    wish = Task(12, "mine", kind, "m", (Prompt((5, 6), 50),), params, **task)
     return json.loads(answer_line(wish, sequences, text, 1000))
 
 

@@ -38,11 +38,19 @@ class Storm(RuleBasedStateMachine):
         tokens=st.integers(1, 40),
         homes=st.lists(st.integers(4, 12), min_size=1, max_size=3),
         optimistic=st.booleans(),
+        scored_rows=st.integers(1, 20),
     )
     def begin(
-        self, batch_size: int, in_flight: int, tokens: int, homes: list[int], optimistic: bool
+        self,
+        batch_size: int,
+        in_flight: int,
+        tokens: int,
+        homes: list[int],
+        optimistic: bool,
+        scored_rows: int,
     ) -> None:
-        self.limits = BatchLimits(batch_size, in_flight, tokens)
+        self.limits = BatchLimits(batch_size, in_flight, tokens, scored_rows=scored_rows)
+        self.scored: dict[int, list[int]] = {}  # sequence -> positions of rows, as they were scored
         self.scheduler = self.make_scheduler(short_answers() if optimistic else None)
         self.batches: list[Batch] = []
         self.kv: dict[int, dict[int, list[int]]] = {}  # home -> sequence -> tokens stored
@@ -73,19 +81,22 @@ class Storm(RuleBasedStateMachine):
 
     @rule(
         sizes=st.lists(
-            st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2)), max_size=6
+            st.tuples(st.integers(1, 12), st.integers(0, 12), st.integers(0, 2)), max_size=6
         ),
         ends=st.booleans(),
+        is_scored=st.booleans(),
     )
-    def submit(self, sizes: list[tuple[int, int, int]], ends: bool) -> None:
+    def submit(self, sizes: list[tuple[int, int, int]], ends: bool, is_scored: bool) -> None:
         for length, wanted, kind in sizes:
-            self.ask(self.prompt_of(length, kind), wanted, ends)
+            self.ask(self.prompt_of(length, kind), wanted, ends, is_scored)
 
-    def ask(self, prompt: tuple[int, ...], wanted: int, ends: bool) -> None:
+    def ask(
+        self, prompt: tuple[int, ...], wanted: int, ends: bool, is_scored: bool = False
+    ) -> None:
         number = self.num_asked
         self.num_asked += 1
         max_tokens = min(wanted, self.longest - len(prompt) + 1)
-        params = SamplingParams(max_tokens=max_tokens)
+        params = SamplingParams(max_tokens=max_tokens, prompt_logprobs=0 if is_scored else None)
         eos = frozenset({EOS}) if ends else frozenset()
         request = Request(number, prompt, params, 0, max_tokens, eos)
         self.asked[number] = Sequence(request)
@@ -105,6 +116,7 @@ class Storm(RuleBasedStateMachine):
     @precondition(lambda self: self.batches)
     def finish_step(self, data: st.DataObject) -> None:
         batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
+        self.take_scores(batch)
         tokens = tuple(
             (EOS if data.draw(RARELY) else 1,) * span.num_sampled for span in batch.spans
         )
@@ -131,6 +143,15 @@ class Storm(RuleBasedStateMachine):
                     self.batches.remove(batch)
                 case Finish(sequence):
                     self.finished.append(sequence.id)
+                    # Every row once, whatever was aborted or given up between.
+                    scored = self.scored.get(sequence.id, [])
+                    assert scored == list(range(sequence.request.num_to_score))
+
+    def take_scores(self, batch: Batch) -> None:
+        for span in batch.spans:
+            assert span.num_scored == 0 or span.start <= span.scored.start
+            if span.num_scored:
+                self.scored.setdefault(span.sequence.id, []).extend(span.scored)
 
     def start(self, batch: Batch) -> None:
         assert batch.spans
@@ -140,12 +161,14 @@ class Storm(RuleBasedStateMachine):
         assert batch.num_tokens <= most or len(news) == 1
         assert all(span.start > 0 for span in batch.extends)
         assert all(span.start == 0 for span in batch.prompts)
+        num_scored = sum(span.num_scored for span in batch.spans)
+        assert num_scored <= self.limits.scored_rows
         for span in batch.spans:
             self.check_kv(span)
             is_whole = span.start + span.length == span.sequence.length
-            assert span.num_sampled == is_whole
+            assert span.num_sampled == (is_whole and span.sequence.request.max_tokens > 0)
             if not is_whole:  # a chunk fills the batch, and no more than that
-                assert batch.num_tokens == most
+                assert batch.num_tokens == most or num_scored == self.limits.scored_rows
         for span in batch.spans:
             kept = span.sequence.tokens(0, span.start + span.length)
             self.kv[span.home][span.sequence.id] = kept
@@ -185,6 +208,7 @@ class Storm(RuleBasedStateMachine):
             if not self.batches:
                 break
             batch = self.batches.pop()
+            self.take_scores(batch)
             self.carry_out(self.scheduler.handle(Stepped(batch, _ones(batch))))
         assert sorted(self.finished) == sorted(self.asked)
         assert self.scheduler.is_idle

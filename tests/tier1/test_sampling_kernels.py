@@ -10,7 +10,7 @@ from glinthawk import _native
 from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, rank_by_kernel
 from glinthawk.tier1.sampling.ranking import rank_by_torch
-from glinthawk.tier1.sampling.sampling_reference import rank_logprobs
+from glinthawk.tier1.sampling.sampling_reference import score_token
 from glinthawk.tier1.sampling.shaping import LogitEdits
 
 VOCABULARIES = (8, 9, 100, 511, 513, 2000, 5000, 20_000)
@@ -114,15 +114,16 @@ def test_rows_are_ranked_as_if_each_were_sorted(way: str, size: int) -> None:
         logits[1] = cases.pick([0.0, float("nan"), float("-inf")])
         tokens = [int(size * cases.number()) for _ in range(12)]
         rows = list(range(12))
-        chosen, ids, values = (
+        chosen, ids, values, ranks = (
             rank_by_torch(logits, rows, tokens, count)
             if way == "torch"
             else rank_by_kernel(logits, rows, tokens, count, way)
         )
         for row in rows:
-            truth = rank_logprobs(logits[row].float(), tokens[row], count)
+            truth = score_token(logits[row].float(), tokens[row], count)
             if logits[row].amax().isfinite():
                 assert chosen[row] == pytest.approx(truth.logprob, abs=1e-5, rel=1e-6)
+                assert ranks[row] == truth.rank
                 assert ids[row].tolist() == [token for token, _ in truth.top]
                 found = [value for _, value in truth.top]
                 assert values[row].tolist() == pytest.approx(found, abs=1e-5, rel=1e-6)

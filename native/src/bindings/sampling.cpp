@@ -54,7 +54,7 @@ void sample(Address tokens, Address rules, Address offsets,
                 kernels_of(isa), threads, make_team(parallel, thread));
 }
 
-void rank(Address tokens, Address logprobs, std::size_t count, Address top_ids,
+void rank(Address tokens, Address logprobs, Address ranks, std::size_t count, Address top_ids,
           Address top_logprobs, Address rows, std::size_t num_rows, std::size_t size,
           const std::string& dtype, const std::string& isa, int threads, Address parallel,
           Address thread) {
@@ -63,8 +63,9 @@ void rank(Address tokens, Address logprobs, std::size_t count, Address top_ids,
     for (std::size_t row = 0; row < num_rows; ++row)
         check_token(pointer<std::int64_t>(tokens)[row], size);
     rank_rows(logits,
-              {pointer<std::int64_t>(tokens), pointer<float>(logprobs), int(count),
-               pointer<std::int64_t>(top_ids), pointer<float>(top_logprobs)},
+              {pointer<std::int64_t>(tokens), pointer<float>(logprobs),
+               pointer<std::int64_t>(ranks), int(count), pointer<std::int64_t>(top_ids),
+               pointer<float>(top_logprobs)},
               kernels_of(isa), threads, make_team(parallel, thread));
 }
 

@@ -1,4 +1,4 @@
-// Log-probabilities of a row: of one token and of the likeliest. Include a vec_*.hpp first.
+// Log-probabilities of a row: of one token, and its rank, and of the likeliest. Include a vec_*.hpp first.
 #pragma once
 
 #include <cmath>
@@ -19,7 +19,9 @@ public:
         if (!std::isfinite(top)) return false;
         const Softmax softmax(top, 1);
         const double log_sum = double(top) + std::log(blocks_.weigh(softmax, kInfinity).all);
-        *to_.logprob = float(double(logit(to_.token)) - log_sum);
+        const float own = logit(to_.token);
+        *to_.logprob = float(double(own) - log_sum);
+        *to_.rank = 1 + count_before(own);
         if (to_.count > 0) write_top(softmax, top, log_sum);
         return true;
     }
@@ -29,6 +31,25 @@ private:
         alignas(64) float lanes[16];
         store(lanes, blocks_.at(id / kSampleBlock, id % kSampleBlock / 16));
         return lanes[id % 16];
+    }
+
+    // Tokens that are likelier than the asked one, or equal and of a lower id. What fills up the last
+    // block is neither.
+    std::int64_t count_before(float own) const {
+        const Vec least = set1(own);
+        const int asked = to_.token / 16;
+        std::int64_t count = 0;
+        for (int block = 0, vector = 0; block < blocks_.num_blocks(); ++block) {
+            for (int v = 0; v < kSampleFold; ++v, ++vector) {
+                const Vec x = blocks_.at(block, v);
+                const unsigned larger = ~at_least(least, x) & 0xffff;
+                const unsigned lower = vector < asked    ? 0xffff
+                                       : vector == asked ? (1u << to_.token % 16) - 1
+                                                         : 0;
+                count += __builtin_popcount(larger | (at_least(x, least) & lower));
+            }
+        }
+        return count;
     }
 
     void write_top(const Softmax& softmax, float top, double log_sum) {

@@ -59,6 +59,7 @@ struct RankRow {
     int token;
     int count;                // at most the row's size
     float* logprob;           // of the token
+    std::int64_t* rank;       // of the token: its place among all, from 1 on, in the order below
     std::int64_t* top_ids;    // (count,), likeliest first; of equals the lower id
     float* top_logprobs;      // (count,)
 };

@@ -68,8 +68,8 @@ void rank_rows(const LogitRows& logits, const RankedRows& to, const Kernels& ker
                int num_threads, Team team) {
     for_each_row(logits, num_threads, team, [&](std::size_t i, const LogitRow& row) {
         const std::size_t first = i * std::size_t(to.count);
-        if (!kernels.rank({row, int(to.tokens[i]), to.count, to.logprobs + i, to.top_ids + first,
-                           to.top_logprobs + first}))
+        if (!kernels.rank({row, int(to.tokens[i]), to.count, to.logprobs + i, to.ranks + i,
+                           to.top_ids + first, to.top_logprobs + first}))
             to.tokens[i] = -1;
     });
 }

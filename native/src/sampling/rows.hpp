@@ -35,6 +35,7 @@ struct RankedRows {
     std::int64_t* tokens;     // (num_rows,): whose log-probability is asked; -1 is written where there
                               // is no distribution
     float* logprobs;          // (num_rows,)
+    std::int64_t* ranks;      // (num_rows,)
     int count;                // of the likeliest, at most `size`
     std::int64_t* top_ids;    // (num_rows, count)
     float* top_logprobs;      // (num_rows, count)

@@ -10,7 +10,8 @@ __all__ = ["Batch", "RowMeta", "Span"]
 @dataclass(frozen=True, slots=True)
 class Span:
     """Tokens ``start`` to ``start + length`` of one sequence; the step samples what follows the
-    last ``num_sampled`` of them.
+    last ``num_sampled`` of them, and scores ``num_scored`` of them: tokens of a prompt that stand
+    behind those rows get their log-probabilities.
 
     A *prompt* starts at 0: Tier 1 has all the keys that it sees at hand. What starts later
     *extends* the KV at its home and is attended there: a *decode* row by the one newest token, a
@@ -25,6 +26,7 @@ class Span:
     length: int
     source: int | None = None
     num_sampled: int = 1
+    num_scored: int = 0
 
     @property
     def is_decode(self) -> bool:
@@ -34,6 +36,13 @@ class Span:
     def is_first(self) -> bool:
         """Whether nothing of the sequence was computed at its home before."""
         return self.start == 0 or self.source is not None
+
+    @property
+    def scored(self) -> range:
+        """Positions of the rows that are scored: all up to the span's end, or to the last but one
+        token of the prompt, but for those that were scored before."""
+        end = min(self.start + self.length, len(self.sequence.request.prompt) - 1)
+        return range(end - self.num_scored, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,13 @@ class RowMeta:
     positions: list[int]
     #: Rows (S,) after which tokens are sampled, in ascending order.
     sampled: list[int]
+    #: Rows (P,) whose logits say how likely the token was that comes next, in ascending order.
+    scored: list[int]
+
+    @property
+    def kept(self) -> list[int]:
+        """Rows (S + P,) whose logits are needed, in ascending order."""
+        return sorted(self.sampled + self.scored) if self.scored else self.sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +92,12 @@ class Batch:
         tokens: list[int] = []
         positions: list[int] = []
         sampled: list[int] = []
+        scored: list[int] = []
         for span in self.spans:
+            if span.num_scored:
+                shift = len(tokens) - span.start
+                scored += range(span.scored.start + shift, span.scored.stop + shift)
             tokens += span.sequence.tokens(span.start, span.length)
             positions += range(span.start, span.start + span.length)
             sampled += range(len(tokens) - span.num_sampled, len(tokens))
-        return RowMeta(tokens, positions, sampled)
+        return RowMeta(tokens, positions, sampled, scored)

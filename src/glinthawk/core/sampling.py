@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from glinthawk.core.setting import Setting, check_settings, describe_settings
@@ -36,13 +36,22 @@ class SamplingParams:
     stop_token_ids: Annotated[Sequence[int], Setting("Tokens that end the answer.")] = ()
     ignore_eos: Annotated[bool, Setting("Go on after an end-of-sequence token.")] = False
     max_tokens: Annotated[
-        int | None, Setting("Most tokens; None: as many as the model's length allows.", least=1)
+        int | None,
+        Setting("Most tokens; 0: none; None: as many as the model's length allows.", least=0),
     ] = 16
     min_tokens: Annotated[int, Setting("Fewest tokens, at most `max_tokens`.", least=0)] = 0
     logprobs: Annotated[
         int | None,
         Setting(
             "Alternatives to report for each token; 0: the chosen one only; None: nothing.",
+            least=0,
+            most=MAX_LOGPROBS,
+        ),
+    ] = None
+    prompt_logprobs: Annotated[
+        int | None,
+        Setting(
+            "Alternatives to report for each token of the prompt; 0: itself only; None: nothing.",
             least=0,
             most=MAX_LOGPROBS,
         ),
@@ -103,6 +112,11 @@ class SamplingParams:
                 "a StructuredOutputsParams",
             ),
         ]
+
+    def of_choice(self, index: int) -> "SamplingParams":
+        """For one of ``n`` answers: the prompt of all of them is scored with the first."""
+        is_scored = index > 0 and self.prompt_logprobs is not None
+        return replace(self, prompt_logprobs=None) if is_scored else self
 
     @property
     def greedy(self) -> bool:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sampling import SamplingParams
 
 __all__ = ["FinishReason", "Phase", "Request", "Sequence", "TokenLogprobs"]
@@ -32,6 +33,11 @@ class Request:
         stop_ids = self.eos_token_ids | frozenset(self.params.stop_token_ids)
         object.__setattr__(self, "stop_ids", stop_ids)
 
+    @property
+    def num_to_score(self) -> int:
+        """Rows of the prompt that are scored: all but the last, behind which the answer begins."""
+        return 0 if self.params.prompt_logprobs is None else len(self.prompt) - 1
+
 
 class Phase(Enum):
     """Where a sequence stands in the scheduler."""
@@ -60,7 +66,8 @@ class TokenLogprobs:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Sequence:
-    """A request in flight. Only the scheduler writes its fields; logprobs are the engine's.
+    """A request in flight. Only the scheduler writes its fields; logprobs and scores are the
+    engine's.
 
     ``id`` is its address in every KV cache, so a run gives each sequence another one: requests of
     different calls may have the same number. It is its request's number where nobody gives it one.
@@ -76,10 +83,14 @@ class Sequence:
     shared: int = 0
     #: Tokens at its start whose KV is at its home.
     num_computed: int = 0
+    #: Rows at its start that need not be scored any more; they stay so when its KV is given up.
+    num_scored: int = 0
     #: Number of admissions so far in the run when this one was admitted; the largest is youngest.
     admitted: int = -1
     finish_reason: FinishReason | None = None
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    #: Of the rows that are scored, in order, from the first on.
+    scores: list[PromptScores] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.id < 0:
@@ -94,6 +105,16 @@ class Sequence:
     def remaining(self) -> int:
         """Most tokens it may still produce."""
         return self.request.max_tokens - len(self.output)
+
+    @property
+    def is_unscored(self) -> bool:
+        """Whether rows of its prompt are still to be scored."""
+        return self.num_scored < self.request.num_to_score
+
+    def count_unscored(self, start: int, length: int) -> int:
+        """Of the ``length`` tokens from ``start`` on, those whose rows are still to be scored."""
+        end = min(start + length, self.request.num_to_score)
+        return max(0, end - max(start, self.num_scored))
 
     def end_reason(self, stopped: bool) -> FinishReason | None:
         """Why it ends with its newest token, which has come to a stop string or not; None if it

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import GlinthawkError, UsageError, WorkerLost
+from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.engine.event_log import EventLog
 from glinthawk.engine.tier import Done, Tier1
@@ -186,7 +187,8 @@ class Engine:
     def _poll(self, stop_found: StopFound) -> Iterator[Sequence]:
         for event in self._tier1.poll():
             match event:
-                case Done(batch, sampled):
+                case Done(batch, sampled, scores):
+                    _keep_scores(batch, scores)
                     yield from self._take_in(batch, sampled, stop_found)
                 case HomeLost(home):
                     yield from self._carry_out(self.scheduler.handle(event))
@@ -225,6 +227,12 @@ class Engine:
                     self._tier1.abort(batch.id)
                 case Finish(sequence):
                     yield sequence
+
+
+def _keep_scores(batch: Batch, scores: Iterable[PromptScores]) -> None:
+    scored = [span.sequence for span in batch.spans if span.num_scored]
+    for sequence, part in zip(scored, scores, strict=True):
+        sequence.scores.append(part)
 
 
 def _up_to_stop(

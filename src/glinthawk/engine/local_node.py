@@ -22,6 +22,7 @@ from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Traffic
 from glinthawk.tier1.node import Node
+from glinthawk.tier1.step_result import StepResult
 from glinthawk.wire.address import Address
 
 __all__ = ["LocalNode"]
@@ -121,7 +122,7 @@ class LocalNode:
         joining = self._joining()
         if not (done or joining or self.num_running) and timeout_s:
             time.sleep(timeout_s)
-        return [*(Done(batch, result) for batch, result in done), *joining]  # type: ignore[arg-type]
+        return [*(_done(batch, result) for batch, result in done), *joining]
 
     def step_cost(self) -> StepCost | None:
         if self._step_cost is None:
@@ -178,6 +179,12 @@ class LocalNode:
             self._homes[home.id] = home
             self.node.join(home)
         return [_joined(home) for home in joining]
+
+
+def _done(batch: Batch, result: object) -> Done:
+    if isinstance(result, StepResult):
+        return Done(batch, result.sampled, result.scores)
+    return Done(batch, result)  # type: ignore[arg-type]  # the hidden state of a slice
 
 
 def _joined(home: Home) -> HomeJoined:

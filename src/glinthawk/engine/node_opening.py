@@ -32,8 +32,8 @@ from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier1.model.same_bits import check_same_bits
 from glinthawk.tier1.model.self_check import check_cut
 from glinthawk.tier1.node import Node, Sampler
-from glinthawk.tier1.sampler import sample_batch
 from glinthawk.tier1.sampling.token_masks import TokenMasks
+from glinthawk.tier1.step_result import take_result
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
 from glinthawk.tier2.backends.fetched_pages import FetchedPages
@@ -160,7 +160,7 @@ def _make_sampler(config: EngineConfig) -> Sampler:
         source = resolve_model(config.model)
         return Grammars(load_tokenizer(source, config.trust_remote_code))
 
-    return partial(sample_batch, masks=TokenMasks(load))
+    return partial(take_result, masks=TokenMasks(load))
 
 
 def _choose_arithmetic(

@@ -8,6 +8,7 @@ import torch
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.errors import WireError, WorkerLost
+from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.engine.node_opening import OpenNode
 from glinthawk.engine.tier import Done
@@ -111,8 +112,8 @@ class OpenSlice:
             return
         for event in self._node.poll(timeout_s):
             match event:
-                case Done(batch, result):
-                    self._pass_on(batch, result)
+                case Done(batch, result, scores):
+                    self._pass_on(batch, result, list(scores))
                 case HomeLost(home):
                     self._tell(Gone(home))
                 case HomeJoined() as joined:
@@ -151,7 +152,9 @@ class OpenSlice:
             raise WireError(f"nobody has told of sequence {row.sequence}")
         sequence.home = row.home
         sequence.output += row.tokens
-        return Span(sequence, row.home, row.start, row.length, row.source, row.num_sampled)
+        return Span(
+            sequence, row.home, row.start, row.length, row.source, row.num_sampled, row.num_scored
+        )
 
     def _receive(self, step: int, frames: Sequence[memoryview]) -> None:
         if step <= self._last_step and step not in self._waiting:
@@ -179,14 +182,14 @@ class OpenSlice:
                     if isinstance(received[0], Failed):
                         raise WorkerLost(received[0].text)
 
-    def _pass_on(self, batch: Batch, result: Any) -> None:
+    def _pass_on(self, batch: Batch, result: Any, scores: list[PromptScores]) -> None:
         if self._following is not None:
             with _naming_link():
                 self._following.send(Hidden(batch.id), [result])
             return
         tokens = [[choice.token for choice in choices] for choices in result]
         logprobs = [[choice.logprobs for choice in choices] for choices in result]
-        self._tell(SampledStep(batch.id, tokens, logprobs))
+        self._tell(SampledStep(batch.id, tokens, logprobs, scores))
 
 
 @contextmanager

@@ -251,9 +251,8 @@ class Pipeline:
             case Gone(home):  # it had not joined everywhere yet
                 stage.homes.pop(home, None)
                 stage.send(Lose(home))
-            case SampledStep(step, tokens, logprobs):
-                pairs = zip(tokens, logprobs, strict=True)
-                self._done(step, [tuple(map(Choice, *pair)) for pair in pairs])
+            case SampledStep():
+                self._done(message)
             case Fates():
                 stage.tell(message)
             case Used(usage):
@@ -266,12 +265,14 @@ class Pipeline:
                 stage.refuse(kind, text, self.last_words)
                 self._leave(stage)
 
-    def _done(self, step: int, choices: list[tuple[Choice, ...]]) -> None:
-        batch = self._running.get(step)
+    def _done(self, said: SampledStep) -> None:
+        batch = self._running.get(said.step)
         # What stands on a home that was lost is about to be aborted.
         if batch is not None and all(span.home in self._homes for span in batch.spans):
-            del self._running[step]
-            self._events.append(Done(batch, choices))
+            del self._running[said.step]
+            pairs = zip(said.tokens, said.logprobs, strict=True)
+            choices = [tuple(map(Choice, *pair)) for pair in pairs]
+            self._events.append(Done(batch, choices, said.scores))
             self._processes.worked({span.home for span in batch.spans})
 
     def _lose_home(self, home: int) -> None:

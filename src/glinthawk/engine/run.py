@@ -13,7 +13,7 @@ from glinthawk.engine.event_log import EventLog
 from glinthawk.engine.node_opening import OpenNode, open_node
 from glinthawk.engine.pipeline_opening import open_pipeline
 from glinthawk.engine.tier import ModelFacts, Tier1
-from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits, most_scored_rows
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.telemetry.trace import Trace
 
@@ -89,7 +89,11 @@ def _start(
     limits = Limits(
         facts.max_model_len, kv_tokens, facts.vocab_size, facts.longest_len, config.more_kv
     )
-    batches = replace(batches, prompts_at_home=config.batch_invariant)
+    batches = replace(
+        batches,
+        prompts_at_home=config.batch_invariant,
+        scored_rows=most_scored_rows(facts.vocab_size),
+    )
     engine = Engine(tier1, batches, config.wait_for_workers, config.more_kv, events)
     return Run(engine, tier1, limits, _resolve(config, facts), time.perf_counter())
 

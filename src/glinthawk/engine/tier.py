@@ -1,9 +1,11 @@
 """Tier 1 as the engine sees it: takes batches, and tells what became of them and of its homes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from glinthawk.core.batch import Batch
+from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
@@ -28,10 +30,12 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A batch took its step: tokens of every span, in the batch's order."""
+    """A batch took its step: tokens of every span, in the batch's order, and of those spans of
+    which rows were scored, what came of it."""
 
     batch: Batch
     sampled: list[tuple[Sampled, ...]]
+    scores: Sequence[PromptScores] = ()
 
 
 TierEvent = Done | HomeLost | HomeJoined

@@ -19,7 +19,7 @@ _Stops = Annotated[list[str], msgspec.Meta(max_length=16)]
 #: Fields that change nothing with this value, which clients send without a thought.
 _NEUTRAL: dict[str, object] = {
     "stream": False,
-    "echo": False,
+    "echo": False,  # of a chat
     "tools": [],
     "tool_choice": "none",
     "skip_special_tokens": True,
@@ -27,7 +27,7 @@ _NEUTRAL: dict[str, object] = {
 }
 
 #: Fields that mean in a body what they mean in SamplingParams; of the others each API says its own.
-_OWN = {"max_tokens", "logprobs", "logit_bias", "structured_outputs"}
+_OWN = {"max_tokens", "logprobs", "prompt_logprobs", "logit_bias", "structured_outputs"}
 _SAMPLING = {one.name for one in fields(SamplingParams)} - _OWN
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -53,6 +53,7 @@ class Body(StructuredFields, kw_only=True):
     repetition_penalty: float | None = None
     ignore_eos: bool | None = None
     min_tokens: _Int | None = None
+    prompt_logprobs: _Int | None = None
     return_token_ids: bool | None = None
     user: str | None = None
 
@@ -68,8 +69,9 @@ class ChatBody(Body, kw_only=True):
 class CompletionBody(Body, kw_only=True):
     """Body of a line for /v1/completions."""
 
-    prompt: str | list[int] | None = None
+    prompt: Any = None
     logprobs: _Int | None = None
+    echo: bool | None = None
 
 
 def read_body(kind: Kind, body: object) -> ChatBody | CompletionBody:
@@ -108,11 +110,6 @@ def _mistyped(problem: str) -> RequestError:
     what, _, where = problem.partition(" - at ")
     path = where.strip("`").removeprefix("$.")
     name = re.split(r"[.\[]", path)[0]
-    if name == "prompt":
-        return RequestError(
-            "prompt must be a string or a list of token ids; write one prompt a line",
-            param="prompt",
-        )
     return RequestError(f"{path}: {what[:1].lower()}{what[1:]}; correct it", param=name)
 
 
@@ -125,6 +122,7 @@ def sampling_params(body: ChatBody | CompletionBody) -> SamplingParams:
             **chosen,
             max_tokens=_max_tokens(body),
             logprobs=_logprobs(body),
+            prompt_logprobs=_prompt_logprobs(body),
             logit_bias=_logit_bias(body),
             structured_outputs=read_structured(body),
         )
@@ -149,6 +147,8 @@ def _max_tokens(body: ChatBody | CompletionBody) -> int | None:
             param="max_tokens",
         )
     given = other if one is None else one
+    if given == 0 and not (isinstance(body, CompletionBody) and body.echo):
+        raise ValueError("max_tokens must be at least 1, or 0 with echo, not 0")
     # OpenAI's defaults: 16 for a completion, as long as it takes for a chat.
     return 16 if given is None and isinstance(body, CompletionBody) else given
 
@@ -163,6 +163,13 @@ def _logprobs(body: ChatBody | CompletionBody) -> int | None:
             "top_logprobs needs logprobs; set logprobs to true", param="top_logprobs"
         )
     return None
+
+
+def _prompt_logprobs(body: ChatBody | CompletionBody) -> int | None:
+    """As many as any field asks for: an echo shows the prompt's beside the answer's."""
+    echoed = body.logprobs if isinstance(body, CompletionBody) and body.echo else None
+    asked = [wish for wish in (body.prompt_logprobs, echoed) if wish is not None]
+    return max(asked, default=None)
 
 
 def _logit_bias(body: Body) -> dict[int, float]:

@@ -92,7 +92,7 @@ class Job:
         """
         for task in self._tasks():
             open_line = _OpenLine(task)
-            for index in range(task.params.n):
+            for index in range(task.num_choices):
                 if open_line.refused:
                     break
                 yield self._request(open_line, index)
@@ -113,11 +113,11 @@ class Job:
         except RequestError as error:
             self._refuse(open_line, error)
         open_line.choices[index] = sequence
-        if open_line.refused or len(open_line.choices) < task.params.n:
+        if open_line.refused or len(open_line.choices) < task.num_choices:
             return
-        choices = [open_line.choices[i] for i in range(task.params.n)]
+        choices = [open_line.choices[i] for i in range(task.num_choices)]
         result = answer_line(task, choices, self._text, self._journal.created)
-        self._prompt_tokens += len(task.prompt)
+        self._prompt_tokens += sum(len(prompt.ids) for prompt in task.prompts)
         self._completion_tokens += sum(len(choice.output) for choice in choices)
         self._journal.append(task.line, result, failed=False)
 
@@ -151,12 +151,15 @@ class Job:
 
     def _request(self, open_line: _OpenLine, index: int) -> Request:
         task = open_line.task
+        prompt, place = task.prompt_of(index), index % task.params.n
+        # A seed that the line brings is mixed with the prompt, and its custom_id is not.
+        number = index if task.params.seed is None else place
         request = Request(
             id=self._num_requests,
-            prompt=task.prompt,
-            params=task.params,
-            seed=choice_seed(self._seed, task.params, task.custom_id, index, task.prompt),
-            max_tokens=task.max_tokens,
+            prompt=prompt.ids,
+            params=task.params.of_choice(place),
+            seed=choice_seed(self._seed, task.params, task.custom_id, number, prompt.ids),
+            max_tokens=prompt.max_tokens,
             eos_token_ids=frozenset() if task.params.ignore_eos else self._eos_token_ids,
             name=task.custom_id,
         )

@@ -9,6 +9,7 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.jobs.body import Body, ChatBody, CompletionBody, Kind, read_body, sampling_params
+from glinthawk.jobs.prompts import Prompt, read_prompts
 from glinthawk.jobs.structured_fields import find_structured
 from glinthawk.jobs.text import Text
 
@@ -20,16 +21,29 @@ _FIELDS = ("custom_id", "method", "url", "body")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A line that can be answered. ``line`` counts from 0; ``max_tokens`` fits the run's limits."""
+    """A line that can be answered. ``line`` counts from 0. It has ``n`` choices for each of its
+    prompts: choice ``i`` is an answer to prompt ``i // n``."""
 
     line: int
     custom_id: str
     kind: Kind
     model: str
-    prompt: tuple[int, ...]
+    prompts: tuple[Prompt, ...]
     params: SamplingParams
-    max_tokens: int
     return_token_ids: bool = False
+    #: Whether answers begin with their prompts.
+    echo: bool = False
+    #: Alternatives to report for each token of a prompt; None: nothing.
+    prompt_logprobs: int | None = None
+
+    @property
+    def num_choices(self) -> int:
+        """Of all prompts together."""
+        return len(self.prompts) * self.params.n
+
+    def prompt_of(self, choice: int) -> Prompt:
+        """What the choice answers."""
+        return self.prompts[choice // self.params.n]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +94,16 @@ class LineReader:
         params = sampling_params(body)
         self._check_tokens(params)
         self._check_structured(body, params)
-        prompt = self._prompt(body)
         return Task(
             line=line,
             custom_id=custom_id,
             kind=kind,
             model=body.model or self.model_name,
-            prompt=prompt,
+            prompts=self._prompts(body, params.max_tokens),
             params=params,
-            max_tokens=self.limits.max_tokens(prompt, params.max_tokens),
             return_token_ids=bool(body.return_token_ids),
+            echo=isinstance(body, CompletionBody) and bool(body.echo),
+            prompt_logprobs=body.prompt_logprobs,
         )
 
     def _check_tokens(self, params: SamplingParams) -> None:
@@ -109,20 +123,12 @@ class LineReader:
         if wanted is not None and name is not None:
             self.text.require_grammar(wanted, name)
 
-    def _prompt(self, body: Body) -> tuple[int, ...]:
-        most = self.limits.max_model_len
+    def _prompts(self, body: Body, max_tokens: int | None) -> tuple[Prompt, ...]:
         if isinstance(body, ChatBody):
-            return self.text.encode_chat(body.messages, most)
+            ids = self.text.encode_chat(body.messages, self.limits.max_model_len)
+            return (Prompt(ids, self.limits.max_tokens(ids, max_tokens)),)
         assert isinstance(body, CompletionBody)
-        match body.prompt:
-            case None:
-                raise RequestError(
-                    "prompt is missing; give a string or a list of token ids", param="prompt"
-                )
-            case str(prompt):
-                return self.text.encode(prompt, most)
-            case ids:
-                return tuple(ids)
+        return read_prompts(body.prompt, self.text, self.limits, max_tokens)
 
 
 def _envelope(raw: bytes) -> dict[str, Any]:

@@ -9,8 +9,10 @@ import msgspec
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.sequence import FinishReason, Sequence
+from glinthawk.jobs.echo import echo_logprobs, echo_text
 from glinthawk.jobs.lines import Refusal, Task
 from glinthawk.jobs.logprobs import chat_logprobs, completion_logprobs
+from glinthawk.jobs.prompt_logprobs import prompt_logprobs, prompt_scores
 from glinthawk.jobs.text import Text
 
 __all__ = ["answer_line", "answer_text", "refusal_line"]
@@ -33,19 +35,22 @@ def answer_text(text: Text, sequence: Sequence) -> str:
 def answer_line(task: Task, choices: list[Sequence], text: Text, created: int) -> bytes:
     """The result line of a task whose choices have all finished, in their order."""
     is_chat = task.kind == "chat"
+    prompt_tokens = sum(len(prompt.ids) for prompt in task.prompts)
     completion_tokens = sum(len(sequence.output) for sequence in choices)
-    body = {
+    body: dict[str, Any] = {
         "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{task.line:0{_DIGITS}}",
         "object": "chat.completion" if is_chat else "text_completion",
         "created": created,
         "model": task.model,
-        "choices": [_choice(task, i, sequence, text) for i, sequence in enumerate(choices)],
+        "choices": [_choice(task, i, choices, text) for i in range(len(choices))],
         "usage": {
-            "prompt_tokens": len(task.prompt),
+            "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,
-            "total_tokens": len(task.prompt) + completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
         },
     }
+    if is_chat and task.prompt_logprobs is not None:
+        body["prompt_logprobs"] = prompt_logprobs(choices[0], text, task.prompt_logprobs)
     return _line(task.line, task.custom_id, 200, body, None)
 
 
@@ -64,7 +69,8 @@ def refusal_line(refusal: Refusal) -> bytes:
     return _line(refusal.line, refusal.custom_id, 400, body, brief)
 
 
-def _choice(task: Task, index: int, sequence: Sequence, text: Text) -> dict[str, Any]:
+def _choice(task: Task, index: int, choices: list[Sequence], text: Text) -> dict[str, Any]:
+    sequence = choices[index]
     assert sequence.finish_reason is not None
     answer = answer_text(text, sequence)
     choice: dict[str, Any] = {"index": index}
@@ -75,10 +81,26 @@ def _choice(task: Task, index: int, sequence: Sequence, text: Text) -> dict[str,
     else:
         choice["text"] = answer
         choice["logprobs"] = completion_logprobs(sequence, text) if asked else None
+        # All choices of a prompt say what is known of it, from the first.
+        _add_prompt(choice, task, index, choices[index - index % task.params.n], text)
     choice["finish_reason"] = sequence.finish_reason.value
     if task.return_token_ids:
         choice["token_ids"] = sequence.output
     return choice
+
+
+def _add_prompt(
+    choice: dict[str, Any], task: Task, index: int, scored: Sequence, text: Text
+) -> None:
+    """What a completion says of its prompt, of which ``scored`` has the scores."""
+    if task.echo:
+        prompt = task.prompt_of(index)
+        choice["text"] = echo_text(prompt, text) + choice["text"]
+        if (num_top := task.params.logprobs) is not None:
+            scores = prompt_scores(scored)
+            choice["logprobs"] = echo_logprobs(prompt, scores, num_top, choice["logprobs"], text)
+    if task.prompt_logprobs is not None:
+        choice["prompt_logprobs"] = prompt_logprobs(scored, text, task.prompt_logprobs)
 
 
 def _line(

@@ -13,6 +13,7 @@ from glinthawk.scheduler.kv_budget import Start
 from glinthawk.scheduler.placement import Placement
 from glinthawk.scheduler.preemption import Preemption
 from glinthawk.scheduler.sequence_table import SequenceTable
+from glinthawk.scheduler.step_room import StepRoom
 
 __all__ = ["Admission"]
 
@@ -35,12 +36,14 @@ class Admission:
         self._limits, self._table, self._placement = limits, table, placement
         self._preemption, self._lengths, self._counts = preemption, lengths, counts
 
-    def take_chunks(self, num_decodes: int) -> list[Span]:
-        """The next chunk of a prompt that has begun, beside so many decode rows."""
-        if not self._table.chunked or num_decodes >= self._limits.batch_size:
+    def take_chunks(self, decodes: Spans[Span]) -> list[Span]:
+        """The next chunk of a prompt that has begun, beside decode rows."""
+        if not self._table.chunked or len(decodes) >= self._limits.batch_size:
             return []
         sequence = next(iter(self._table.chunked))
-        return [self._table.step(sequence, sequence.num_computed, self._room(num_decodes))]
+        start = sequence.num_computed
+        most = StepRoom(self._limits, decodes).most(sequence, start)
+        return [self._table.step(sequence, start, most)]
 
     def take_prompts(self, others: Spans[Span], commands: list[Command]) -> list[Span]:
         """Admit sequences while batch and homes have room; KV that is given up for them is added to
@@ -51,8 +54,7 @@ class Admission:
         aside: list[Sequence] = []
         sources: set[int | None] = set()  # releases come before the step, so these must stay
         evict = partial(self._preemption.evict, commands=commands, spare=sources)
-        num_tokens = sum(span.length for span in others)
-        has_prompt = any(not (span.is_decode and span.num_sampled) for span in others)
+        room = StepRoom(self._limits, others)
         while self._table.waiting and len(others) + len(spans) < self._limits.batch_size:
             sequence = self._table.waiting.peek()
             placed = self._placement.find(sequence, len(self._table.waiting), evict)
@@ -65,18 +67,17 @@ class Admission:
                 if len(aside) < _MOST_ASIDE:
                     continue
                 break
-            if has_prompt and num_tokens + start.num_own > self._limits.batch_tokens:
+            if not room.takes(sequence, start.num_tokens):
                 break
-            spans.append(self._admit(self._table.waiting.pop(), home, start, num_tokens))
+            spans.append(self._admit(self._table.waiting.pop(), home, start, room))
             sources.add(start.source)
-            has_prompt = True
-            num_tokens += spans[-1].length
+            room.add(spans[-1])
         for sequence in aside:
             self._table.waiting.push(sequence)
         return spans
 
-    def _admit(self, sequence: Sequence, home: int, start: Start, num_tokens: int) -> Span:
-        """Into a batch that has ``num_tokens``."""
+    def _admit(self, sequence: Sequence, home: int, start: Start, room: StepRoom) -> Span:
+        """Into a batch with such ``room``."""
         counts = self._counts
         if sequence.admitted >= 0:
             counts.repeated_tokens += start.num_own
@@ -84,10 +85,5 @@ class Admission:
         counts.admissions += 1
         counts.shared_tokens += start.num_tokens
         self._table.budgets[home].admit(sequence, start, self._lengths)
-        is_long = start.num_own > self._limits.batch_tokens
-        most = self._room(num_tokens) if is_long else start.num_own
+        most = room.most(sequence, start.num_tokens)
         return self._table.step(sequence, start.num_tokens, most, start.source)
-
-    def _room(self, num_tokens: int) -> int:
-        """For a chunk, in a batch that has ``num_tokens``: at least a token."""
-        return max(1, self._limits.batch_tokens - num_tokens)

@@ -20,7 +20,9 @@ class AnswerLengths:
         self._share_sum = 0.0
 
     def ended(self, sequence: Sequence) -> None:
-        """Learn from an answer."""
+        """Learn from an answer, where there was to be one."""
+        if not sequence.request.max_tokens:
+            return
         self.num_ended += 1
         self._share_sum += len(sequence.output) / sequence.request.max_tokens
 

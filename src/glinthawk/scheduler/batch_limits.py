@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-__all__ = ["MOST_IN_FLIGHT", "BatchLimits", "batches_to_hide"]
+__all__ = ["MOST_IN_FLIGHT", "BatchLimits", "batches_to_hide", "most_scored_rows"]
 
 #: Batches that ``auto`` has under way for each pipeline slice, however slow the links.
 MOST_IN_FLIGHT = 32
@@ -14,6 +14,8 @@ _ATTENTION = 0.9
 #: gather behind it. With logits of a quarter of the step, simulated and measured: 1.0 keeps Tier 1
 #: busy for 0.77 of the time, 1.1 for 0.83, 1.3 for 0.95.
 _LINK_SLACK = 1.3
+#: Logits of scored rows that a step makes, in float32: 512 rows of a vocabulary of 128k.
+_SCORED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,17 @@ class BatchLimits:
     batch_tokens: int
     #: Whether prompts, too, are attended where their KV lies (batch-invariant).
     prompts_at_home: bool = False
+    #: Rows of prompts that one step may score: there are logits of each.
+    scored_rows: int = 1 << 30
+
+
+def most_scored_rows(vocab_size: int) -> int:
+    """Rows of prompts that a step may score, at least one.
+
+    >>> most_scored_rows(131072), most_scored_rows(4096)
+    (512, 16384)
+    """
+    return max(1, _SCORED_BYTES // (4 * vocab_size))
 
 
 def batches_to_hide(link_s: float, dense_s: float, num_slices: int = 1) -> int:

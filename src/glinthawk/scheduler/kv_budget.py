@@ -56,6 +56,8 @@ class KVBudget:
     def start(self, sequence: Sequence) -> Start:
         """What ``sequence`` finds here of its prompt."""
         prompt = sequence.request.prompt
+        if sequence.is_unscored:  # rows that others computed are not scored
+            return Start(None, 0, sequence.length, False)
         source, num_tokens = self._prefilled.find(prompt)
         coming, more_tokens = self._prefilling.find(prompt)
         length = sequence.length
@@ -86,10 +88,13 @@ class KVBudget:
         self._prefilling.add(sequence)
 
     def stepped(self, sequence: Sequence) -> None:
-        """It has a token more, and its prompt, at the latest, has now been computed: others may
-        share it."""
+        """It has a token more, and its prompt, at the latest, has now been computed."""
         self._census.stepped(sequence)
         self._forecast = None
+        self.computed(sequence)
+
+    def computed(self, sequence: Sequence) -> None:
+        """Its whole prompt is here: others may share it."""
         if sequence in self._prefilling:
             self._prefilling.discard(sequence)
             self._prefilled.add(sequence)

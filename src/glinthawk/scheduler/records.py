@@ -115,6 +115,8 @@ class SubmittedRecord(_Record, frozen=True):
     min_tokens: int
     stop_ids: tuple[int, ...]
     out: Out
+    #: Whether its prompt is scored.
+    is_scored: bool = False
 
 
 class SteppedRecord(_Record, frozen=True):
@@ -186,6 +188,7 @@ def record_of(event: commands.Event, out: Out) -> Record:
                 asked.params.min_tokens,
                 tuple(sorted(asked.stop_ids)),
                 out,
+                asked.params.prompt_logprobs is not None,
             )
         case commands.Paced(step_cost):
             return PacedRecord(

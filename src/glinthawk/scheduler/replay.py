@@ -98,7 +98,8 @@ def _at(answers: tuple[object, ...], place: int) -> str:
 def _sequence(record: records.SubmittedRecord) -> Sequence:
     """One that the scheduler cannot tell from the run's."""
     # Whether an answer had stop strings is told with its steps.
-    params = SamplingParams(max_tokens=None, min_tokens=record.min_tokens)
+    scored = 0 if record.is_scored else None
+    params = SamplingParams(max_tokens=None, min_tokens=record.min_tokens, prompt_logprobs=scored)
     stop_ids = frozenset(record.stop_ids)
     request = Request(
         record.request, record.prompt, params, 0, record.max_tokens, stop_ids, record.name

@@ -14,7 +14,7 @@ from typing import Self
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.config import PAGE_TOKENS
-from glinthawk.core.sequence import Phase, Sequence
+from glinthawk.core.sequence import FinishReason, Phase, Sequence
 from glinthawk.scheduler.admission import Admission
 from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.batch_limits import BatchLimits
@@ -113,7 +113,7 @@ class Scheduler:
             decodes = self._take_decodes(commands)
             # What was just pre-empted stays out for a step, unless nothing else can run.
             has_room = not decodes or self.counts.preemptions == preemptions
-            spans = decodes + self._admission.take_chunks(len(decodes))
+            spans = decodes + self._admission.take_chunks(decodes)
             spans += self._admission.take_prompts(spans, commands) if has_room else []
             if not spans:
                 break
@@ -178,6 +178,7 @@ class Scheduler:
             self._table.end_step(span.home)
             sequence = span.sequence
             sequence.num_computed = span.start + span.length
+            sequence.num_scored += span.num_scored
             self._take_in(sequence, tokens, sequence.id in event.stopped)
             if sequence.finish_reason is None:
                 self._table.rest(sequence)
@@ -190,6 +191,9 @@ class Scheduler:
         """Tokens up to the first that ends it; a stop string ends with the last of them."""
         assert sequence.home is not None
         budget = self._table.budgets[sequence.home]
+        if not sequence.request.max_tokens and sequence.num_computed == sequence.length:
+            budget.computed(sequence)
+            sequence.finish_reason = FinishReason.LENGTH
         for count, token in enumerate(tokens, start=1):
             budget.stepped(sequence)
             sequence.output.append(token)

@@ -37,7 +37,10 @@ class SequenceTable:
         self.chunked.pop(sequence, None)
         sequence.phase = Phase.STEPPING
         self.num_stepping[home] += 1
-        return Span(sequence, home, start, min(left, most), source, num_sampled=int(left <= most))
+        length = min(left, most)
+        is_sampled = left <= most and sequence.request.max_tokens > 0
+        num_scored = sequence.count_unscored(start, length)
+        return Span(sequence, home, start, length, source, int(is_sampled), num_scored)
 
     def end_step(self, home: int) -> None:
         """One that lives there has stepped, or its batch was aborted."""

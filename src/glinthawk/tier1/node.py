@@ -29,9 +29,9 @@ __all__ = ["Node", "Sampler"]
 #: How often, in seconds, links are looked at on which nothing comes.
 _LOOK_S = 0.5
 
-#: What follows a finished pass: the batch and the logits (S, V) of its rows that are sampled after;
-#: or, on a pipeline slice before the last, the hidden state (T, hidden) of all rows. It must not
-#: keep them: another pass may have the memory next.
+#: What follows a finished pass: the batch and the logits (R, V) of its rows that are ``kept``; or,
+#: on a pipeline slice before the last, the hidden state (T, hidden) of all rows. It must not keep
+#: them: another pass may have the memory next.
 Sampler = Callable[[Batch, torch.Tensor], object]
 
 
@@ -155,7 +155,7 @@ class Node:
 
     def _new_pass(self, batch: Batch, hidden: torch.Tensor | None) -> Forward:
         rows = batch.rows()
-        columns = rows.tokens, rows.positions, rows.sampled
+        columns = rows.tokens, rows.positions, rows.kept
         ids, positions, keep = (upload(column, self._device) for column in columns)
         return self._passes(ids, positions, keep, hidden)
 

@@ -9,6 +9,7 @@ never to the engine; the last one answers with tokens. The link between two node
 import msgspec
 
 from glinthawk.core.config import EngineConfig
+from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.core.slices import LayerSlice
 from glinthawk.telemetry.usage import Usage
@@ -69,6 +70,7 @@ class StepRow(msgspec.Struct, frozen=True, array_like=True):
     source: int | None
     tokens: list[int]
     num_sampled: int
+    num_scored: int
 
 
 class RunStep(Message, frozen=True):
@@ -144,11 +146,14 @@ class Loaded(Message, frozen=True):
 
 
 class SampledStep(Message, frozen=True):
-    """A step is taken: the tokens of every span, and what was asked to be said about them."""
+    """A step is taken: the tokens of every span, what was asked to be said about them, and about
+    tokens of prompts."""
 
     step: int
     tokens: list[list[int]]
     logprobs: list[list[TokenLogprobs | None]]
+    #: Of those spans of which rows were scored.
+    scores: list[PromptScores]
 
 
 class Gone(Message, frozen=True):

@@ -1,5 +1,7 @@
 """The kernels of native/src/sampling, for rows of logits on a CPU: on torch's threads."""
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -9,12 +11,23 @@ from glinthawk.core.openmp import find_team
 from glinthawk.tier1.sampling.draws import DrawRules, tabulate
 from glinthawk.tier1.sampling.shaping import LogitEdits
 
-__all__ = ["draw_by_kernel", "has_kernel", "rank_by_kernel"]
+__all__ = ["Ranking", "draw_by_kernel", "has_kernel", "rank_by_kernel"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 _Floats = npt.NDArray[np.float32]
 _Ids = npt.NDArray[np.int64]
+
+
+class Ranking(NamedTuple):
+    """Of R rows, of equals the lower id first: log-probabilities of their tokens (R,), NaN for a
+    row without a distribution; ids of the likeliest (R, count) and theirs; and the tokens' own
+    ranks (R,), 1 for the likeliest."""
+
+    chosen: _Floats
+    ids: _Ids
+    values: _Floats
+    ranks: _Ids
 
 
 def has_kernel(logits: torch.Tensor) -> bool:
@@ -49,16 +62,17 @@ def draw_by_kernel(
 
 def rank_by_kernel(
     logits: torch.Tensor, rows: list[int], tokens: list[int], count: int, isa: str = "auto"
-) -> tuple[_Floats, _Ids, _Floats]:
+) -> Ranking:
     """Log-probabilities from ``rows`` of ``logits`` (S, V), as by ``ranking.rank_by_torch``. Raises
     ValueError if this machine lacks ``isa``, or the vocabulary a token."""
     asked, chosen = np.array(tokens, np.int64), np.empty(len(rows), np.float32)
-    ids = np.empty((len(rows), count), np.int64)
+    ids, ranks = np.empty((len(rows), count), np.int64), np.empty(len(rows), np.int64)
     values = np.empty((len(rows), count), np.float32)
     logits, addresses = _rows(logits, rows)
     _native.rank_rows(
         asked.ctypes.data,
         chosen.ctypes.data,
+        ranks.ctypes.data,
         count,
         ids.ctypes.data,
         values.ctypes.data,
@@ -67,7 +81,7 @@ def rank_by_kernel(
         *_threads(),
     )
     chosen[asked < 0] = np.nan
-    return chosen, ids, values
+    return Ranking(chosen, ids, values, ranks)
 
 
 def _edit_addresses(edits: LogitEdits | None, num_rows: int) -> tuple[int, int, int]:

@@ -8,12 +8,11 @@ import torch
 
 from glinthawk.core.sequence import TokenLogprobs
 from glinthawk.tier1.sampling.draws import rows_at_once
-from glinthawk.tier1.sampling.kernels import has_kernel, rank_by_kernel
-from glinthawk.tier1.sampling.sampling_reference import rank_logprobs
+from glinthawk.tier1.sampling.kernels import Ranking, has_kernel, rank_by_kernel
+from glinthawk.tier1.sampling.sampling_reference import score_token
 
-__all__ = ["rank_by_torch", "rank_rows"]
+__all__ = ["rank_by_torch", "rank_columns", "rank_rows"]
 
-_Floats = npt.NDArray[np.float32]
 _Ids = npt.NDArray[np.int64]
 
 
@@ -23,41 +22,50 @@ def rank_rows(
     """Of each of ``rows`` of ``logits`` (S, V), the model's own log-probabilities: of the token
     that was chosen, and of the likeliest ``num_top``."""
     counts = [min(count, logits.shape[1]) for count in num_top]
-    rank = rank_by_kernel if has_kernel(logits) else rank_by_torch
-    chosen, ids, values = rank(logits, rows, tokens, max(counts))
+    chosen, ids, values, _ = rank_columns(logits, rows, tokens, max(counts))
     columns = zip(tokens, chosen.tolist(), ids.tolist(), values.tolist(), counts, strict=True)
-    ranked = [
-        TokenLogprobs(t, c, tuple(zip(i[:n], v[:n], strict=True))) for t, c, i, v, n in columns
-    ]
-    for place in np.flatnonzero(np.isnan(chosen)).tolist():
-        row = logits[rows[place]].float()
-        ranked[place] = rank_logprobs(row, tokens[place], counts[place])
-    return ranked
+    return [TokenLogprobs(t, c, tuple(zip(i[:n], v[:n], strict=True))) for t, c, i, v, n in columns]
 
 
-def rank_by_torch(
-    logits: torch.Tensor, rows: list[int], tokens: list[int], count: int
-) -> tuple[_Floats, _Ids, _Floats]:
-    """Log-probabilities of ``tokens`` (R,), ids of the likeliest (R, count) and theirs, from
-    ``rows`` of ``logits`` (S, V). Of equals the lower id comes first. NaN for a row without a
-    distribution."""
+def rank_columns(logits: torch.Tensor, rows: list[int], tokens: list[int], count: int) -> Ranking:
+    """As ``rank_by_torch``, by what is fastest, and with what the plain way says of rows without a
+    distribution. ``count`` is at most V."""
+    rank = rank_by_kernel if has_kernel(logits) else rank_by_torch
+    ranking = rank(logits, rows, tokens, count)
+    for place in np.flatnonzero(np.isnan(ranking.chosen)).tolist():
+        plain = score_token(logits[rows[place]].float(), tokens[place], count)
+        ranking.chosen[place], ranking.ranks[place] = plain.logprob, plain.rank
+        ranking.ids[place] = [token for token, _ in plain.top]
+        ranking.values[place] = [logprob for _, logprob in plain.top]
+    return ranking
+
+
+def rank_by_torch(logits: torch.Tensor, rows: list[int], tokens: list[int], count: int) -> Ranking:
+    """Of ``tokens`` (R,) and the likeliest in ``rows`` of ``logits`` (S, V)."""
     some = rows_at_once(logits)
     parts = [
         _rank(logits[rows[at : at + some]].float(), tokens[at : at + some], count)
         for at in range(0, len(rows), some)
     ]
-    chosen, ids, values = map(np.concatenate, zip(*parts, strict=True))
-    return chosen, ids, values
+    return Ranking(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _rank(logits: torch.Tensor, tokens: list[int], count: int) -> tuple[_Floats, _Ids, _Floats]:
+def _rank(logits: torch.Tensor, tokens: list[int], count: int) -> Ranking:
     lost = ~logits.amax(-1).isfinite()
     logits = logits.masked_fill(lost[:, None], 0)
     logprobs = torch.log_softmax(logits, dim=-1)
-    chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None]).flatten()
+    places = torch.tensor(tokens, device=logits.device)[:, None]
+    chosen = logprobs.gather(1, places).flatten().masked_fill(lost, float("nan"))
     ids = _likeliest(logits, count)
     values = logprobs.gather(1, torch.from_numpy(ids).to(logits.device))
-    return chosen.masked_fill(lost, float("nan")).cpu().numpy(), ids, values.cpu().numpy()
+    ranks = 1 + _count_before(logits, places)
+    return Ranking(chosen.cpu().numpy(), ids, values.cpu().numpy(), ranks.cpu().numpy())
+
+
+def _count_before(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    own = logits.gather(1, tokens)
+    is_lower = torch.arange(logits.shape[1], device=logits.device) < tokens
+    return ((logits > own) | ((logits == own) & is_lower)).sum(-1)
 
 
 def _likeliest(logits: torch.Tensor, count: int) -> _Ids:

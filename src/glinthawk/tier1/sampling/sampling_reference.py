@@ -3,10 +3,11 @@ without a distribution (NaN, an infinite logit) come to."""
 
 import torch
 
+from glinthawk.core.prompt_scores import TokenScore
 from glinthawk.core.sequence import Sequence, TokenLogprobs
 from glinthawk.tier1.sampling.random_numbers import uniform
 
-__all__ = ["choose", "rank_logprobs", "shape_logits"]
+__all__ = ["choose", "rank_logprobs", "score_token", "shape_logits"]
 
 
 def choose(sequence: Sequence, logits: torch.Tensor) -> int:
@@ -74,3 +75,10 @@ def rank_logprobs(logits: torch.Tensor, token: int, num_top: int) -> TokenLogpro
     ids = logits.sort(descending=True, stable=True).indices[:num_top]
     top = tuple(zip(ids.tolist(), logprobs[ids].tolist(), strict=True))
     return TokenLogprobs(token, float(logprobs[token]), top)
+
+
+def score_token(logits: torch.Tensor, token: int, num_top: int) -> TokenScore:
+    """What ``logits`` (V,) say of a ``token`` that a prompt has there."""
+    ranked = rank_logprobs(logits, token, num_top)
+    order = logits.sort(descending=True, stable=True).indices
+    return TokenScore(ranked.logprob, order.tolist().index(token) + 1, ranked.top)
