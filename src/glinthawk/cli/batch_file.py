@@ -1,5 +1,6 @@
 """A batch file from its first line to the exit status."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from glinthawk.cli.job_options import JobOptions
 from glinthawk.cli.outputs import open_trace
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError
+from glinthawk.core.hub import check_hub
 from glinthawk.core.plan import Plan
 from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.core.units import format_size
@@ -37,9 +39,7 @@ def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = N
     """Answer the input in the output; returns the exit status. ``plan`` is stored with the job, if
     ``config`` follows one."""
     output = options.output
-    console = Console(
-        stderr=True, quiet=options.quiet, soft_wrap=True, highlight=False, markup=False
-    )
+    console = _open_console(options.quiet)
     fingerprint = {"model": identify_model(config.model)}
     fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
     with Journal.open(
@@ -62,6 +62,12 @@ def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = N
         with _telling_what_is_safe(journal, console):
             stopped = _answer(config, options, journal, console)
         return _conclude(journal, stopped, options, console)
+
+
+def _open_console(quiet: bool) -> Console:
+    # A terminal would break lines inside of words; a file has no width.
+    is_file = not sys.stderr.isatty()
+    return Console(stderr=True, quiet=quiet, soft_wrap=is_file, highlight=False, markup=False)
 
 
 @contextmanager
@@ -114,6 +120,7 @@ def _hush_libraries(quiet: bool) -> None:
 def _answer(config: EngineConfig, options: JobOptions, journal: Journal, console: Console) -> bool:
     """Load the model and run the job; whether it was stopped by a signal."""
     console.print(f"loading {config.model}")
+    check_hub(resolve_model(config.model))
     # It takes seconds to import: not before there is work.
     from glinthawk.engine.run import open_run
 

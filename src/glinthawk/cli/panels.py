@@ -1,6 +1,6 @@
 """Under which title an option stands in the help of its command; the common ones come first."""
 
-__all__ = ["COMMON", "TITLES", "panel_of"]
+__all__ = ["COMMON", "TITLES", "panel_of", "placed_options"]
 
 COMMON = "Options"
 
@@ -23,3 +23,8 @@ _OF = {name: title for title, names in _PANELS.items() for name in names.split()
 def panel_of(name: str) -> str:
     """Of ``glinthawk run``; an option that nobody has placed is a common one."""
     return _OF.get(name, COMMON)
+
+
+def placed_options() -> set[str]:
+    """All that have a place, but for ``help``."""
+    return {*_OF}

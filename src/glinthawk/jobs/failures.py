@@ -62,7 +62,7 @@ class Failures:
         self._lines.add(line)
         message = _message(result)
         kind = _PARTICULARS.sub("#", message)
-        if kind not in self._reasons and len(self._reasons) == _MOST_REASONS:
+        if kind not in self._reasons and len(self._reasons) >= _MOST_REASONS:
             kind = message = "other reasons; see their results"
         reason = self._reasons.setdefault(kind, Reason(message, 0, line))
         reason.count += 1

@@ -62,7 +62,7 @@ class Pace:
             self._done_before = done
         rate = f"{tokens / self.elapsed_s:,.0f} tokens/s"
         here = done - self._done_before
-        if not here:
+        if not here or done == total:
             return rate
         return f"{rate}, {_describe_time(self.elapsed_s * (total - done) / here)} left"
 
