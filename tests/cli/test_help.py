@@ -10,7 +10,7 @@ import typer
 
 from commands import call
 from glinthawk import __version__
-from glinthawk.cli.commands import Commands
+from glinthawk.cli.command_table import Commands
 from glinthawk.cli.main import app
 from glinthawk.cli.panels import COMMON, TITLES, placed_options
 

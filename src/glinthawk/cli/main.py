@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from glinthawk import __version__
-from glinthawk.cli.commands import Commands
+from glinthawk.cli.command_table import Commands
 from glinthawk.cli.options import name_options
 from glinthawk.core.errors import GlinthawkError
 

@@ -95,14 +95,7 @@ class Journal:
                 begun.check_fingerprint(fingerprint, output)
                 begun.check_input(survey, source, output)
             finished = _cut_to_finished(file, output, survey)
-            record = Record(
-                created=begun.created if begun else int(now()),
-                fingerprint=plain(fingerprint),
-                input_bytes=survey.num_bytes,
-                input_sha256=survey.sha256,
-                resolved=begun.resolved if begun else None,
-                plan=asdict(plan) if plan else None,
-            )
+            record = _record(begun, survey, fingerprint, plan, int(now()))
             if file.is_kept:
                 save_record(output, record)
         except BaseException:
@@ -207,6 +200,23 @@ def _begun_record(file: OutputFile | OutputStream) -> Record | None:
             "begin anew with --restart (it is moved aside) or give another -o"
         )
     return record
+
+
+def _record(
+    begun: Record | None,
+    survey: Survey,
+    fingerprint: Mapping[str, Any],
+    plan: Plan | None,
+    now: int,
+) -> Record:
+    return Record(
+        created=begun.created if begun else now,
+        fingerprint=plain(fingerprint),
+        input_bytes=survey.num_bytes,
+        input_sha256=survey.sha256,
+        resolved=begun.resolved if begun else None,
+        plan=asdict(plan) if plan else None,
+    )
 
 
 def _cut_to_finished(file: OutputFile | OutputStream, output: Path, survey: Survey) -> Finished:

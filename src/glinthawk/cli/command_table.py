@@ -19,7 +19,7 @@ _COMMANDS = {
     "keygen": ("keygen_command", "Print this user's public key, made if there is none."),
     "plan": ("plan_command", "Find the cheapest or fastest layout of a model for a job."),
     "simulate": ("simulate_command", "Run a job by a plan on a virtual clock."),
-    "profile": ("profile_command", "Measure a model on this machine, for plan --profile."),
+    "profile": ("profile_command", "Measure a model on this machine, to plan with that."),
     "replay": ("replay_command", "Run the scheduler's events of a run again, and compare."),
     "bench": ("bench_command", "Measure this machine: the ceiling, then what is reached."),
 }
