@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.errors import RequestError
+from glinthawk.core.errors import RequestError, UsageError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.core.sequence import Sequence as TokenSequence
-from glinthawk.core.setting import describe_settings
+from glinthawk.core.setting import describe_settings, list_settings
 from glinthawk.core.source import resolve_model
-from glinthawk.engine.run import open_run
+from glinthawk.core.vllm_settings import explain_unknown
+from glinthawk.engine.run import Run, open_run
 from glinthawk.jobs.prompt_logprobs import Logprob, prompt_logprobs
 from glinthawk.jobs.results import answer_text
 from glinthawk.jobs.text import Text
@@ -75,19 +76,21 @@ class LLM:
     __doc__ = f"""A model on one or two tiers, held open between calls.
 
     Use it with ``with``, or call ``close``: it may own worker processes. Raises UsageError for
-    settings that cannot be, ModelError for a model that cannot be loaded, and WorkerError for a
-    worker that cannot be used. Settings are those of ``glinthawk run``, sizes may be text ("4GiB"):
+    settings that cannot be, TypeError for those that there are not, ModelError for a model that
+    cannot be loaded, and WorkerError for a worker that cannot be used. Settings are those of
+    ``glinthawk run``, sizes may be text ("4GiB"):
 
     {textwrap.indent(describe_settings(EngineConfig), "    ").strip()}
     """
 
     def __init__(self, model: str, *, tier2: str | Sequence[str] = (), **settings: Any) -> None:
+        _check_names(settings)
         places = (tier2,) if isinstance(tier2, str) else tuple(tier2)
         self._config = EngineConfig(model=model, tier2=places, **settings)
         source = resolve_model(model)
         self._text = Text.load(source, self._config.trust_remote_code)
         self._stack = ExitStack()
-        self._run = self._stack.enter_context(open_run(self._config))
+        self._opened: Run | None = self._stack.enter_context(open_run(self._config))
         self._eos_token_ids = self._text.eos_token_ids(source, self._config.trust_remote_code)
 
     def __enter__(self) -> "LLM":
@@ -98,7 +101,20 @@ class LLM:
 
     def close(self) -> None:
         """End the run's workers and sessions."""
+        self._opened = None
         self._stack.close()
+
+    @property
+    def _run(self) -> Run:
+        if self._opened is None:
+            raise UsageError("this LLM is closed; make a new one")
+        return self._opened
+
+    def get_tokenizer(self) -> Any:
+        """The model's own, as ``transformers`` made it. Raises UsageError if there is none."""
+        if self._text.tokenizer is None:
+            raise UsageError("this model has no tokenizer; give prompts as token ids")
+        return self._text.tokenizer
 
     @property
     def stats(self) -> RunStats:
@@ -215,6 +231,14 @@ class LLM:
         except RequestError:
             return "error"
         return sequence.finish_reason.value
+
+
+def _check_names(settings: Iterable[str]) -> None:
+    known = [one.name for one in list_settings(EngineConfig)]
+    for name in settings:
+        if name not in known:
+            advice = explain_unknown(name, known)
+            raise TypeError(f"LLM() got an unexpected keyword argument {name!r}: {advice}")
 
 
 def _is_token(item: object) -> bool:

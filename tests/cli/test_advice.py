@@ -152,7 +152,7 @@ CASES = [
         ),
     ),
     Case(
-        "use kv_placement near",
+        "the native kernels, which do not take this model's head sizes; use",
         f"{RUN} -m {{tmp}}/llama --tier2 local:1 --worker-kv 8MiB --kv-placement fetch",
         (f"{RUN} -m {{tmp}}/llama --tier2 local:1 --worker-kv 8MiB --kv-placement near",),
         prepare=_odd_heads,
@@ -261,6 +261,9 @@ ELSEWHERE = {
     "the password that of its --password-file": (
         "cli/test_run.py::test_a_worker_on_a_trusted_network_serves_who_knows_its_password"
     ),
+    "see `glinthawk run --help` for what there is": (
+        "cli/test_help.py::test_run_has_its_options_in_panels_the_common_ones_first"
+    ),
     "see --story, or record the whole run with": (
         "cli/test_recorded_runs.py::test_a_run_is_recorded_and_run_again"
     ),
@@ -276,7 +279,7 @@ ELSEWHERE = {
 NOT_HERE = {
     "there is no CUDA device here; use --device cpu or auto": "the default is auto",
     "there is no GPU in the Ray cluster; use --device cpu or auto": "the default is auto",
-    "kv_placement fetch attends on a CPU: give --device cpu": "a GPU",
+    "`kv_placement` fetch attends on a CPU: give --device cpu": "a GPU",
     "--cluster ray needs Ray": "a machine without Ray",
     "give smaller --slices, --workers-per-slice or --worker-kv": "a Ray cluster of several",
     "use machines alike, or leave --batch-invariant out": "workers of other kinds",
@@ -300,6 +303,8 @@ NO_ADVICE = [
         "--event-log: cannot write",
         "--trace: cannot write",
         "--stats-json: cannot write",
+        "--errors: cannot write",
+        "--config: cannot read",
         "--bandwidth must be",
         "--slow {}",
     ),

@@ -77,10 +77,10 @@ def test_help_speaks_of_options_and_not_of_settings() -> None:
     ("words", "says"),
     [
         ("--batch-size many", "'many' is neither auto nor a number"),
-        ("--batch-size 0", "batch_size must be auto or a whole number of at least 1, not 0"),
+        ("--batch-size 0", "--batch-size must be auto or a whole number of at least 1, not 0"),
         ("--dtype int4", "'bfloat16', 'float16'"),
         ("--xcache 1.5 --tier2 local:1", "at least 0 and less than 1, not 1.5"),
-        ("--worker-kv much", "worker_kv: 'much' is not a size; write it like 4GiB"),
+        ("--worker-kv much", "--worker-kv: 'much' is not a size; write it like 4GiB"),
         ("--restart --retry-errors", "give that or --retry-errors"),
     ],
 )

@@ -37,9 +37,9 @@ OUTPUTS = list(_outputs())
 
 def test_they_are_all_found() -> None:
     assert {option for _, option in OUTPUTS} == {
-        *("--output", "--stats-json", "--trace", "--event-log", "--out", "--report")
+        *("--output", "--errors", "--stats-json", "--trace", "--event-log", "--out", "--report")
     }
-    assert len(OUTPUTS) == 8
+    assert len(OUTPUTS) == 9
 
 
 @pytest.mark.parametrize(("command", "option"), OUTPUTS)
@@ -54,7 +54,7 @@ def test_an_output_that_cannot_be_is_named_at_once(
         assert "no-model" not in done.stderr and "no-plan" not in done.stderr
 
 
-@pytest.mark.parametrize("option", ["-o", "--stats-json", "--trace", "--event-log"])
+@pytest.mark.parametrize("option", ["-o", "--errors", "--stats-json", "--trace", "--event-log"])
 def test_no_output_overwrites_another_file_of_the_job(option: str, tmp_path: Path) -> None:
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(EXAMPLES.read_bytes())

@@ -66,11 +66,11 @@ def test_an_unusable_setting_is_an_error_that_names_it(name: str, value: Any) ->
         ({"xcache": 1.0}, "less than 1"),
         ({"xcache": -0.1}, "at least 0"),
         ({"xcache": float("nan")}, "at least 0"),
-        ({"xcache": "half"}, "xcache must be"),
-        ({"xcache": 0.5, "tier2": ()}, "name some in tier2"),
-        ({"xcache": 0.5, "split_attention": "heads"}, "split_attention sequence"),
-        ({"xcache": 0.5, "split_attention": "tokens"}, "split_attention sequence"),
-        ({"xcache": 0.5, "tier2": (), "cluster": "cluster.toml"}, "leave xcache out"),
+        ({"xcache": "half"}, "`xcache` must be"),
+        ({"xcache": 0.5, "tier2": ()}, "name some in `tier2`"),
+        ({"xcache": 0.5, "split_attention": "heads"}, "`split_attention` sequence"),
+        ({"xcache": 0.5, "split_attention": "tokens"}, "`split_attention` sequence"),
+        ({"xcache": 0.5, "tier2": (), "cluster": "cluster.toml"}, "leave `xcache` out"),
         ({"xcache_memory": "1GiB"}, "give that a share"),
         ({"xcache": 0.5, "xcache_memory": "much"}, "xcache_memory"),
     ],
@@ -109,9 +109,9 @@ def test_a_size_that_is_none_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ({"split_attention": "heads"}, "split_attention sequence"),
-        ({"split_attention": "tokens"}, "split_attention sequence"),
-        ({"device": "cuda"}, "device cpu"),
+        ({"split_attention": "heads"}, "`split_attention` sequence"),
+        ({"split_attention": "tokens"}, "`split_attention` sequence"),
+        ({"device": "cuda"}, "`device` cpu"),
     ],
 )
 def test_fetched_kv_goes_with_whole_sequences_and_a_cpu(setting: dict[str, Any], says: str) -> None:

@@ -1,11 +1,15 @@
 """The Python face, with the demo model."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from glinthawk import LLM, SamplingParams
-from glinthawk.core.errors import RequestError
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import RequestError, UsageError
+from glinthawk.core.setting import list_settings
+from glinthawk.core.vllm_settings import VLLM_SETTINGS, explain_unknown
 from glinthawk.jobs.text import Text
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -174,3 +178,42 @@ def test_two_tiers_answer_as_one_and_leave_no_process(llm: LLM) -> None:
         outputs = two.generate(prompts, GREEDY, use_tqdm=False)
         assert len(two.stats.tier2_busy) == 2
     assert [o.outputs for o in outputs] == [o.outputs for o in expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("tensor_parallel_size", "cluster='ray' and slices"),
+        ("gpu_memory_utilization", "tier1_kv"),
+        ("max_num_seqs", "use batch_size"),
+        ("bach_size", "did you mean batch_size?"),
+        ("flavour", r"help\(glinthawk.LLM\) lists its settings"),
+    ],
+)
+def test_an_unknown_setting_is_told_what_does_its_work(name: str, says: str) -> None:
+    with pytest.raises(TypeError, match=rf"^LLM\(\) got an unexpected .* '{name}': .*{says}"):
+        LLM("demo", **{name: 2})
+
+
+def test_what_vllm_calls_a_setting_leads_to_ours() -> None:
+    """No setting of ours is explained away, and what is advised is there."""
+    known = {one.name for one in list_settings(EngineConfig)}
+    for name in VLLM_SETTINGS:
+        assert name not in known
+        advised = set(re.findall(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b", explain_unknown(name, known)))
+        assert advised <= known
+
+
+def test_its_tokenizer_can_be_had(llm: LLM) -> None:
+    tokenizer = llm.get_tokenizer()
+    (output,) = llm.generate("The list type is", GREEDY, use_tqdm=False)
+    assert tokenizer.encode("The list type is") == output.prompt_token_ids
+
+
+def test_use_after_close_says_so() -> None:
+    with LLM("demo", tier1_kv="64MiB", batch_size=16) as llm:
+        pass
+    llm.close()
+    for use in (lambda: llm.generate("The"), lambda: llm.chat([]), lambda: llm.stats):
+        with pytest.raises(UsageError, match="this LLM is closed; make a new one"):
+            use()

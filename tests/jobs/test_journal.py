@@ -10,8 +10,8 @@ import pytest
 
 from glinthawk.core.errors import JournalError, RequestError, UsageError
 from glinthawk.core.plan import Plan
-from glinthawk.jobs.finished import Finished
 from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.line_set import LineSet
 from glinthawk.jobs.lines import Refusal
 from glinthawk.jobs.record import load_record, record_path
 from glinthawk.jobs.results import refusal_line
@@ -322,9 +322,9 @@ def test_what_cannot_be_a_job(source: Path, output: Path, tmp_path: Path) -> Non
 
 
 def test_a_million_lines_are_small() -> None:
-    finished = Finished()
+    finished = LineSet()
     for line in (999_999, 0):
-        finished.add(line, failed=False)
+        finished.add(line)
     assert 999_999 in finished
     assert 999_998 not in finished
     assert 10**12 not in finished

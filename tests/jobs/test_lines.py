@@ -188,11 +188,19 @@ def test_a_bad_chat_names_its_field(reader: LineReader, body: dict[str, Any], pa
     assert _error(reader, line("x", _CHAT, **body)).param == param
 
 
-def test_an_unsupported_field_says_what_is_supported(reader: LineReader) -> None:
-    message = str(_error(reader, line(guided_decoding_backend="a")))
-    assert message.startswith("guided_decoding_backend is not supported; remove it. Supported: ")
-    assert "repetition_penalty" in message
-    assert "messages" not in message
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("temprature", "did you mean temperature?"),
+        ("maxTokens", "did you mean max_tokens?"),
+        ("guided_decoding_backend", "remove it"),
+    ],
+)
+def test_a_field_that_there_is_not_is_answered_with_the_nearest_one(
+    reader: LineReader, field: str, says: str
+) -> None:
+    message = str(_error(reader, line(**{field: "a"})))
+    assert message == f"{field} is not supported; {says}"
 
 
 def test_what_a_prompt_may_be_is_said(reader: LineReader) -> None:

@@ -42,7 +42,7 @@ def test_a_file_says_what_each_node_has(tmp_path: Path) -> None:
         ("", r"\[\[nodes\]\] entries"),
         ("nodes = 3", r"\[\[nodes\]\] entries"),
         ("[[nodes]]\n[extra]", "nothing else"),
-        ("[[nodes]]\nworker = 'local:1'", "no 'worker'; there are address, workers"),
+        ("[[nodes]]\nworker = 'local:1'", "no 'worker'; did you mean workers"),
         ("[[nodes]]\nworkers = 'local:1'", "a list of addresses"),
         ("[[nodes]]\nlayers = 4", "text in quotes"),
         ("[[nodes]]\nworker_kv = 1.5", "node 1: worker_kv is a size in quotes"),
@@ -85,7 +85,7 @@ _TWO = "[[nodes]]\nworkers = ['local:1']\n{first}\n[[nodes]]\nworkers = ['local:
         (_TWO.format(first="tier1_kv = '1MiB'", second=""), "all nodes have tier1_kv or none"),
         (_TWO.format(first="layers = '0:1'", second="layers = '2:3'"), "follow one another"),
         (_TWO.format(first="layers = '0:1'", second=""), "for every node or for none"),
-        (_TWO.format(first="device = 'tpu'", second=""), "device must be one of"),
+        (_TWO.format(first="device = 'tpu'", second=""), "`device` must be one of"),
         ("[[nodes]]\nworkers = ['local:1']\n" * 4, "cannot be split into 4"),
     ],
 )
@@ -99,5 +99,5 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
 
 
 def test_a_cluster_names_the_workers_itself() -> None:
-    with pytest.raises(UsageError, match="leave tier2 out"):
+    with pytest.raises(UsageError, match="leave `tier2` out"):
         EngineConfig(model="demo", tier2=("local:1",), cluster="cluster.toml")

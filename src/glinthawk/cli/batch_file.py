@@ -1,28 +1,32 @@
 """A batch file from its first line to the exit status."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
 
 from glinthawk.cli.events import keep_events
+from glinthawk.cli.failure_report import report_failures
 from glinthawk.cli.job_options import JobOptions
 from glinthawk.cli.outputs import open_trace
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, UsageError
+from glinthawk.core.hub import check_hub
 from glinthawk.core.plan import Plan
 from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.core.units import format_size
-from glinthawk.engine.interrupt import drain_on_interrupt
-from glinthawk.engine.run import Run, open_run
-from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
-from glinthawk.jobs.text import Text
 from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
+
+if TYPE_CHECKING:
+    from glinthawk.engine.run import Run
+    from glinthawk.jobs.job import Job
 
 __all__ = ["answer_file"]
 
@@ -34,10 +38,8 @@ _FINGERPRINT = ("load_format", "seed")
 def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = None) -> int:
     """Answer the input in the output; returns the exit status. ``plan`` is stored with the job, if
     ``config`` follows one."""
-    output, quiet = options.output, options.quiet
-    console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
-    if quiet:
-        _hush_libraries()
+    output = options.output
+    console = _open_console(options.quiet)
     fingerprint = {"model": identify_model(config.model)}
     fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
     with Journal.open(
@@ -51,20 +53,21 @@ def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = N
         left = journal.survey.num_requests - journal.num_done + journal.num_to_retry
         if journal.num_done and not left:
             console.print(f"every line has its result already{_errors(journal)}: {output}")
+            report_failures(journal, options.errors, console)
             return 1 if journal.num_failed else 0
         if journal.num_resumed:
             console.print(
                 f"resuming: {journal.num_resumed} lines have their results{_retried(journal)}"
             )
-        with (
-            _telling_what_is_safe(journal, console),
-            open_trace(options.trace) as trace,
-            keep_events(options.event_log, output) as events,
-            open_run(config, trace, events) as run,
-        ):
-            journal.settle(run.resolved)
-            stopped = _answer(config, journal, run, options.stats_json, console)
-        return _conclude(journal, stopped, output, console)
+        with _telling_what_is_safe(journal, console):
+            stopped = _answer(config, options, journal, console)
+        return _conclude(journal, stopped, options, console)
+
+
+def _open_console(quiet: bool) -> Console:
+    # A terminal would break lines inside of words; a file has no width.
+    is_file = not sys.stderr.isatty()
+    return Console(stderr=True, quiet=quiet, soft_wrap=is_file, highlight=False, markup=False)
 
 
 @contextmanager
@@ -78,14 +81,18 @@ def _telling_what_is_safe(journal: Journal, console: Console) -> Iterator[None]:
         raise
 
 
-def _conclude(journal: Journal, stopped: bool, output: Path, console: Console) -> int:
+def _conclude(journal: Journal, stopped: bool, options: JobOptions, console: Console) -> int:
     """The exit status."""
     done, total = journal.num_done, journal.survey.num_requests
-    if stopped and done < total:
-        console.print(f"stopped; {done} of {total} lines are answered in {output}")
+    is_cut = stopped and done < total
+    if is_cut:
+        console.print(f"stopped; {done} of {total} lines are answered in {options.output}")
         console.print("run the same command again to resume")
+    else:
+        console.print(f"{done} results{_errors(journal)}: {options.output}")
+    report_failures(journal, options.errors, console)
+    if is_cut:
         return 130
-    console.print(f"{done} results{_errors(journal)}: {output}")
     return 1 if journal.num_failed else 0
 
 
@@ -101,22 +108,47 @@ def _retried(journal: Journal) -> str:
     return f", {journal.num_to_retry} of them errors that are run again"
 
 
-def _hush_libraries() -> None:
-    """No loading bars either."""
+def _hush_libraries(quiet: bool) -> None:
+    """Their bars would stand beside ours."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    if quiet:
+        logging.set_verbosity_error()
 
 
-def _answer(
-    config: EngineConfig, journal: Journal, run: Run, stats_json: Path | None, console: Console
-) -> bool:
-    """Run the job; whether it was stopped by a signal."""
-    failed_before = journal.num_failed
+def _answer(config: EngineConfig, options: JobOptions, journal: Journal, console: Console) -> bool:
+    """Load the model and run the job; whether it was stopped by a signal."""
+    console.print(f"loading {config.model}")
+    check_hub(resolve_model(config.model))
+    # It takes seconds to import: not before there is work.
+    from glinthawk.engine.run import open_run
+
+    _hush_libraries(options.quiet)
+    with (
+        open_trace(options.trace) as trace,
+        keep_events(options.event_log, options.output) as events,
+        open_run(config, trace, events) as run,
+    ):
+        journal.settle(run.resolved)
+        failed_before = journal.num_failed
+        job = _open_job(config, journal, run)
+        stopped = _run_job(job, run, console)
+        journal.flush()
+        stats = _stats(job, run, failed_before)
+        _report(stats, console)
+        if options.stats_json is not None:
+            _save_stats(stats, options.stats_json)
+    return stopped
+
+
+def _open_job(config: EngineConfig, journal: Journal, run: "Run") -> "Job":
+    from glinthawk.jobs.job import Job
+    from glinthawk.jobs.text import Text
+
     source = resolve_model(config.model)
     text = Text.load(source, config.trust_remote_code, journal.created)
-    job = Job(
+    return Job(
         journal,
         text,
         run.limits,
@@ -125,11 +157,16 @@ def _answer(
         model_name=config.model,
     )
 
+
+def _run_job(job: "Job", run: "Run", console: Console) -> bool:
+    from glinthawk.engine.interrupt import drain_on_interrupt
+
     def drain() -> None:
         run.engine.drain()
         console.print("finishing the answers that have begun; Ctrl-C again stops at once")
 
-    with drain_on_interrupt(drain) as stopped, make_meter(quiet=console.quiet) as meter:
+    meter = make_meter(quiet=console.quiet, console=console)
+    with drain_on_interrupt(drain) as stopped, meter:
 
         def after_step() -> None:
             job.tick()
@@ -141,13 +178,7 @@ def _answer(
             for sequence in answers:
                 job.finish(sequence)
         after_step()
-        was_stopped = stopped()
-    journal.flush()
-    stats = _stats(job, run, failed_before)
-    _report(stats, console)
-    if stats_json is not None:
-        _save_stats(stats, stats_json)
-    return was_stopped
+        return stopped()
 
 
 def _save_stats(stats: RunStats, path: Path) -> None:
@@ -157,7 +188,7 @@ def _save_stats(stats: RunStats, path: Path) -> None:
         raise UsageError(f"--stats-json: cannot write {path}: {error.strerror}") from error
 
 
-def _stats(job: Job, run: Run, failed_before: int) -> RunStats:
+def _stats(job: "Job", run: "Run", failed_before: int) -> RunStats:
     stats, progress = run.stats(), job.progress
     stats.requests = progress.answered - progress.resumed
     stats.failed = progress.failed - failed_before

@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from glinthawk.cli.help_text import HelpfulCommand, HelpfulGroup
+from glinthawk.cli.options import spread
+
 __all__ = ["attention", "bench", "dense", "job", "tiers"]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
@@ -12,12 +15,16 @@ _Sampled = Annotated[
 ]
 
 bench = typer.Typer(
+    cls=HelpfulGroup,
     help="Measure this machine: the ceiling first, then what is reached, then one JSON line.",
     no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
 )
 
 
-@bench.command()
+@bench.command(cls=HelpfulCommand)
+@spread
 def attention(quick: _Quick = False) -> None:
     """Tier-2 attention against the speed of memory."""
     from glinthawk.bench.attention import run
@@ -25,7 +32,8 @@ def attention(quick: _Quick = False) -> None:
     run(typer.echo, quick=quick)
 
 
-@bench.command()
+@bench.command(cls=HelpfulCommand)
+@spread
 def dense(quick: _Quick = False) -> None:
     """Tier 1's dense step against its linear layers alone."""
     from glinthawk.bench.dense import run
@@ -33,7 +41,8 @@ def dense(quick: _Quick = False) -> None:
     run(typer.echo, quick=quick)
 
 
-@bench.command()
+@bench.command(cls=HelpfulCommand)
+@spread
 def tiers(quick: _Quick = False, sampled: _Sampled = False) -> None:
     """Two tiers against one where KV memory is scarce."""
     from glinthawk.bench.tiers import run
@@ -41,7 +50,8 @@ def tiers(quick: _Quick = False, sampled: _Sampled = False) -> None:
     run(typer.echo, quick=quick, sampled=sampled)
 
 
-@bench.command()
+@bench.command(cls=HelpfulCommand)
+@spread
 def job(
     quick: _Quick = False,
     sampled: _Sampled = False,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from glinthawk.cli.config_file import ConfigFlag
 from glinthawk.cli.outputs import check_apart, check_output
 from glinthawk.core.errors import UsageError
 
@@ -25,6 +26,14 @@ class JobOptions:
             "-o", "--output", help="Result lines are appended here.", callback=check_output
         ),
     ]
+    config: ConfigFlag = None
+    errors: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write input lines here whose result is an error, as they stand in the input.",
+            callback=check_output,
+        ),
+    ] = None
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -71,6 +80,7 @@ class JobOptions:
             {
                 "-i": self.input,
                 "-o": self.output,
+                "--errors": self.errors,
                 "--stats-json": self.stats_json,
                 "--trace": self.trace,
                 "--event-log": self.event_log,

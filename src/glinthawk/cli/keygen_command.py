@@ -5,9 +5,12 @@ from typing import Annotated
 
 import typer
 
+from glinthawk.cli.options import spread
+
 __all__ = ["keygen"]
 
 
+@spread
 def keygen(
     identity: Annotated[
         Path | None, typer.Option(help="File of the key pair. Default: one for each user.")

@@ -1,38 +1,41 @@
-"""``glinthawk``: its commands, and how errors become exit statuses."""
+"""``glinthawk``: how it begins, and how errors become exit statuses."""
 
 import sys
+from typing import Annotated
 
 import typer
 
-from glinthawk.cli.bench_command import bench
-from glinthawk.cli.keygen_command import keygen
-from glinthawk.cli.node_command import node
-from glinthawk.cli.plan_command import plan
-from glinthawk.cli.profile_command import profile
-from glinthawk.cli.replay_command import replay
-from glinthawk.cli.run_command import run
-from glinthawk.cli.simulate_command import simulate
-from glinthawk.cli.worker_command import worker
+from glinthawk import __version__
+from glinthawk.cli.command_table import Commands
+from glinthawk.cli.options import name_options
 from glinthawk.core.errors import GlinthawkError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
+    cls=Commands,
     help="Offline LLM inference on two tiers: weights on accelerators, KV cache and attention on "
     "cheap memory.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-app.command()(run)
-app.command()(worker)
-app.command()(node)
-app.command()(keygen)
-app.command()(plan)
-app.command()(simulate)
-app.command()(profile)
-app.command()(replay)
-app.add_typer(bench, name="bench")
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"glinthawk {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _begin(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Say which one this is.", callback=_say_version),
+    ] = False,
+) -> None:
+    """Options that stand before any command."""
 
 
 def main(commands: typer.Typer = app) -> None:
@@ -40,7 +43,7 @@ def main(commands: typer.Typer = app) -> None:
     try:
         commands()
     except GlinthawkError as error:
-        sys.stderr.write(f"glinthawk: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"glinthawk: {name_options(' '.join(str(error).split()))}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("glinthawk: stopped\n")

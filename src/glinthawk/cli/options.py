@@ -2,17 +2,24 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial, wraps
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import typer
+from typer.models import ArgumentInfo, OptionInfo
 
+from glinthawk.core.config import EngineConfig
 from glinthawk.core.setting import NamedSetting, list_settings
 
-__all__ = ["SettingsOf", "spread"]
+__all__ = ["SettingsOf", "name_options", "spread"]
+
+#: What stands for a value in help, where nothing more is said of it.
+_METAVARS = {int: "N", float: "NUMBER", str: "TEXT", Path: "FILE"}
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -36,6 +43,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     for name, each in signature.parameters.items():
         group = groups[name]
         options += group.options() if group else [each.replace(kind=each.KEYWORD_ONLY)]
+    for option in options:
+        _name_value(option.annotation)
     options.sort(key=lambda option: option.default is not option.empty)
     called.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
     return called
@@ -52,7 +61,7 @@ class SettingsOf:
 
     def options(self) -> list[inspect.Parameter]:
         """In the owner's order."""
-        flags = {one.name: _flag(one.name) for one in list_settings(self.owner)}
+        flags = _flags(self.owner)
         return [_option(one, flags) for one in self._settings()]
 
     def take(self, given: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def _option(one: NamedSetting, flags: dict[str, str]) -> inspect.Parameter:
     kind, metavar, parser = _presented(one)
     option = typer.Option(
         *filter(None, (one.setting.short, flags[one.name])),
-        help=re.sub(r"`(\w+)`", lambda named: flags.get(named[1], named[0]), one.setting.help),
+        help=name_options(one.setting.help, flags),
         metavar=one.setting.metavar or metavar,
         parser=parser,
     )
@@ -103,8 +112,29 @@ def _presented(one: NamedSetting) -> tuple[Any, str | None, Callable[[str], Any]
     if one.is_size:
         return (str | None if one.default is None else str), "SIZE", None
     if one.choices and int in one.types:
-        return Any, f"<int|{'|'.join(one.choices)}>", partial(_parse_count, one)
+        return Any, f"N|{'|'.join(one.choices)}", partial(_parse_count, one)
     return (list[str] if isinstance(one.default, tuple) else one.kind), None, None
+
+
+def name_options(text: str, flags: Mapping[str, str] | None = None) -> str:
+    """``text`` with options where it names settings in backticks, as help and errors do."""
+    known = _flags(EngineConfig) if flags is None else flags
+    return re.sub(r"`(\w+)`", lambda named: known.get(named[1], named[0]), text)
+
+
+def _name_value(annotation: Any) -> None:
+    """Give an option that says nothing of its value a word for it."""
+    kind, *notes = (getattr(annotation, "__metadata__", ()) and get_args(annotation)) or (None,)
+    for note in notes:
+        if isinstance(note, OptionInfo | ArgumentInfo) and note.metavar is None:
+            note.metavar = _metavar(kind)
+
+
+def _metavar(kind: Any) -> str | None:
+    parts = [one for one in get_args(kind) if one is not NoneType] or [kind]
+    if get_origin(kind) is Literal or get_origin(parts[0]) is Literal:
+        return "|".join(get_args(kind if get_origin(kind) is Literal else parts[0]))
+    return _METAVARS.get(parts[0] if get_origin(parts[0]) is None else get_args(parts[0])[0])
 
 
 def _parse_count(one: NamedSetting, text: str) -> int | str:
@@ -122,5 +152,6 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     )
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+def _flags(owner: type) -> dict[str, str]:
+    """Options by the names of settings."""
+    return {one.name: f"--{one.name.replace('_', '-')}" for one in list_settings(owner)}

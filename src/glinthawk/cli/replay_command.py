@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from glinthawk import __version__
+from glinthawk.cli.options import spread
 from glinthawk.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["replay"]
 
 
+@spread
 def replay(
     file: Annotated[
         Path,

@@ -34,9 +34,10 @@ def run(
 
 
 def _given(context: typer.Context) -> set[str]:
-    """Parameters that the command line has."""
+    """Parameters that the command line has, or its file of options."""
     return {
         name
         for name in context.params
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+        if (source := context.get_parameter_source(name))
+        and source.name in ("COMMANDLINE", "DEFAULT_MAP")
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from glinthawk.core.errors import UsageError
+from glinthawk.core.nearest import advise_name
 from glinthawk.core.units import is_text_or_bytes, parse_size
 
 __all__ = ["LOCAL", "Cluster", "NodePlan"]
@@ -62,7 +63,8 @@ def _node(path: Path, index: int, entry: Any) -> NodePlan:
         raise UsageError(f"{where} must be a [[nodes]] table")
     known = [field.name for field in fields(NodePlan)]
     if unknown := sorted(entry.keys() - set(known)):
-        raise UsageError(f"{where} has no {unknown[0]!r}; there are {', '.join(known)}")
+        advice = advise_name(unknown[0], known, f"there are {', '.join(known)}")
+        raise UsageError(f"{where} has no {unknown[0]!r}; {advice}")
     workers = entry.pop("workers", [])
     if not _are_texts(workers):
         raise UsageError(f"{where}: workers is a list of addresses or local:N")

@@ -198,7 +198,7 @@ class EngineConfig:
     ] = 60.0
 
     def __post_init__(self) -> None:
-        check_settings(self, UsageError)
+        check_settings(self, UsageError, quote="`")
         parse_drives(self.worker_storage)
         self._check_places()
         self._check_placement()
@@ -207,53 +207,57 @@ class EngineConfig:
 
     def _check_places(self) -> None:
         if self.cluster is not None and self.tier2:
-            raise UsageError("the cluster names the workers; leave tier2 out")
+            raise UsageError("`cluster` names the workers; leave `tier2` out")
         for name in ("slices", "workers_per_slice"):
             if getattr(self, name) is not None and self.cluster != RAY:
-                raise UsageError(f"{name} goes with cluster {RAY} only")
+                raise UsageError(f"`{name}` goes with `cluster` {RAY} only")
         if self.cluster is None and not self.tier2 and self.tier1_kv_bytes == 0:
             raise UsageError(
-                "there is no memory for the KV cache: give tier1_kv a size or name workers in tier2"
+                "there is no memory for the KV cache: give `tier1_kv` a size or name workers in "
+                "`tier2`"
             )
         if self.split_attention != "sequence" and not (self.tier2 or self.cluster):
             raise UsageError(
-                f"split_attention {self.split_attention} splits over workers: name some in tier2"
+                f"`split_attention` {self.split_attention} splits over workers: name some in "
+                "`tier2`"
             )
 
     def _check_placement(self) -> None:
         if self.kv_placement == "near":
             return
         if not (self.tier2 or self.cluster):
-            raise UsageError("kv_placement fetch reads KV from workers: name some in tier2")
+            raise UsageError("`kv_placement` fetch reads KV from workers: name some in `tier2`")
         if self.split_attention != "sequence":
-            raise UsageError("kv_placement fetch goes with split_attention sequence only")
+            raise UsageError("`kv_placement` fetch goes with `split_attention` sequence only")
         if self.device == "cuda":
-            raise UsageError("kv_placement fetch attends on a CPU: use device cpu, or near")
+            raise UsageError("`kv_placement` fetch attends on a CPU: use `device` cpu, or near")
 
     def _check_xcache(self) -> None:
         if self.xcache and self.cluster is not None:
-            raise UsageError("nodes of a cluster keep no X-cache: leave xcache out, or cluster")
+            raise UsageError("nodes of a cluster keep no X-cache: leave `xcache` out, or `cluster`")
         if self.xcache and not self.tier2:
-            raise UsageError("xcache is a share of what workers hold: name some in tier2")
+            raise UsageError("`xcache` is a share of what workers hold: name some in `tier2`")
         if self.xcache and self.split_attention != "sequence":
             raise UsageError(
-                f"xcache goes with split_attention sequence, not with {self.split_attention}"
+                f"`xcache` goes with `split_attention` sequence, not with {self.split_attention}"
             )
         if self.xcache and self.kv_placement != "near":
-            raise UsageError("xcache goes with kv_placement near: the rest is attended at workers")
+            raise UsageError(
+                "`xcache` goes with `kv_placement` near: the rest is attended at workers"
+            )
         if self.xcache_memory is not None and not self.xcache:
-            raise UsageError("xcache_memory goes with xcache: give that a share")
+            raise UsageError("`xcache_memory` goes with `xcache`: give that a share")
 
     def _check_invariance(self) -> None:
         if not self.batch_invariant:
             return
         if self.split_attention == "tokens" or self.xcache:
             raise UsageError(
-                "batch_invariant does not go with split_attention tokens, nor with xcache: parts "
-                "of a sequence are merged in an order that depends on where they lie"
+                "`batch_invariant` does not go with `split_attention` tokens, nor with `xcache`: "
+                "parts of a sequence are merged in an order that depends on where they lie"
             )
         if self.kv_placement != "near":
-            raise UsageError("batch_invariant goes with kv_placement near")
+            raise UsageError("`batch_invariant` goes with `kv_placement` near")
 
     @property
     def xcache_bytes(self) -> int | None:

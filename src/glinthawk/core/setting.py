@@ -74,7 +74,8 @@ class NamedSetting:
         return tuple((holds, n, f"{words} {n}") for n, holds, words in given if n is not None)
 
     def find_problem(self, value: Any) -> str | None:
-        """What is wrong with ``value``, by type and range alone, and what is taken."""
+        """What is wrong with ``value``, by type and range alone, and what is taken: to be read
+        after the name."""
         if value in self.choices or (value is None and NoneType in self.types):
             return None
         if self.is_size:
@@ -82,17 +83,17 @@ class NamedSetting:
         if self.types[0] in (int, float):
             return self._number_problem(value)
         if self.choices:
-            return f"{self.name} must be one of {', '.join(self.choices)}, not {value!r}"
+            return f" must be one of {', '.join(self.choices)}, not {value!r}"
         return None
 
     def _size_problem(self, value: Any) -> str | None:
         if not is_text_or_bytes(value):
-            return f"{self.name} must be bytes, or a size like '4GiB', not {value!r}"
+            return f" must be bytes, or a size like '4GiB', not {value!r}"
         try:
             negative = parse_size(value) < 0
         except UsageError as error:
-            return f"{self.name}: {error}"
-        return f"{self.name} must be 0 or more bytes, not {value}" if negative else None
+            return f": {error}"
+        return f" must be 0 or more bytes, not {value}" if negative else None
 
     def _number_problem(self, value: Any) -> str | None:
         numbers = (int, float) if self.types[0] is float else int
@@ -102,7 +103,7 @@ class NamedSetting:
         kind = "a number" if self.types[0] is float else "a whole number"
         limits = " and ".join(text for *_, text in self.bounds)
         taken = " or ".join((*self.choices, f"{kind} of {limits}" if limits else kind))
-        return f"{self.name} must be {taken}, not {value!r}"
+        return f" must be {taken}, not {value!r}"
 
 
 @cache
@@ -131,9 +132,10 @@ def _describe(one: NamedSetting) -> str:
     return f"{one.name}: {kind}{default}\n{text}"
 
 
-def check_settings(holder: Any, error: type[Exception]) -> None:
-    """By type and range alone. Raises ``error``, which names the setting and what it takes."""
+def check_settings(holder: Any, error: type[Exception], quote: str = "") -> None:
+    """By type and range alone. Raises ``error``, which names the setting, in ``quote``s, and what
+    it takes."""
     owner: type = type(holder)
     for one in list_settings(owner):
         if problem := one.find_problem(getattr(holder, one.name)):
-            raise error(problem)
+            raise error(f"{quote}{one.name}{quote}{problem}")

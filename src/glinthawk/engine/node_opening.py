@@ -222,7 +222,9 @@ def _fetched_pages(config: EngineConfig, loaded: LoadedModel) -> FetchedPages | 
     if config.kv_placement == "near":
         return None
     if loaded.model.device.type != "cpu":
-        raise UsageError("kv_placement fetch attends on a CPU: give --device cpu, or leave it out")
+        raise UsageError(
+            "`kv_placement` fetch attends on a CPU: give --device cpu, or leave it out"
+        )
     threads = torch.get_num_threads()
     return FetchedPages(loaded.spec.layers, _kv_dtype(config, loaded), threads)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from glinthawk.core.errors import RequestError
+from glinthawk.core.nearest import advise_name
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.jobs.structured_fields import StructuredFields, read_structured
 
@@ -98,11 +99,12 @@ def _is_neutral(name: str, given: dict[str, Any]) -> bool:
 
 
 def _unsupported(name: str, form: type[Body]) -> RequestError:
-    supported = ", ".join(sorted(form.__struct_fields__))
-    what = "has no value but its default here" if name in _NEUTRAL else "is not supported"
-    return RequestError(
-        f"{name} {what}; remove it. Supported: {supported}", param=name, code="unsupported_field"
-    )
+    if name in _NEUTRAL:
+        problem = "has no value but its default here; remove it"
+    else:
+        advice = advise_name(name, form.__struct_fields__, "remove it")
+        problem = f"is not supported; {advice}"
+    return RequestError(f"{name} {problem}", param=name, code="unsupported_field")
 
 
 def _mistyped(problem: str) -> RequestError:

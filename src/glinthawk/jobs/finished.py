@@ -1,9 +1,11 @@
-"""Which lines have a result: a bit each, read back from the output itself."""
+"""Which lines have a result, read back from the output itself."""
 
 import re
 from pathlib import Path
 
 from glinthawk.core.errors import JournalError
+from glinthawk.jobs.failures import Failures
+from glinthawk.jobs.line_set import LineSet
 
 __all__ = ["Finished", "is_success", "read_finished"]
 
@@ -14,27 +16,25 @@ _SUCCESS_END = b',"error":null}\n'
 
 
 class Finished:
-    """A set of line numbers: 125 kB for a million lines."""
+    """Line numbers with a result, and which of those failed."""
 
     def __init__(self) -> None:
-        self.num_done = 0
-        self.num_failed = 0
-        self._bits = bytearray()
+        self._lines = LineSet()
+        self.failures = Failures()
+
+    @property
+    def num_done(self) -> int:
+        """Failed ones included."""
+        return len(self._lines)
 
     def __contains__(self, line: int) -> bool:
-        byte = line >> 3
-        return byte < len(self._bits) and bool(self._bits[byte] >> (line & 7) & 1)
+        return line in self._lines
 
-    def add(self, line: int, *, failed: bool) -> None:
-        """Count ``line`` as answered; once only."""
-        if line in self:
-            raise ValueError(f"line {line} has a result already")
-        missing = (line >> 3) + 1 - len(self._bits)
-        if missing > 0:
-            self._bits.extend(bytes(missing))
-        self._bits[line >> 3] |= 1 << (line & 7)
-        self.num_done += 1
-        self.num_failed += failed
+    def add(self, line: int, result: bytes, *, failed: bool) -> None:
+        """Count ``line`` as answered by ``result``; once only."""
+        self._lines.add(line)
+        if failed:
+            self.failures.add(line, result)
 
 
 def read_finished(output: Path, num_lines: int) -> tuple[Finished, int]:
@@ -64,7 +64,7 @@ def _count(
         raise _corrupt(*where, f"answers line {line + 1} of an input of {num_lines} lines")
     if line in finished:
         raise _corrupt(*where, f"answers line {line + 1} of the input a second time")
-    finished.add(line, failed=not is_success(result))
+    finished.add(line, result, failed=not is_success(result))
 
 
 def is_success(result: bytes) -> bool:

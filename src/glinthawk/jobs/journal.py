@@ -8,7 +8,6 @@ another one's output.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,9 +16,11 @@ from msgspec.structs import replace
 
 from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.core.plan import Plan
+from glinthawk.jobs.beginning import Beginning
+from glinthawk.jobs.failures import Failures
 from glinthawk.jobs.finished import Finished, read_finished
 from glinthawk.jobs.output import OutputFile
-from glinthawk.jobs.record import Record, load_record, plain, record_path, save_record
+from glinthawk.jobs.record import Record, load_record, plain, save_record
 from glinthawk.jobs.retry import is_retried
 from glinthawk.jobs.stream import OutputStream, is_stream
 from glinthawk.jobs.survey import Survey, open_input, survey_input
@@ -32,7 +33,10 @@ _GROUP_S = 1.0
 
 
 class Journal:
-    """Exactly one result per line, however often the job is killed. Made by ``Journal.open``."""
+    """Exactly one result per line, however often the job is killed. Made by ``Journal.open``.
+
+    A ``with`` that ends by an error before the first result leaves the files as they were.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Journal:
         finished: Finished,
         clock: Callable[[], float],
         retry_errors: bool,
+        beginning: Beginning,
     ) -> None:
         self.source = source
         self.survey = survey
@@ -53,6 +58,7 @@ class Journal:
         self._finished = finished
         self._clock = clock
         self._retry_errors = retry_errors
+        self._beginning = beginning
         self._group: list[bytes] = []
         self._group_began = 0.0
 
@@ -78,30 +84,26 @@ class Journal:
         open_input(source).close()
         if output.exists() and output.samefile(source):
             raise UsageError(f"{output} is the input itself; give another -o")
+        beginning = Beginning(output)
         file = OutputStream(output) if is_stream(output) else OutputFile(output)
         try:
             if restart:
-                _move_aside(file)
+                beginning.move_aside(file)
             begun = _begun_record(file)
             survey = survey_input(source, begun.input_bytes if begun else 0)
             if begun is not None:
                 begun.check_fingerprint(fingerprint, output)
                 begun.check_input(survey, source, output)
             finished = _cut_to_finished(file, output, survey)
-            record = Record(
-                created=begun.created if begun else int(now()),
-                fingerprint=plain(fingerprint),
-                input_bytes=survey.num_bytes,
-                input_sha256=survey.sha256,
-                resolved=begun.resolved if begun else None,
-                plan=asdict(plan) if plan else None,
-            )
+            record = _record(begun, survey, fingerprint, plan, int(now()))
             if file.is_kept:
                 save_record(output, record)
         except BaseException:
+            if file.is_kept and not file.size:
+                beginning.undo()
             file.close()
             raise
-        return cls(source, file, record, survey, finished, clock, retry_errors)
+        return cls(source, file, record, survey, finished, clock, retry_errors, beginning)
 
     @property
     def num_done(self) -> int:
@@ -111,7 +113,12 @@ class Journal:
     @property
     def num_failed(self) -> int:
         """Lines whose result is an error, those of earlier runs included."""
-        return self._finished.num_failed
+        return len(self.failures)
+
+    @property
+    def failures(self) -> Failures:
+        """Those lines, and why."""
+        return self._finished.failures
 
     @property
     def num_to_retry(self) -> int:
@@ -141,7 +148,7 @@ class Journal:
 
     def append(self, line: int, result: bytes, *, failed: bool) -> None:
         """Take in one result line; it is on disk after the next flush."""
-        self._finished.add(line, failed=failed)
+        self._finished.add(line, result, failed=failed)
         if not self._group:
             self._group_began = self._clock()
         self._group.append(result)
@@ -174,9 +181,11 @@ class Journal:
     def __exit__(
         self,
         _type: type[BaseException] | None,
-        _error: BaseException | None,
+        error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
+        if error is not None and self._output.is_kept and not self.num_done:
+            self._beginning.undo()
         self.close()
 
 
@@ -193,6 +202,23 @@ def _begun_record(file: OutputFile | OutputStream) -> Record | None:
     return record
 
 
+def _record(
+    begun: Record | None,
+    survey: Survey,
+    fingerprint: Mapping[str, Any],
+    plan: Plan | None,
+    now: int,
+) -> Record:
+    return Record(
+        created=begun.created if begun else now,
+        fingerprint=plain(fingerprint),
+        input_bytes=survey.num_bytes,
+        input_sha256=survey.sha256,
+        resolved=begun.resolved if begun else None,
+        plan=asdict(plan) if plan else None,
+    )
+
+
 def _cut_to_finished(file: OutputFile | OutputStream, output: Path, survey: Survey) -> Finished:
     """The results that are whole; what is behind them goes from the file."""
     finished, size = Finished(), 0
@@ -200,17 +226,3 @@ def _cut_to_finished(file: OutputFile | OutputStream, output: Path, survey: Surv
         finished, size = read_finished(output, survey.num_lines)
     file.truncate(size)
     return finished
-
-
-def _move_aside(file: OutputFile | OutputStream) -> None:
-    """Rename output and record to the first free of OUT.1, OUT.2, ..."""
-    if not file.size:
-        return
-    path = file.path
-    for number in count(1):
-        aside = path.with_name(f"{path.name}.{number}")
-        if not aside.exists() and not record_path(aside).exists():
-            break
-    if record_path(path).exists():
-        record_path(path).rename(record_path(aside))
-    file.move_to(aside)

@@ -7,6 +7,7 @@ import msgspec
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
+from glinthawk.core.nearest import advise_name
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.jobs.body import Body, ChatBody, CompletionBody, Kind, read_body, sampling_params
 from glinthawk.jobs.prompts import Prompt, read_prompts
@@ -149,7 +150,8 @@ def _envelope(raw: bytes) -> dict[str, Any]:
     for name, value in envelope.items():
         if name not in _FIELDS and value is not None:
             raise RequestError(
-                f"{name} is not supported; remove it. A line has {', '.join(_FIELDS)}",
+                f"{name} is not supported; "
+                + advise_name(name, _FIELDS, f"remove it. A line has {', '.join(_FIELDS)}"),
                 param=name,
                 code="unsupported_field",
             )

@@ -41,6 +41,11 @@ class Text:
         UTC; None is the time of this call."""
         return cls(load_tokenizer(model, trust), now)
 
+    @property
+    def tokenizer(self) -> Any | None:
+        """As ``transformers`` made it; None if the model has none."""
+        return self._tokenizer
+
     def encode(self, text: str, most_tokens: int | None = None) -> tuple[int, ...]:
         """Token ids of a plain prompt, with the special tokens that the model expects around it.
         Raises RequestError for what cannot be tokenised, or is far longer than ``most_tokens``."""

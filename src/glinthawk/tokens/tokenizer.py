@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from glinthawk.core.errors import ModelError
+from glinthawk.core.hub import check_hub
 from glinthawk.core.source import refuse_code
 
 __all__ = ["load_tokenizer"]
@@ -18,6 +19,7 @@ def load_tokenizer(model: str | Path, trust: bool = False) -> Any | None:
     folder = Path(model)
     if folder.is_dir() and not any(any(folder.glob(name)) for name in _FILES):
         return None
+    check_hub(str(model))
     from transformers import AutoTokenizer
 
     try:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from glinthawk.attention.devices import pick_device
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UnsupportedModel
+from glinthawk.core.hub import check_hub
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
@@ -96,9 +97,11 @@ def _speed_up(model: PreTrainedModel, fixed: bool) -> None:
 
 
 def _read_settings(config: EngineConfig) -> PreTrainedConfig:
+    source = resolve_model(config.model)
+    check_hub(source)
     try:
         settings: PreTrainedConfig = AutoConfig.from_pretrained(
-            resolve_model(config.model), trust_remote_code=config.trust_remote_code
+            source, trust_remote_code=config.trust_remote_code
         )
     except _FAILURES as error:
         raise _failure(config.model, error) from error
@@ -107,6 +110,7 @@ def _read_settings(config: EngineConfig) -> PreTrainedConfig:
 
 def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
     source, device = resolve_model(config.model), pick_device(config.device)
+    check_hub(source)
     dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
     try:
         if config.load_format == "dummy":

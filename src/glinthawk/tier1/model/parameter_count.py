@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from glinthawk.core.errors import ModelError, UnsupportedModel
+from glinthawk.core.hub import check_hub
 from glinthawk.core.shape import LayerShape, ModelShape
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.source import refuse_code, resolve_model
@@ -28,8 +29,10 @@ def read_shape(name: str, dtype: str = "auto", trust: bool = False) -> ModelShap
 
     Raises ModelError for what cannot be read or has layers of an unknown form.
     """
+    source = resolve_model(name)
+    check_hub(source)
     try:
-        settings = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust)
+        settings = AutoConfig.from_pretrained(source, trust_remote_code=trust)
         config = settings.get_text_config()
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)

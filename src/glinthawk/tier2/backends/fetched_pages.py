@@ -55,8 +55,8 @@ class FetchedPages:
         self._layers = tuple(layers)
         if not BackendChoice(self._layers, kv_dtype, torch.device("cpu")).is_native:
             raise UsageError(
-                "kv_placement fetch needs the native kernels, which do not take this model's head "
-                "sizes; use kv_placement near"
+                "`kv_placement` fetch needs the native kernels, which do not take this model's "
+                "head sizes; use `kv_placement` near"
             )
         self._backend = NativeBackend(
             self._layers, 1, PAGE_TOKENS, kv_dtype, threads, on_torch_threads=True
