@@ -11,6 +11,8 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.sequence import FinishReason, Sequence
 from glinthawk.jobs.lines import Refusal, Task
 from glinthawk.jobs.logprobs import chat_logprobs, completion_logprobs
+from glinthawk.jobs.replies import Reply, call_id, read_reply
+from glinthawk.jobs.responses import response_body
 from glinthawk.jobs.text import Text
 
 __all__ = ["answer_line", "answer_text", "refusal_line"]
@@ -32,21 +34,65 @@ def answer_text(text: Text, sequence: Sequence) -> str:
 
 def answer_line(task: Task, choices: list[Sequence], text: Text, created: int) -> bytes:
     """The result line of a task whose choices have all finished, in their order."""
-    is_chat = task.kind == "chat"
-    completion_tokens = sum(len(sequence.output) for sequence in choices)
-    body = {
-        "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{task.line:0{_DIGITS}}",
-        "object": "chat.completion" if is_chat else "text_completion",
+    number = f"{task.line:0{_DIGITS}}"
+    write = {"chat": _chat, "completion": _completion, "response": _response}[task.kind]
+    return _line(task.line, task.custom_id, 200, write(task, number, choices, text, created), None)
+
+
+def _completion(
+    task: Task, number: str, choices: list[Sequence], text: Text, created: int
+) -> dict[str, Any]:
+    return {
+        "id": f"cmpl-{number}",
+        "object": "text_completion",
         "created": created,
         "model": task.model,
-        "choices": [_choice(task, i, sequence, text) for i, sequence in enumerate(choices)],
-        "usage": {
-            "prompt_tokens": len(task.prompt),
-            "completion_tokens": completion_tokens,
-            "total_tokens": len(task.prompt) + completion_tokens,
-        },
+        "choices": [_text_choice(task, i, sequence, text) for i, sequence in enumerate(choices)],
+        "usage": _usage(task, choices),
     }
-    return _line(task.line, task.custom_id, 200, body, None)
+
+
+def _chat(
+    task: Task, number: str, choices: list[Sequence], text: Text, created: int
+) -> dict[str, Any]:
+    return {
+        "id": f"chatcmpl-{number}",
+        "object": "chat.completion",
+        "created": created,
+        "model": task.model,
+        "choices": [_chat_choice(task, i, sequence, text) for i, sequence in enumerate(choices)],
+        "usage": _usage(task, choices),
+    }
+
+
+def _response(
+    task: Task, number: str, choices: list[Sequence], text: Text, created: int
+) -> dict[str, Any]:
+    [sequence] = choices
+    asked = task.params.logprobs is not None
+    prompt, output = len(task.prompt), len(sequence.output)
+    return response_body(
+        {
+            "id": f"resp_{number}",
+            "created_at": created,
+            "model": task.model,
+            "usage": {"input_tokens": prompt, "output_tokens": output}
+            | {"total_tokens": prompt + output},
+        },
+        task.reply.echoed or {},
+        read_reply(task.reply, answer_text(text, sequence), text.special),
+        is_cut=sequence.finish_reason is FinishReason.LENGTH,
+        logprobs=chat_logprobs(sequence, text)["content"] if asked else None,
+    )
+
+
+def _usage(task: Task, choices: list[Sequence]) -> dict[str, int]:
+    prompt, output = len(task.prompt), sum(len(sequence.output) for sequence in choices)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+    }
 
 
 def refusal_line(refusal: Refusal) -> bytes:
@@ -64,21 +110,49 @@ def refusal_line(refusal: Refusal) -> bytes:
     return _line(refusal.line, refusal.custom_id, 400, body, brief)
 
 
-def _choice(task: Task, index: int, sequence: Sequence, text: Text) -> dict[str, Any]:
-    assert sequence.finish_reason is not None
-    answer = answer_text(text, sequence)
-    choice: dict[str, Any] = {"index": index}
+def _text_choice(task: Task, index: int, sequence: Sequence, text: Text) -> dict[str, Any]:
     asked = task.params.logprobs is not None
-    if task.kind == "chat":
-        choice["message"] = {"role": "assistant", "content": answer}
-        choice["logprobs"] = chat_logprobs(sequence, text) if asked else None
-    else:
-        choice["text"] = answer
-        choice["logprobs"] = completion_logprobs(sequence, text) if asked else None
-    choice["finish_reason"] = sequence.finish_reason.value
-    if task.return_token_ids:
-        choice["token_ids"] = sequence.output
-    return choice
+    return {
+        "index": index,
+        "text": answer_text(text, sequence),
+        "logprobs": completion_logprobs(sequence, text) if asked else None,
+        **_ending(task, sequence),
+    }
+
+
+def _chat_choice(task: Task, index: int, sequence: Sequence, text: Text) -> dict[str, Any]:
+    asked = task.params.logprobs is not None
+    reply = read_reply(task.reply, answer_text(text, sequence), text.special)
+    return {
+        "index": index,
+        "message": _message(task, sequence.request.seed, reply),
+        "logprobs": chat_logprobs(sequence, text) if asked else None,
+        **_ending(task, sequence, calls=bool(reply.calls)),
+    }
+
+
+def _message(task: Task, seed: int, reply: Reply) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": reply.content}
+    if reply.reasoning is not None:
+        message["reasoning_content"] = reply.reasoning
+    if reply.calls:
+        message["tool_calls"] = [
+            {
+                "id": call_id(task.reply, task.custom_id, seed, number),
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for number, call in enumerate(reply.calls)
+        ]
+    return message
+
+
+def _ending(task: Task, sequence: Sequence, *, calls: bool = False) -> dict[str, Any]:
+    reason = sequence.finish_reason
+    assert reason is not None
+    told = "tool_calls" if calls and reason is FinishReason.STOP else reason.value
+    ids = {"token_ids": sequence.output} if task.return_token_ids else {}
+    return {"finish_reason": told, **ids}
 
 
 def _line(

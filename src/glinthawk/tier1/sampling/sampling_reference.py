@@ -14,6 +14,8 @@ def choose(sequence: Sequence, logits: torch.Tensor) -> int:
     params = sequence.request.params
     if params.shapes_logits:
         logits = shape_logits(sequence, logits)
+    if params.allowed_token_ids is not None and not logits.isfinite().any():
+        return min(params.allowed_token_ids)
     if params.greedy:
         return int(logits.argmax())
     probabilities = torch.softmax(logits.double() / params.temperature, dim=-1)
@@ -41,9 +43,17 @@ def shape_logits(sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
     known = {token: bias for token, bias in params.logit_bias.items() if token < len(logits)}
     if known:
         logits[torch.tensor(list(known))] += torch.tensor(list(known.values())).to(logits)
+    for *before, last in sequence.request.bad_tokens:
+        if last < len(logits) and output[len(output) - len(before) :] == before:
+            logits[last] = float("-inf")
     if len(output) < params.min_tokens:
         ends = [token for token in sequence.request.stop_ids if token < len(logits)]
         logits[torch.tensor(ends, dtype=torch.long)] = float("-inf")
+    if params.allowed_token_ids is not None:
+        allowed = torch.tensor(params.allowed_token_ids, device=logits.device)
+        only = torch.full_like(logits, float("-inf"))
+        only[allowed] = logits[allowed]
+        return only
     return logits
 
 
