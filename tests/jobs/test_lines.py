@@ -195,7 +195,7 @@ def test_one_prompt_a_line(reader: LineReader) -> None:
         ({}, "custom_id", "invalid_request"),
         ({**line(), "custom_id": 5}, "custom_id", "invalid_request"),
         ({**line(), "method": "GET"}, "method", "invalid_request"),
-        ({**line(), "url": "/v1/embeddings"}, "url", "unsupported_url"),
+        ({**line(), "url": "/v1/embeddings"}, "url", "invalid_url"),
         ({**line(), "url": "/v1/moderations"}, "url", "invalid_url"),
         ({**line(), "url": []}, "url", "invalid_url"),
         ({**line(), "body": []}, "body", "invalid_request"),

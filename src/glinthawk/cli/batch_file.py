@@ -19,10 +19,12 @@ from glinthawk.engine.interrupt import drain_on_interrupt
 from glinthawk.engine.run import Run, open_run
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.text import Text
 from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
+from glinthawk.tokens.generation_defaults import load_sampling_defaults
 
 __all__ = ["answer_file"]
 
@@ -31,15 +33,21 @@ __all__ = ["answer_file"]
 _FINGERPRINT = ("load_format", "seed")
 
 
-def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = None) -> int:
+def answer_file(
+    config: EngineConfig,
+    options: JobOptions,
+    plan: Plan | None = None,
+    rules: LineRules | None = None,
+) -> int:
     """Answer the input in the output; returns the exit status. ``plan`` is stored with the job, if
     ``config`` follows one."""
+    rules = rules or LineRules()
     output, quiet = options.output, options.quiet
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     if quiet:
         _hush_libraries()
     fingerprint = {"model": identify_model(config.model)}
-    fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
+    fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT} | rules.changes()
     with Journal.open(
         options.input,
         output,
@@ -63,7 +71,7 @@ def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = N
             open_run(config, trace, events) as run,
         ):
             journal.settle(run.resolved)
-            stopped = _answer(config, journal, run, options.stats_json, console)
+            stopped = _answer(config, rules, journal, run, options.stats_json, console)
         return _conclude(journal, stopped, output, console)
 
 
@@ -110,7 +118,12 @@ def _hush_libraries() -> None:
 
 
 def _answer(
-    config: EngineConfig, journal: Journal, run: Run, stats_json: Path | None, console: Console
+    config: EngineConfig,
+    rules: LineRules,
+    journal: Journal,
+    run: Run,
+    stats_json: Path | None,
+    console: Console,
 ) -> bool:
     """Run the job; whether it was stopped by a signal."""
     failed_before = journal.num_failed
@@ -123,6 +136,8 @@ def _answer(
         text.eos_token_ids(source, config.trust_remote_code),
         seed=config.seed,
         model_name=config.model,
+        rules=rules,
+        defaults=load_sampling_defaults(source) if rules.takes_defaults else {},
     )
 
     def drain() -> None:

@@ -58,7 +58,7 @@ def read_kind(envelope: dict[str, Any]) -> Kind:
         raise RequestError(
             f"/v1{endpoint} is not answered here: answers are text; use one of {known}",
             param="url",
-            code="unsupported_url",
+            code="invalid_url",
         )
     raise RequestError(f"url must be one of {known}; correct it", param="url", code="invalid_url")
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from glinthawk.core.errors import UsageError
-from glinthawk.core.setting import Setting, check_settings
+from glinthawk.core.setting import Setting, check_settings, list_settings
 
 __all__ = ["LineRules"]
 
@@ -45,3 +45,15 @@ class LineRules:
 
     def __post_init__(self) -> None:
         check_settings(self, UsageError)
+
+    @property
+    def takes_defaults(self) -> bool:
+        """Whether the model says how tokens are sampled where a line does not."""
+        return self.generation_config == "auto"
+
+    def changes(self) -> dict[str, str | bool]:
+        """What is not as it is by default: answers depend on it."""
+        every = {
+            one.name: (getattr(self, one.name), one.default) for one in list_settings(LineRules)
+        }
+        return {name: value for name, (value, default) in every.items() if value != default}
