@@ -236,7 +236,7 @@ def _survives(reader: LineReader, raw: bytes) -> None:
     read = reader.read(0, raw)
     assert read_custom_id(raw) in (None, read.custom_id)
     if isinstance(read, Refusal):
-        assert json.loads(refusal_line(read))["error"]["message"]
+        assert json.loads(refusal_line(read))["response"]["body"]["error"]["message"]
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

@@ -127,18 +127,7 @@ def _answer(
 ) -> bool:
     """Run the job; whether it was stopped by a signal."""
     failed_before = journal.num_failed
-    source = resolve_model(config.model)
-    text = Text.load(source, config.trust_remote_code, journal.created)
-    job = Job(
-        journal,
-        text,
-        run.limits,
-        text.eos_token_ids(source, config.trust_remote_code),
-        seed=config.seed,
-        model_name=config.model,
-        rules=rules,
-        defaults=load_sampling_defaults(source) if rules.takes_defaults else {},
-    )
+    job = _make_job(config, rules, journal, run)
 
     def drain() -> None:
         run.engine.drain()
@@ -163,6 +152,21 @@ def _answer(
     if stats_json is not None:
         _save_stats(stats, stats_json)
     return was_stopped
+
+
+def _make_job(config: EngineConfig, rules: LineRules, journal: Journal, run: Run) -> Job:
+    source = resolve_model(config.model)
+    text = Text.load(source, config.trust_remote_code, journal.created)
+    return Job(
+        journal,
+        text,
+        run.limits,
+        text.eos_token_ids(source, config.trust_remote_code),
+        seed=config.seed,
+        model_name=config.model,
+        rules=rules,
+        defaults=load_sampling_defaults(source) if rules.takes_defaults else {},
+    )
 
 
 def _save_stats(stats: RunStats, path: Path) -> None:

@@ -53,7 +53,6 @@ class LineRules:
 
     def changes(self) -> dict[str, str | bool]:
         """What is not as it is by default: answers depend on it."""
-        every = {
-            one.name: (getattr(self, one.name), one.default) for one in list_settings(LineRules)
-        }
-        return {name: value for name, (value, default) in every.items() if value != default}
+        every = list_settings(LineRules)
+        changed = [one.name for one in every if getattr(self, one.name) != one.default]
+        return {name: getattr(self, name) for name in changed}

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from glinthawk.jobs.reasoning import split_reasoning
-from glinthawk.jobs.tools.tool_calls import Call, Said, read_forced
+from glinthawk.jobs.tools.tool_calls import Said, ToolCall, read_forced
 from glinthawk.jobs.tools.tool_fields import ToolWish
 from glinthawk.jobs.tools.tool_formats import TOOL_FORMATS
 
-__all__ = ["Reply", "ReplyForm", "call_id", "read_reply"]
+__all__ = ["ChatReply", "ReplyForm", "call_id", "read_reply"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +29,15 @@ class ReplyForm:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class ChatReply:
     """``content`` is None where there are calls alone."""
 
     content: str | None
     reasoning: str | None = None
-    calls: tuple[Call, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
 
 
-def read_reply(form: ReplyForm, text: str, special: Mapping[int, str]) -> Reply:
+def read_reply(form: ReplyForm, text: str, special: Mapping[int, str]) -> ChatReply:
     """``text`` is the whole answer, with ``special`` tokens spelled where they are hidden later."""
     thoughts = None
     if form.reasoning is not None:
@@ -48,7 +48,7 @@ def read_reply(form: ReplyForm, text: str, special: Mapping[int, str]) -> Reply:
         calls = calls[:1]
     if form.hides_special:
         content, thoughts = _hide(content, special), thoughts and _hide(thoughts, special)
-    return Reply(None if calls and not content else content, thoughts, calls)
+    return ChatReply(None if calls and not content else content, thoughts, calls)
 
 
 def call_id(form: ReplyForm, custom_id: str, seed: int, number: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 from glinthawk.core.errors import RequestError
 from glinthawk.jobs.chat_messages import read_messages
-from glinthawk.jobs.replies import Reply
+from glinthawk.jobs.replies import ChatReply
 
 __all__ = ["chat_body", "response_body", "to_response_name"]
 
@@ -59,7 +59,7 @@ def chat_body(body: object) -> tuple[dict[str, Any], dict[str, Any]]:
 def response_body(
     head: Mapping[str, Any],
     echoed: Mapping[str, Any],
-    reply: Reply,
+    reply: ChatReply,
     *,
     is_cut: bool,
     logprobs: list[dict[str, Any]] | None,

@@ -11,7 +11,7 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.sequence import FinishReason, Sequence
 from glinthawk.jobs.lines import Refusal, Task
 from glinthawk.jobs.logprobs import chat_logprobs, completion_logprobs
-from glinthawk.jobs.replies import Reply, call_id, read_reply
+from glinthawk.jobs.replies import ChatReply, call_id, read_reply
 from glinthawk.jobs.responses import response_body
 from glinthawk.jobs.text import Text
 
@@ -19,6 +19,9 @@ __all__ = ["answer_line", "answer_text", "refusal_line"]
 
 #: One line has a place of its own in an alphabetical sort up to a thousand million lines.
 _DIGITS = 9
+#: Codes of what this run, and no other, fails at.
+_OURS = frozenset({"kv_memory_exceeded"})
+_STATUS = {"model_not_found": 404}
 
 
 def answer_text(text: Text, sequence: Sequence) -> str:
@@ -36,7 +39,7 @@ def answer_line(task: Task, choices: list[Sequence], text: Text, created: int) -
     """The result line of a task whose choices have all finished, in their order."""
     number = f"{task.line:0{_DIGITS}}"
     write = {"chat": _chat, "completion": _completion, "response": _response}[task.kind]
-    return _line(task.line, task.custom_id, 200, write(task, number, choices, text, created), None)
+    return _line(task.line, task.custom_id, 200, write(task, number, choices, text, created))
 
 
 def _completion(
@@ -96,8 +99,12 @@ def _usage(task: Task, choices: list[Sequence]) -> dict[str, int]:
 
 
 def refusal_line(refusal: Refusal) -> bytes:
-    """The result line of a line that cannot be answered; only these have a non-null ``error``."""
+    """The result line of a line that cannot be answered, here (it has an ``error`` and no response)
+    or anywhere (it has a response that says so)."""
     error: RequestError = refusal.error
+    if error.code in _OURS:
+        brief = {"code": error.code, "message": str(error)}
+        return _result(refusal.line, refusal.custom_id, None, brief)
     body = {
         "error": {
             "message": str(error),
@@ -106,8 +113,7 @@ def refusal_line(refusal: Refusal) -> bytes:
             "code": error.code,
         }
     }
-    brief = {"code": error.code, "message": str(error)}
-    return _line(refusal.line, refusal.custom_id, 400, body, brief)
+    return _line(refusal.line, refusal.custom_id, _STATUS.get(error.code, 400), body)
 
 
 def _text_choice(task: Task, index: int, sequence: Sequence, text: Text) -> dict[str, Any]:
@@ -131,7 +137,7 @@ def _chat_choice(task: Task, index: int, sequence: Sequence, text: Text) -> dict
     }
 
 
-def _message(task: Task, seed: int, reply: Reply) -> dict[str, Any]:
+def _message(task: Task, seed: int, reply: ChatReply) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": reply.content}
     if reply.reasoning is not None:
         message["reasoning_content"] = reply.reasoning
@@ -155,22 +161,26 @@ def _ending(task: Task, sequence: Sequence, *, calls: bool = False) -> dict[str,
     return {"finish_reason": told, **ids}
 
 
-def _line(
+def _line(line: int, custom_id: str | None, status_code: int, body: dict[str, Any]) -> bytes:
+    response = {
+        "status_code": status_code,
+        "request_id": f"req_{line:0{_DIGITS}}",
+        "body": body,
+    }
+    return _result(line, custom_id, response, None)
+
+
+def _result(
     line: int,
     custom_id: str | None,
-    status_code: int,
-    body: dict[str, Any],
+    response: dict[str, Any] | None,
     error: dict[str, str] | None,
 ) -> bytes:
-    # The journal knows a line by these first and last bytes: see finished.py.
+    # The journal knows a line and its outcome by these first bytes: see finished.py.
     result = {
         "id": f"batch_req_{line:0{_DIGITS}}",
         "custom_id": custom_id,
-        "response": {
-            "status_code": status_code,
-            "request_id": f"req_{line:0{_DIGITS}}",
-            "body": body,
-        },
+        "response": response,
         "error": error,
     }
     return msgspec.json.encode(result) + b"\n"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "Call",
     "Said",
+    "ToolCall",
     "harmony_messages",
     "read_forced",
     "read_functions",
@@ -23,7 +23,7 @@ _TAGS = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ToolCall:
     """``arguments`` are the text of a JSON object."""
 
     name: str
@@ -35,14 +35,14 @@ class Said:
     """An answer's words, and the calls in it."""
 
     text: str
-    calls: tuple[Call, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
 
 
 def read_tagged(text: str) -> Said:
     """Hermes, Qwen: an object between tags. One that is cut off, or no call, is text.
 
     >>> read_tagged('So: <tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>')
-    Said(text='So:', calls=(Call(name='f', arguments='{"a": 1}'),))
+    Said(text='So:', calls=(ToolCall(name='f', arguments='{"a": 1}'),))
     """
     return _pick(text, _objects)
 
@@ -61,7 +61,7 @@ def read_json(text: str) -> Said:
     """Llama 3: the whole answer is a call, or several with semicolons between them.
 
     >>> read_json('<|python_tag|>{"name": "f", "parameters": {}}').calls
-    (Call(name='f', arguments='{}'),)
+    (ToolCall(name='f', arguments='{}'),)
     """
     body = text.strip().removeprefix("<|python_tag|>")
     calls = tuple(_objects(body)) if body.lstrip().startswith(("{", "[")) else ()
@@ -72,10 +72,10 @@ def read_marked(text: str) -> Said:
     """Mistral: behind a mark a list of calls, or names with their arguments, each with a mark.
 
     >>> read_marked('[TOOL_CALLS]f[ARGS]{"a": 1}').calls
-    (Call(name='f', arguments='{"a": 1}'),)
+    (ToolCall(name='f', arguments='{"a": 1}'),)
     """
     before, *rest = text.split("[TOOL_CALLS]")
-    calls: list[Call] = []
+    calls: list[ToolCall] = []
     for part in rest:
         found = list(_objects(part)) or list(_named(part))
         if not found:
@@ -90,7 +90,7 @@ def read_harmony(text: str) -> Said:
     for header, body in harmony_messages(text):
         to = re.search(r"to=functions\.([\w.-]+)", header)
         if to is not None and _is_object(body):
-            calls.append(Call(to[1], body.strip()))
+            calls.append(ToolCall(to[1], body.strip()))
         else:
             words.append(body)
     return Said("\n".join(words), tuple(calls))
@@ -111,14 +111,14 @@ def read_forced(text: str, name: str | None) -> Said:
     """Of an answer that was held to calls: a list of them, or the arguments of ``name``. What was
     cut off is text."""
     if name is not None:
-        return Said("", (Call(name, text.strip()),)) if _is_object(text) else Said(text)
+        return Said("", (ToolCall(name, text.strip()),)) if _is_object(text) else Said(text)
     calls = tuple(_objects(text))
     return Said("", calls) if calls else Said(text)
 
 
-def _pick(text: str, read: Callable[[str], Iterator[Call]]) -> Said:
+def _pick(text: str, read: Callable[[str], Iterator[ToolCall]]) -> Said:
     """Calls between tags, as ``read`` finds them there, and the text around them."""
-    calls: list[Call] = []
+    calls: list[ToolCall] = []
 
     def take(found: re.Match[str]) -> str:
         there = list(read(found[1]))
@@ -129,7 +129,7 @@ def _pick(text: str, read: Callable[[str], Iterator[Call]]) -> Said:
     return Said(left.strip(), tuple(calls)) if calls else Said(text)
 
 
-def _objects(text: str) -> Iterator[Call]:
+def _objects(text: str) -> Iterator[ToolCall]:
     """Calls in JSON, one behind another or in a list; none if anything else stands there."""
     decoder, place, calls = json.JSONDecoder(), 0, []
     while (place := _skip(text, place)) < len(text):
@@ -149,37 +149,37 @@ def _skip(text: str, place: int) -> int:
     return found.end()
 
 
-def _call(value: Any) -> Call | None:
+def _call(value: Any) -> ToolCall | None:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return None
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str) and _is_object(arguments):
-        return Call(value["name"], arguments)
+        return ToolCall(value["name"], arguments)
     if not isinstance(arguments, dict):
         return None
-    return Call(value["name"], json.dumps(arguments, ensure_ascii=False))
+    return ToolCall(value["name"], json.dumps(arguments, ensure_ascii=False))
 
 
-def _named(text: str) -> Iterator[Call]:
+def _named(text: str) -> Iterator[ToolCall]:
     form = r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\])?\s*(\{.*\})\s*"
     found = re.fullmatch(form, text, re.DOTALL)
     if found is not None and _is_object(found[2]):
-        yield Call(found[1], found[2])
+        yield ToolCall(found[1], found[2])
 
 
-def _functions(text: str) -> Iterator[Call]:
+def _functions(text: str) -> Iterator[ToolCall]:
     for name, body in re.findall(r"<function=([^>\n]+)>(.*?)</function>", text, re.DOTALL):
         pairs = re.findall(r"<parameter=([^>\n]+)>(.*?)</parameter>", body, re.DOTALL)
         arguments = {key.strip(): _value(text.strip("\n")) for key, text in pairs}
-        yield Call(name.strip(), json.dumps(arguments, ensure_ascii=False))
+        yield ToolCall(name.strip(), json.dumps(arguments, ensure_ascii=False))
 
 
-def _keyed(text: str) -> Iterator[Call]:
+def _keyed(text: str) -> Iterator[ToolCall]:
     name, _, rest = text.partition("<arg_key>")
     form = r"(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>\s*(?:<arg_key>|\Z)"
     arguments = {key.strip(): _value(value) for key, value in re.findall(form, rest, re.DOTALL)}
     if re.fullmatch(r"\s*[\w.-]+\s*", name) and (arguments or not rest):
-        yield Call(name.strip(), json.dumps(arguments, ensure_ascii=False))
+        yield ToolCall(name.strip(), json.dumps(arguments, ensure_ascii=False))
 
 
 def _value(text: str) -> Any:

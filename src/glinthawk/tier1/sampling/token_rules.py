@@ -28,12 +28,12 @@ class TokenRules:
         self._table = np.zeros((len(COLUMNS), 16))
         self._known = 0
         for token, bias in params.logit_bias.items():
-            self._table[_BIAS, self._place(token)] = bias
+            self._set(_BIAS, token, bias)
         self._biases = params.logit_bias
         for token in sequence.request.stop_ids if params.min_tokens else ():
-            self._table[_END, self._place(token)] = 1
+            self._set(_END, token, 1)
         for token in sequence.request.prompt if self._repeats else ():
-            self._table[_SEEN, self._place(token)] = 1
+            self._set(_SEEN, token, 1)
 
     def catch_up(self, output: list[int]) -> None:
         """Count the tokens that have come since the last call; answers only grow."""
@@ -53,10 +53,15 @@ class TokenRules:
     def _forbid(self, output: list[int]) -> None:
         """The last tokens of bad words whose others stand at the end of ``output``."""
         for *_, last in self._bad:
-            self._table[_BIAS, self._place(last)] = self._biases.get(last, 0)
+            self._set(_BIAS, last, self._biases.get(last, 0))
         for *before, last in self._bad:
             if output[len(output) - len(before) :] == before:
-                self._table[_BIAS, self._place(last)] = -np.inf
+                self._set(_BIAS, last, -np.inf)
+
+    def _set(self, column: int, token: int, value: float) -> None:
+        # Its place first: the table may become another one.
+        place = self._place(token)
+        self._table[column, place] = value
 
     def _place(self, token: int) -> int:
         place = self._places.setdefault(token, len(self._places))
