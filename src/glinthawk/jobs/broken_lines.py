@@ -7,6 +7,7 @@ from typing import Any
 __all__ = ["name_problem", "salvage_custom_id"]
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SURROGATE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
 #: Where it stands first, it can be read whatever comes behind it.
 _CUSTOM_ID = re.compile(r'\s*\{\s*"custom_id"\s*:\s*("(?:[^"\\]|\\.)*")')
 
@@ -21,7 +22,7 @@ def name_problem(raw: bytes, error: Exception) -> str:
     whole = _decode(_lax(raw), constants)
     if constants:
         return f"{constants[0]} stands in the line, which JSON does not have; write null"
-    if whole is not None:
+    if whole is not None and _SURROGATE.search(_lax(raw)):
         return "an unpaired surrogate stands in the line; write valid Unicode text"
     return f"the line is not JSON ({error}); write one object a line"
 
