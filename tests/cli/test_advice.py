@@ -221,6 +221,9 @@ CASES = [
 
 #: Advice that is followed by another test.
 ELSEWHERE = {
+    "say it with --tool-call-parser": (
+        "jobs/test_tool_calls.py::test_a_parser_is_needed_where_nobody_knows_the_way"
+    ),
     "cut it off there with `truncate": "cli/test_advice.py::test_a_spoiled_output_is_cut_off",
     "start workers with a larger --kv": "cli/test_advice.py::test_a_worker_is_started_with_more",
     "read its files, then give --trust-remote-code": (

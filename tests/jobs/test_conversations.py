@@ -61,7 +61,7 @@ def test_a_developer_is_a_system_where_there_is_no_developer(
 
 def test_the_template_gets_its_arguments(reader: LineReader, bpe_folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bpe_folder)
-    tokenizer.chat_template += "{{ mood }}{{ documents }}"
+    tokenizer.chat_template += "{{ mood }}{% if documents %}{{ documents }}{% endif %}"
     other = LineReader(Text(tokenizer), reader.limits, "tiny")
     assert _said(other, chat_template_kwargs={"mood": "the cat"}).endswith("the cat")
     assert "world" in _said(other, documents=[{"text": "world"}])

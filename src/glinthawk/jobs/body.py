@@ -92,6 +92,10 @@ def read_body(kind: Kind, body: object, *, strict: bool = False) -> ChatBody | C
     for name in list(given.keys() - set(form.__struct_fields__)):
         check_other(name, given, form.__struct_fields__, strict)
         del given[name]
+    try:
+        return msgspec.convert(given, type=form)
+    except msgspec.ValidationError:
+        pass
     for name in given.keys() & _whole_numbers(form):
         given[name] = _as_whole(given[name])
     try:

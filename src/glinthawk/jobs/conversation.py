@@ -62,7 +62,7 @@ class Conversation:
 
 def read_conversation(body: ChatBody) -> Conversation:
     """What ``body`` says to the template."""
-    wish = read_tools(body)
+    wish = read_tools(body) if body.tools else None
     goes_on = bool(body.continue_final_message)
     begins = not goes_on if body.add_generation_prompt is None else body.add_generation_prompt
     extras = dict(body.chat_template_kwargs or {})
