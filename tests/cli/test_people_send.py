@@ -202,6 +202,53 @@ def test_calls_that_are_asked_for_come(name: str, answers: list[dict[str, Any]])
         assert isinstance(json.loads(one["function"]["arguments"]), dict)
 
 
+def _in_the_way_of_vllm(name: str, system: str) -> dict[str, Any]:
+    """As the examples of `vllm run-batch` are written."""
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": "Hello world!"}]
+    body = {"model": "meta-llama/Meta-Llama-3-8B-Instruct", "messages": messages}
+    return {
+        "custom_id": name,
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {**body, "max_completion_tokens": 1000},
+    }
+
+
+def _in_the_way_of_the_cookbook(name: str, description: str) -> dict[str, Any]:
+    """As OpenAI's cookbook has files made: an object is wanted, and described in the prompt."""
+    system = "Give the categories of a film, and a summary in a sentence, as a JSON object."
+    body = {
+        "model": "gpt-4o-mini",
+        "temperature": 0.1,
+        "response_format": {"type": "json_object"},
+        "messages": [
+            {"role": "system", "content": system},
+            {"role": "user", "content": description},
+        ],
+    }
+    return {"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
+def test_files_in_the_way_of_others_run_unchanged(tmp_path: Path) -> None:
+    lines = [
+        _in_the_way_of_vllm("request-1", "You help."),
+        _in_the_way_of_vllm("request-2", "You do not help."),
+        _in_the_way_of_the_cookbook("task-0", "Two friends escape from a prison."),
+        _in_the_way_of_the_cookbook("task-1", "A family, its power and its sons."),
+    ]
+    source, output = write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
+    done = call("run", "-m", "demo", "-i", source, "-o", output, "--tier1-kv", "64MiB", "--quiet")
+    assert done.returncode == 0, done.stderr
+    bodies = _bodies([*results(output).values()])
+    assert bodies.keys() == {"request-1", "request-2", "task-0", "task-1"}
+    for name in ("task-0", "task-1"):
+        [choice] = bodies[name]["choices"]
+        whole = choice["finish_reason"] == "stop"
+        text = choice["message"]["content"]
+        assert text.lstrip().startswith("{")
+        assert not whole or isinstance(json.loads(text), dict)
+
+
 def test_a_strict_run_refuses_what_is_not_supported(tmp_path: Path) -> None:
     lines = [_line("plain"), _line("idle", store=False), _line("none", store=None)]
     source, output = write_lines(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"

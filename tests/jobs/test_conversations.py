@@ -80,6 +80,34 @@ def test_parts_that_meet_at_a_space_are_one_text(reader: LineReader) -> None:
     assert parts("the", "cat") == parts("the\ncat")
 
 
+def test_what_clients_add_to_messages_says_nothing(reader: LineReader) -> None:
+    part = {"type": "text", "text": "hello", "cache_control": {"type": "ephemeral"}}
+    dumped = {
+        "role": "assistant",
+        "content": "world",
+        "refusal": None,
+        "annotations": [{"type": "url_citation"}],
+        "audio": None,
+        "function_call": None,
+        "tool_calls": [],
+    }
+    refusing = {"role": "assistant", "content": None, "refusal": "world"}
+    plain = [*_HELLO, {"role": "assistant", "content": "world"}, *_HELLO]
+    for said in (dumped, refusing):
+        messages = [{"role": "user", "content": [part]}, said, *_HELLO]
+        assert _said(reader, messages=messages) == _said(reader, messages=plain)
+
+
+def test_several_templates_without_a_default_are_the_lines_error(
+    reader: LineReader, bpe_folder: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bpe_folder)
+    tokenizer.chat_template = {"one": "a", "other": "b"}
+    read = _read(LineReader(Text(tokenizer), reader.limits, "tiny"))
+    assert isinstance(read, Refusal)
+    assert read.error.param == "messages"
+
+
 def test_the_end_of_a_prompt_is_kept(reader: LineReader) -> None:
     whole = _task(reader).prompt
     assert _task(reader, truncate_prompt_tokens=3).prompt == whole[-3:]

@@ -9,11 +9,13 @@ __all__ = ["read_messages"]
 
 _FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content")
 #: Of answers that are sent back as OpenAI's client writes them out; empty, they say nothing.
-_EMPTY = ("annotations", "tool_calls", "audio", "function_call", "refusal")
+_EMPTY = ("tool_calls", "audio", "function_call", "refusal")
+#: What these say is not for the model.
+_IDLE = ("annotations", "cache_control")
 #: Other names of fields and parts.
 _ALIASES = {"reasoning": "reasoning_content"}
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
-_PART_FIELDS = {"type", "text", "refusal", "annotations", "logprobs"}
+_PART_FIELDS = {"type", "text", "refusal", "logprobs", *_IDLE}
 
 
 def read_messages(messages: object) -> list[dict[str, Any]]:
@@ -58,7 +60,9 @@ def _said(message: dict[str, Any]) -> dict[str, Any]:
     given = {
         _ALIASES.get(name, name): value
         for name, value in message.items()
-        if value is not None and not (name in _EMPTY and value in ([], {}, ""))
+        if value is not None
+        and name not in _IDLE
+        and not (name in _EMPTY and value in ([], {}, ""))
     }
     if "refusal" in given:
         refusal = given.pop("refusal")

@@ -16,6 +16,8 @@ __all__ = ["ChatTemplate"]
 _Message = dict[str, Any]
 
 _MARKER = "glinthawkmarker"
+#: What takes the place of a role that the template does not know.
+_ROLES = {"developer": "system"}
 
 
 class ChatTemplate:
@@ -50,7 +52,7 @@ class ChatTemplate:
             messages = tell_tools(messages, said.tools)
         if "developer" not in self.text:
             for message in messages:
-                message["role"] = message["role"].replace("developer", "system")
+                message["role"] = _ROLES.get(message["role"], message["role"])
         try:
             return self._forms.fit(messages)
         except RequestError:
@@ -72,7 +74,10 @@ class ChatTemplate:
         return ContentForms(lambda messages: str(self._call(messages, plain, tokenize=False)))
 
     def _read_source(self, with_tools: bool) -> str:
-        source = self._tokenizer.get_chat_template(tools=[{}] if with_tools else None)
+        try:
+            source = self._tokenizer.get_chat_template(tools=[{}] if with_tools else None)
+        except ValueError as error:
+            raise _refused(error) from error
         return fix_date(source, self._now)
 
     def _apply(self, messages: list[_Message], said: Conversation, *, tokenize: bool) -> Any:
