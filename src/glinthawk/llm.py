@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from glinthawk.core.config import EngineConfig
@@ -16,11 +17,13 @@ from glinthawk.core.setting import describe_settings, list_settings
 from glinthawk.core.source import resolve_model
 from glinthawk.core.vllm_settings import explain_unknown
 from glinthawk.engine.run import Run, open_run
+from glinthawk.jobs.conversation import Conversation
 from glinthawk.jobs.prompt_logprobs import Logprob, prompt_logprobs
 from glinthawk.jobs.results import answer_text
 from glinthawk.jobs.text import Text
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
+from glinthawk.tokens.generation_defaults import load_sampling_defaults
 
 __all__ = ["LLM", "CompletionOutput", "Logprob", "Messages", "Prompt", "RequestOutput"]
 
@@ -91,6 +94,7 @@ class LLM:
         self._text = Text.load(source, self._config.trust_remote_code)
         self._stack = ExitStack()
         self._opened: Run | None = self._stack.enter_context(open_run(self._config))
+        self._defaults = load_sampling_defaults(source)
         self._eos_token_ids = self._text.eos_token_ids(source, self._config.trust_remote_code)
 
     def __enter__(self) -> "LLM":
@@ -133,7 +137,7 @@ class LLM:
         many: list[Any] = [prompts] if isinstance(prompts, str | dict) else list(prompts)
         if many and all(_is_token(item) for item in many):
             many = [many]
-        pairs = zip(many, _spread(sampling_params, len(many)), strict=True)
+        pairs = zip(many, self._spread(sampling_params, len(many)), strict=True)
         return self._answer([self._asked(prompt, params) for prompt, params in pairs], use_tqdm)
 
     def chat(
@@ -142,14 +146,45 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
     ) -> list[RequestOutput]:
-        """Like ``generate`` for one conversation, or a list of them."""
+        """Like ``generate`` for one conversation, or a list of them. The chat template is told
+        ``tools`` and ``chat_template_kwargs``; with ``continue_final_message``, and without
+        ``add_generation_prompt``, the answers go on with the last message."""
         many: list[Any] = list(messages)
         conversations = [many] if many and isinstance(many[0], dict) else many
-        pairs = zip(conversations, _spread(sampling_params, len(conversations)), strict=True)
-        most = self._run.limits.max_model_len
-        asked = [_Asked(None, self._text.encode_chat(said, most), params) for said, params in pairs]
+        told = partial(
+            Conversation,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            extras=chat_template_kwargs or {},
+        )
+        pairs = zip(conversations, self._spread(sampling_params, len(conversations)), strict=True)
+        asked = [self._chat(told(messages=said), params) for said, params in pairs]
         return self._answer(asked, use_tqdm)
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What answers are sampled by that no parameters are given for: the model's
+        generation_config.json."""
+        return SamplingParams(**self._defaults)
+
+    def _spread(
+        self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
+    ) -> list[SamplingParams]:
+        """One rule for each prompt: as given, or the same for all."""
+        if params is None or isinstance(params, SamplingParams):
+            return [params or self.get_default_sampling_params()] * count
+        if len(params) != count:
+            raise ValueError(f"there are {count} prompts but {len(params)} sampling_params")
+        return list(params)
+
+    def _chat(self, said: Conversation, params: SamplingParams) -> _Asked:
+        most = self._run.limits.longest_prompt(params)
+        return _Asked(None, self._text.encode_chat(said, most), params)
 
     def _asked(self, prompt: Prompt, params: SamplingParams) -> _Asked:
         given = prompt if isinstance(prompt, dict) else {}
@@ -163,7 +198,8 @@ class LLM:
                 f"'prompt' or 'prompt_token_ids', not {prompt!r:.80}",
                 param="prompt",
             )
-        return _Asked(text, self._text.encode(text, self._run.limits.max_model_len), params)
+        most = self._run.limits.longest_prompt(params)
+        return _Asked(text, self._text.encode(text, most), params)
 
     def _answer(self, asked: list[_Asked], show: bool) -> list[RequestOutput]:
         requests = list(self._requests(asked))
@@ -185,17 +221,20 @@ class LLM:
                 self._text.require_stop_strings()
             if one.params.structured_outputs is not None:
                 self._text.require_grammar(one.params.structured_outputs)
-            max_tokens = self._run.limits.max_tokens(one.token_ids, one.params.max_tokens)
+            limits = self._run.limits
+            limits.check_tokens(one.params)
+            prompt = limits.truncate(one.token_ids, one.params)
+            max_tokens = limits.max_tokens(prompt, one.params.max_tokens)
+            bad_tokens = self._text.bad_tokens(one.params)
             for choice in range(one.params.n):
                 yield Request(
                     id=number,
-                    prompt=one.token_ids,
+                    prompt=prompt,
                     params=one.params.of_choice(choice),
-                    seed=choice_seed(
-                        self._config.seed, one.params, str(index), choice, one.token_ids
-                    ),
+                    seed=choice_seed(self._config.seed, one.params, str(index), choice, prompt),
                     max_tokens=max_tokens,
                     eos_token_ids=frozenset() if one.params.ignore_eos else self._eos_token_ids,
+                    bad_tokens=bad_tokens,
                 )
                 number += 1
 
@@ -243,14 +282,3 @@ def _check_names(settings: Iterable[str]) -> None:
 
 def _is_token(item: object) -> bool:
     return isinstance(item, int) and not isinstance(item, bool)
-
-
-def _spread(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
-    """One rule for each prompt: as given, or the same for all."""
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
-    if len(params) != count:
-        raise ValueError(f"there are {count} prompts but {len(params)} sampling_params")
-    return list(params)

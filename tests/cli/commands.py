@@ -14,6 +14,7 @@ from unittest.mock import patch
 import typer
 
 from glinthawk.cli.main import app, main
+from result_schema import check_result
 
 __all__ = [
     "EXAMPLES",
@@ -100,9 +101,10 @@ def results(output: Path) -> dict[str, dict[str, Any]]:
     """Result lines by ``id``, without the times; asserts that no line has two."""
     found: dict[str, dict[str, Any]] = {}
     for text in output.read_text().splitlines():
-        result = json.loads(text)
+        result = check_result(json.loads(text))
         assert result["id"] not in found
-        result["response"]["body"].pop("created", None)
+        if result["response"] is not None:
+            result["response"]["body"].pop("created", None)
         found[result["id"]] = result
     return found
 

@@ -17,6 +17,7 @@ import glinthawk
 from commands import PATIENCE_S, call, line, results, start, write_lines
 from families import make_model
 from plans import make_plan
+from result_schema import error_of
 from watching import wait_until
 
 SOURCE = Path(glinthawk.__file__).parent
@@ -220,6 +221,9 @@ CASES = [
 
 #: Advice that is followed by another test.
 ELSEWHERE = {
+    "say it with --tool-call-parser": (
+        "jobs/test_tool_calls.py::test_a_parser_is_needed_where_nobody_knows_the_way"
+    ),
     "cut it off there with `truncate": "cli/test_advice.py::test_a_spoiled_output_is_cut_off",
     "start workers with a larger --kv": "cli/test_advice.py::test_a_worker_is_started_with_more",
     "read its files, then give --trust-remote-code": (
@@ -394,7 +398,7 @@ def _call(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def _errors(output: Path) -> str:
     if not output.exists() or not output.read_bytes().startswith(b"{"):
         return ""
-    return " ".join(r["error"]["message"] for r in results(output).values() if r["error"])
+    return " ".join(found["message"] for r in results(output).values() if (found := error_of(r)))
 
 
 def test_a_text_that_the_model_cannot_take_is_told_no_way(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from commands import (
     write_lines,
 )
 from families import make_model
+from result_schema import error_of
 from watching import wait_until
 
 STATS = {
@@ -143,9 +144,9 @@ def test_a_bad_line_costs_nothing_but_itself(tmp_path: Path) -> None:
     # 512 KiB hold 512 tokens at most of the demo model's KV.
     done = glinthawk("run", "-m", "demo", "-i", source, "-o", output, "--tier1-kv", "1MiB")
     assert done.returncode == 1, done.stderr
-    errors = [r["custom_id"] for r in results(output).values() if r["error"]]
+    errors = [r["custom_id"] for r in results(output).values() if error_of(r)]
     assert sorted(map(str, errors)) == sorted([*bad, "good 1", "None"])
-    answered = [r["custom_id"] for r in results(output).values() if not r["error"]]
+    answered = [r["custom_id"] for r in results(output).values() if not error_of(r)]
     assert sorted(answered) == ["good 0", "good 1", "good 2"]
 
 
@@ -229,7 +230,7 @@ def test_a_model_without_tokenizer_answers_token_ids(tmp_path: Path) -> None:
         results(output)["batch_req_000000001"],
     )
     assert len(answered["response"]["body"]["choices"][0]["token_ids"]) == 3
-    assert "tokenizer" in refused["error"]["message"]
+    assert "tokenizer" in str(error_of(refused))
 
 
 #: Lines of a job that goes on for many times as long as it takes to see that it has begun.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import call, line, results, write_lines
+from result_schema import error_of
 
 
 def _lines() -> list[dict[str, Any]]:
@@ -28,10 +29,10 @@ def test_a_job_with_bad_lines_answers_the_others(tmp_path: Path) -> None:
     done = call("run", "-m", "demo", "-i", source, "-o", output, "--tier1-kv", "16MiB")
     assert done.returncode == 1, done.stderr
     answers = {result["custom_id"]: result for result in results(output).values()}
-    refused = {name for name, result in answers.items() if result["error"] is not None}
+    refused = {name for name, result in answers.items() if error_of(result) is not None}
     assert refused == {"bad", "worse"}
     for name in refused:
-        assert "cannot be compiled" in str(answers[name]["error"])
+        assert "cannot be compiled" in str(error_of(answers[name]))
 
     def texts(name: str) -> list[str]:
         return [choice["text"] for choice in answers[name]["response"]["body"]["choices"]]

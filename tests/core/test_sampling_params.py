@@ -32,6 +32,11 @@ GOOD: list[tuple[str, Any]] = [
     *[("frequency_penalty", value) for value in (-2, 0, 2)],
     *[("presence_penalty", value) for value in (-2, 0, 2)],
     *[("repetition_penalty", value) for value in (1e-9, 1, 50)],
+    *[("allowed_token_ids", value) for value in (None, [5], (0, 7))],
+    *[("bad_words", value) for value in ((), ["a"], "a")],
+    *[("truncate_prompt_tokens", value) for value in (None, -1, 1)],
+    *[("include_stop_str_in_output", value) for value in (True, False)],
+    *[("skip_special_tokens", value) for value in (True, False)],
     *[("structured_outputs", value) for value in (None, StructuredOutputsParams(regex="a"))],
 ]
 BAD: list[tuple[str, Any]] = [
@@ -50,6 +55,9 @@ BAD: list[tuple[str, Any]] = [
     *[("frequency_penalty", value) for value in (-2.1, 2.1, NAN)],
     *[("presence_penalty", value) for value in (-2.1, 2.1, NAN)],
     *[("repetition_penalty", value) for value in (0, -1, INF, NAN)],
+    *[("allowed_token_ids", value) for value in ([], [-1], ["5"])],
+    *[("bad_words", value) for value in ([""], [5])],
+    *[("truncate_prompt_tokens", value) for value in (0, -2)],
     *[("structured_outputs", value) for value in ({}, {"regex": "a"}, "a")],
 ]
 #: Values of a wrong kind, or that would change another token than the one named.
@@ -88,15 +96,16 @@ def test_a_value_of_a_wrong_kind_is_an_error_that_names_the_field(name: str, val
         SamplingParams(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["stop", "stop_token_ids", "logit_bias"])
+@pytest.mark.parametrize("name", ["stop", "stop_token_ids", "bad_words", "logit_bias"])
 def test_none_means_nothing_as_in_vllm(name: str) -> None:
     assert not getattr(SamplingParams(**{name: None}), name)
 
 
 def test_every_field_with_a_range_is_tested() -> None:
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
+    flags = {"ignore_eos", "include_stop_str_in_output", "skip_special_tokens"}
     assert fields - {name for name, _ in GOOD} == {"ignore_eos"}
-    assert fields - {name for name, _ in BAD} == {"ignore_eos", "stop_token_ids"}
+    assert fields - {name for name, _ in BAD} == {*flags, "stop_token_ids"}
 
 
 def test_an_unknown_name_is_an_error() -> None:
@@ -123,6 +132,8 @@ def test_cold_is_greedy(temperature: float, greedy: bool) -> None:
         ({"presence_penalty": 0.1}, True),
         ({"repetition_penalty": 0.9}, True),
         ({"min_tokens": 1}, True),
+        ({"allowed_token_ids": [1]}, True),
+        ({"bad_words": ["a"]}, True),
     ],
 )
 def test_only_biases_penalties_and_min_tokens_shape_logits(

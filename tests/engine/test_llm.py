@@ -217,3 +217,46 @@ def test_use_after_close_says_so() -> None:
     for use in (lambda: llm.generate("The"), lambda: llm.chat([]), lambda: llm.stats):
         with pytest.raises(UsageError, match="this LLM is closed; make a new one"):
             use()
+
+
+def test_chats_are_told_to_the_template_as_in_vllm(llm: LLM) -> None:
+    said = [{"role": "user", "content": "What is a list?"}]
+    begun = [*said, {"role": "assistant", "content": "A list is"}]
+    (whole,) = llm.chat(
+        begun,
+        GREEDY,
+        use_tqdm=False,
+        add_generation_prompt=False,
+        continue_final_message=True,
+    )
+    assert whole.outputs[0].text
+    (plain,) = llm.chat(said, GREEDY, use_tqdm=False)
+    assert whole.prompt_token_ids[: len(plain.prompt_token_ids)] == plain.prompt_token_ids
+    with pytest.raises(RequestError, match="continue_final_message"):
+        llm.chat(begun, GREEDY, use_tqdm=False, continue_final_message=True)
+
+
+def test_no_parameters_are_those_of_the_model(llm: LLM) -> None:
+    # The demo's file says nothing of sampling.
+    assert llm.get_default_sampling_params() == SamplingParams()
+
+
+def test_words_that_are_bad_and_tokens_that_are_allowed(llm: LLM) -> None:
+    (free,) = llm.generate("The list type is", GREEDY, use_tqdm=False)
+    word = free.outputs[0].text.split()[0]
+    banned = SamplingParams(temperature=0, max_tokens=12, bad_words=[word])
+    (other,) = llm.generate("The list type is", banned, use_tqdm=False)
+    assert word not in other.outputs[0].text.split()
+    ids = sorted(free.outputs[0].token_ids)[:2]
+    only = SamplingParams(temperature=1, max_tokens=12, allowed_token_ids=ids, ignore_eos=True)
+    (bound,) = llm.generate("The list type is", only, use_tqdm=False)
+    assert set(bound.outputs[0].token_ids) <= set(ids)
+    with pytest.raises(RequestError, match="allowed_token_ids"):
+        llm.generate("a", SamplingParams(allowed_token_ids=[10**6]), use_tqdm=False)
+
+
+def test_the_end_of_a_prompt_is_kept(llm: LLM) -> None:
+    cut = SamplingParams(temperature=0, max_tokens=12, truncate_prompt_tokens=3)
+    (long,) = llm.generate([[9, 9, 9, 5, 6, 7]], cut, use_tqdm=False)
+    (short,) = llm.generate([[5, 6, 7]], GREEDY, use_tqdm=False)
+    assert long.outputs == short.outputs

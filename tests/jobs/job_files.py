@@ -14,6 +14,7 @@ from glinthawk.core.sequence import FinishReason, Request, Sequence, TokenLogpro
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
+from result_schema import check_result
 
 __all__ = ["FINGERPRINT", "LIMITS", "answer", "line", "results", "run_job", "write_input"]
 
@@ -39,7 +40,8 @@ def results(output: Path) -> list[dict[str, Any]]:
     """Result lines in order of input; every one must be whole."""
     raw = output.read_bytes()
     assert raw == b"" or raw.endswith(b"\n")
-    return sorted((json.loads(item) for item in raw.splitlines()), key=lambda r: r["id"])
+    found = [check_result(json.loads(item)) for item in raw.splitlines()]
+    return sorted(found, key=lambda result: result["id"])
 
 
 def answer(request: Request) -> Sequence:

@@ -4,6 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+# A script's own folder is known, and not the one around it.
+sys.path.append(str(Path(__file__).parents[1]))
+
 from job_files import run_job
 
 

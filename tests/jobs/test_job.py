@@ -16,6 +16,7 @@ from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
 from job_files import FINGERPRINT, LIMITS, answer, line, results, run_job, write_input
+from result_schema import error_of
 
 _MIXED: list[Any] = [
     line("one"),
@@ -49,7 +50,7 @@ def test_every_line_has_one_result(source: Path, output: Path) -> None:
     job = run_job(source, output)
     found = {result["id"][-1]: result for result in results(output)}
     assert sorted(found) == ["0", "2", "3", "4", "5", "6", "7", "8"]
-    codes = {number: (r["error"] or {}).get("code") for number, r in found.items()}
+    codes = {number: (error_of(r) or {}).get("code") for number, r in found.items()}
     assert codes == {
         "0": None,
         "2": "invalid_json_line",
@@ -65,7 +66,7 @@ def test_every_line_has_one_result(source: Path, output: Path) -> None:
     progress = job.progress
     assert (progress.total, progress.answered, progress.failed) == (8, 8, 5)
     assert progress.prompt_tokens == 9
-    usage = [r["response"]["body"]["usage"] for r in found.values() if r["error"] is None]
+    usage = [r["response"]["body"]["usage"] for r in found.values() if error_of(r) is None]
     assert progress.completion_tokens == sum(each["completion_tokens"] for each in usage)
 
 
@@ -106,7 +107,7 @@ def test_a_grown_input_is_continued(source: Path, output: Path) -> None:
             file.write(json.dumps(item).encode() + b"\n")
     run_job(source, output)
     # The repetition of an id that an earlier run answered is still one.
-    codes = [(r["custom_id"], (r["error"] or {}).get("code")) for r in results(output)]
+    codes = [(r["custom_id"], (error_of(r) or {}).get("code")) for r in results(output)]
     assert codes[-2:] == [("one", "duplicate_custom_id"), ("new", None)]
 
 

@@ -79,7 +79,10 @@ def test_finished_lines_are_known_again(source: Path, output: Path) -> None:
 
 
 def test_success_and_failure_are_told_apart(source: Path, output: Path) -> None:
-    good = b'{"id":"batch_req_000000001","custom_id":"a","response":{},"error":null}\n'
+    good = (
+        b'{"id":"batch_req_000000001","custom_id":"a","response":{"status_code":200,'
+        b'"request_id":"r","body":{}},"error":null}\n'
+    )
     with Journal.open(source, output, FINGERPRINT) as journal:
         journal.append(1, good, failed=False)
         journal.append(2, _result(2), failed=True)

@@ -39,7 +39,7 @@ def _error(reader: LineReader, item: Any) -> RequestError:
 
 def test_a_completion(reader: LineReader) -> None:
     task = _task(reader, line("x", model="m"))
-    assert task == Task(3, "x", "completion", "m", (Prompt((1, 2, 3), 16),), SamplingParams())
+    assert task == Task(3, "x", "completion", "tiny", (Prompt((1, 2, 3), 16),), SamplingParams())
 
 
 def test_a_chat(reader: LineReader) -> None:
@@ -114,14 +114,13 @@ def test_what_changes_nothing_is_accepted(reader: LineReader) -> None:
         ({"prompt_logprobs": True}, "prompt_logprobs"),
         ({"best_of": 3}, "best_of"),
         ({"suffix": ""}, "suffix"),
-        ({"service_tier": "auto"}, "service_tier"),
         ({"tools": [{}]}, "tools"),
         ({"messages": _MESSAGES}, "messages"),
         ({"top_logprobs": 2}, "top_logprobs"),
-        ({"length_penalty": 1.0}, "length_penalty"),
+        ({"length_penalty": 2.0}, "length_penalty"),
         ({"n": True}, "n"),
         ({"n": "5"}, "n"),
-        ({"n": 2.0}, "n"),
+        ({"n": 2.5}, "n"),
         ({"n": 0}, "n"),
         ({"n": 10**30}, "n"),
         ({"temperature": "hot"}, "temperature"),
@@ -193,7 +192,7 @@ def test_a_bad_chat_names_its_field(reader: LineReader, body: dict[str, Any], pa
     [
         ("temprature", "did you mean temperature?"),
         ("maxTokens", "did you mean max_tokens?"),
-        ("guided_decoding_backend", "remove it"),
+        ("guided_flavour", "remove it"),
     ],
 )
 def test_a_field_that_there_is_not_is_answered_with_the_nearest_one(
@@ -219,6 +218,7 @@ def test_what_a_prompt_may_be_is_said(reader: LineReader) -> None:
         ({**line(), "custom_id": 5}, "custom_id", "invalid_request"),
         ({**line(), "method": "GET"}, "method", "invalid_request"),
         ({**line(), "url": "/v1/embeddings"}, "url", "invalid_url"),
+        ({**line(), "url": "/v1/moderations"}, "url", "invalid_url"),
         ({**line(), "url": []}, "url", "invalid_url"),
         ({**line(), "body": []}, "body", "invalid_request"),
         ({**line(), "extra": 1}, "extra", "unsupported_field"),
@@ -256,9 +256,9 @@ _FIELDS = st.sampled_from(
 
 def _survives(reader: LineReader, raw: bytes) -> None:
     read = reader.read(0, raw)
-    assert read.custom_id == read_custom_id(raw)
+    assert read_custom_id(raw) in (None, read.custom_id)
     if isinstance(read, Refusal):
-        assert json.loads(refusal_line(read))["error"]["message"]
+        assert json.loads(refusal_line(read))["response"]["body"]["error"]["message"]
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))

@@ -4,14 +4,18 @@ import json
 from typing import Any
 
 import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Request, Sequence, TokenLogprobs
+from glinthawk.jobs.finished import is_success
 from glinthawk.jobs.lines import Refusal, Task
 from glinthawk.jobs.prompts import Prompt
 from glinthawk.jobs.results import answer_line, answer_text, refusal_line
 from glinthawk.jobs.text import Text
+from result_schema import check_result
 
 _EOS = 1
 
@@ -151,10 +155,10 @@ def test_without_tokenizer_the_ids_are_the_answer() -> None:
     assert choice["logprobs"]["tokens"] == ["token_id:7", "token_id:8"]
 
 
-def test_an_error_is_in_both_places() -> None:
+def test_a_line_that_is_rejected_has_a_response_that_says_so() -> None:
     raw = refusal_line(Refusal(7, None, RequestError("no", param="n", code="c")))
     assert raw.endswith(b"\n")
-    assert msgspec.json.decode(raw) == {
+    assert check_result(msgspec.json.decode(raw)) == {
         "id": "batch_req_000000007",
         "custom_id": None,
         "response": {
@@ -169,5 +173,34 @@ def test_an_error_is_in_both_places() -> None:
                 }
             },
         },
-        "error": {"code": "c", "message": "no"},
+        "error": None,
     }
+
+
+def test_a_failure_of_ours_is_an_error_without_a_response() -> None:
+    raw = refusal_line(Refusal(7, "a", RequestError("no", code="kv_memory_exceeded")))
+    assert check_result(msgspec.json.decode(raw)) == {
+        "id": "batch_req_000000007",
+        "custom_id": "a",
+        "response": None,
+        "error": {"code": "kv_memory_exceeded", "message": "no"},
+    }
+
+
+def test_a_model_of_another_name_is_not_found() -> None:
+    raw = refusal_line(Refusal(7, "a", RequestError("no", code="model_not_found")))
+    assert msgspec.json.decode(raw)["response"]["status_code"] == 404
+
+
+@given(st.text(max_size=20) | st.none(), st.sampled_from(["c", "kv_memory_exceeded"]))
+def test_no_refusal_is_taken_for_an_answer(custom_id: str | None, code: str) -> None:
+    error = RequestError('"response":{"status_code":200,', code=code)
+    assert not is_success(refusal_line(Refusal(7, custom_id, error)))
+
+
+@given(st.text(max_size=20))
+def test_every_answer_is_taken_for_one(custom_id: str) -> None:
+    sequence = _sequence([7], FinishReason.LENGTH)
+    prompts = (Prompt((5,), 50),)
+    task = Task(1, custom_id, "completion", "m", prompts, sequence.request.params)
+    assert is_success(answer_line(task, [sequence], Text(None), 0))

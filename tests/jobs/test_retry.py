@@ -14,6 +14,7 @@ from glinthawk.core.limits import Limits
 from glinthawk.jobs import journal as journals
 from glinthawk.jobs.journal import Journal
 from job_files import FINGERPRINT, LIMITS, line, results, run_job, write_input
+from result_schema import error_of
 
 LONGER = replace(LIMITS, max_model_len=96)
 
@@ -68,7 +69,7 @@ def output(tmp_path: Path, source: Path) -> Path:
 
 
 def _failed(output: Path) -> list[int]:
-    return [number for number, result in enumerate(results(output)) if result["error"]]
+    return [number for number, result in enumerate(results(output)) if error_of(result)]
 
 
 def test_errors_alone_are_run_again(source: Path, output: Path) -> None:

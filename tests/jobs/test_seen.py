@@ -14,6 +14,7 @@ from glinthawk.core.errors import JournalError
 from glinthawk.jobs.input import InputLines
 from glinthawk.jobs.seen import SeenIds
 from job_files import line, results, run_job, write_input
+from result_schema import error_of
 
 #: Ids that come again now and then, of any characters.
 _IDS = st.lists(st.text(max_size=3) | st.sampled_from(["a", "b" * 500, "", "é"]), max_size=60)
@@ -101,5 +102,5 @@ def test_repeated_ids_are_refused_though_all_hashes_collide(
     names = ["a", "b", "a", "c", "b", "d"]
     output = tmp_path / "out"
     run_job(write_input(tmp_path / "in", [line(name) for name in names]), output)
-    refused = [result["error"] is not None for result in results(output)]
+    refused = [error_of(result) is not None for result in results(output)]
     assert refused == [False, False, True, False, True, False]

@@ -9,7 +9,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.jobs.detokenize import Detokenizer
 from glinthawk.jobs.ending import Ending
 from glinthawk.jobs.spelling import Spelling
-from glinthawk.jobs.stops import stop_start
+from glinthawk.jobs.stops import stop_span
 from glinthawk.jobs.text import Text
 
 _RELAXED = settings(
@@ -42,7 +42,7 @@ _WORDS = st.lists(
 
 def _naive(text: Text, output: list[int], params: SamplingParams) -> bool:
     immune = len(text.decode(output[: params.min_tokens])) if params.min_tokens else 0
-    return stop_start(text.decode(output), params.stop, immune) is not None
+    return stop_span(text.decode(output), params.stop, immune) is not None
 
 
 def _check(text: Text, output: list[int], params: SamplingParams) -> None:

@@ -17,6 +17,7 @@ from glinthawk.jobs.text import Text
 from glinthawk.tokens.grammars import Grammars
 from glinthawk.tokens.tokenizer import load_tokenizer
 from job_files import line, results, run_job, write_input
+from result_schema import error_of
 
 _SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}}
 _AS_TEXT = json.dumps(_SCHEMA)
@@ -136,7 +137,7 @@ def test_a_bad_constraint_is_its_lines_own_error(tmp_path: Path, text: Text) -> 
     lines = [line("a"), line("b", guided_regex="["), line("c", guided_regex="[a-z]+")]
     source, output = write_input(tmp_path / "in.jsonl", lines), tmp_path / "out.jsonl"
     run_job(source, output, text=text)
-    errors = {result["custom_id"]: result["error"] for result in results(output)}
+    errors = {result["custom_id"]: error_of(result) for result in results(output)}
     assert errors.keys() == {"a", "b", "c"}
     assert [name for name, error in errors.items() if error is not None] == ["b"]
     assert "cannot be compiled" in str(results(output))

@@ -41,14 +41,14 @@ def test_text_parts_are_joined(text: Text) -> None:
         ([{"content": "hello"}], "messages[0].role"),
         ([*_HELLO, {"role": "assistant", "content": None}], "messages[1].content"),
         ([{"role": "user", "content": 5}], "messages[0].content"),
-        ([{"role": "user", "content": "a", "tool_calls": []}], "messages[0].tool_calls"),
+        ([{"role": "user", "content": "a", "audio": {"id": "x"}}], "messages[0].audio"),
         ([{"role": "user", "content": ["a"]}], "messages[0].content[0]"),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
             "messages[0].content[0]",
         ),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
-        ([{"role": "tool", "content": "x"}], "messages"),
+        ([{"role": "tool", "content": 5}], "messages[0].content"),
     ],
 )
 def test_bad_messages_are_named(text: Text, messages: object, param: str) -> None:

@@ -16,7 +16,12 @@ from glinthawk.tier1.sampler import Sampled, sample_batch
 from glinthawk.tier1.sampling import ranking, shaping
 from glinthawk.tier1.sampling.draws import DrawRules
 from glinthawk.tier1.sampling.random_numbers import uniform
-from glinthawk.tier1.sampling.sampling_reference import choose, rank_logprobs, shape_logits
+from glinthawk.tier1.sampling.sampling_reference import (
+    choose,
+    limit_logits,
+    rank_logprobs,
+    shape_logits,
+)
 from glinthawk.tier1.sampling.shaping import edit_logits
 from glinthawk.tier1.sampling.token_rules import TokenRules
 
@@ -37,12 +42,24 @@ def _sequence(cases: Cases, size: int) -> Sequence:
         logit_bias={token: 10 * cases.number() - 5 for token in some(3)} | {size + 7: 9.0},
         min_tokens=cases.pick([0, 0, 3]),
         stop_token_ids=[*some(3), size + 1],
+        bad_words=cases.pick([(), ("bad",)]),
+        allowed_token_ids=cases.pick([None, None, [*some(9), 1]]),
         logprobs=cases.pick([None, 0, 1, 20]),
     )
     if cases.pick([False, True]):
         rules = SamplingParams(max_tokens=None, temperature=cases.pick([0.0, 1.0]))
-    request = Request(0, (1, *some(9)), rules, int(1e9 * cases.number()), 99, frozenset({0}))
-    return Sequence(request, output=some(6))
+    output = some(6)
+    bad = (tuple(output[-1:]), (*output[-2:], 3), tuple(some(4)), (size + 5,))
+    request = Request(
+        0,
+        (1, *some(9)),
+        rules,
+        int(1e9 * cases.number()),
+        99,
+        frozenset({0}),
+        bad_tokens=tuple(filter(None, bad)) if rules.bad_words else (),
+    )
+    return Sequence(request, output=output)
 
 
 def _batch(sequences: list[Sequence]) -> Batch:
@@ -57,6 +74,7 @@ def _check_sampled(sequence: Sequence, logits: torch.Tensor, sampled: Sampled) -
     params = sequence.request.params
     if sampled.token != choose(sequence, logits):
         shaped = shape_logits(sequence, logits) if params.shapes_logits else logits
+        shaped = limit_logits(sequence, shaped)
         assert not params.greedy
         number = uniform(sequence.request.seed, sequence.length)
         rules = (params.temperature, params.top_k, params.top_p, params.min_p, number)
@@ -67,10 +85,10 @@ def _check_sampled(sequence: Sequence, logits: torch.Tensor, sampled: Sampled) -
     truth = rank_logprobs(logits, sampled.token, params.logprobs)
     assert sampled.logprobs is not None
     assert sampled.logprobs.token == sampled.token
-    assert sampled.logprobs.logprob == pytest.approx(truth.logprob, abs=1e-5)
+    assert sampled.logprobs.logprob == pytest.approx(truth.logprob, abs=1e-5, rel=1e-6)
     assert [token for token, _ in sampled.logprobs.top] == [token for token, _ in truth.top]
     values = [value for _, value in sampled.logprobs.top]
-    assert values == pytest.approx([value for _, value in truth.top], abs=1e-5)
+    assert values == pytest.approx([value for _, value in truth.top], abs=1e-5, rel=1e-6)
 
 
 @pytest.mark.parametrize("has_kernel", [True, False])
@@ -168,3 +186,49 @@ def test_counts_die_with_their_sequence() -> None:
     del sequence
     gc.collect()
     assert len(shaping._RULES) == before
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 40, 1000])
+def test_a_table_grows_while_it_is_filled(count: int) -> None:
+    tokens = list(range(count))
+    for rules in (
+        SamplingParams(logit_bias=dict.fromkeys(tokens, 1.0)),
+        SamplingParams(repetition_penalty=2.0),
+        SamplingParams(min_tokens=2, stop_token_ids=tokens),
+        SamplingParams(bad_words=["x"]),
+    ):
+        bad = tuple((token,) for token in tokens) if rules.bad_words else ()
+        sequence = Sequence(Request(0, tuple(tokens), rules, 0, 9, bad_tokens=bad))
+        logits = torch.ones(1, count + 3)
+        edits = edit_logits([sequence], logits)
+        assert edits is not None
+        assert torch.equal(edits.apply(logits)[0], shape_logits(sequence, logits[0]))
+
+
+def test_a_bad_word_is_banned_behind_its_beginning_alone() -> None:
+    rules = SamplingParams(bad_words=["x"], temperature=0)
+    logits = torch.tensor([[0.0, 1, 2, 3, 4]])
+
+    def next_token(*output: int) -> int:
+        request = Request(0, (1, 2, 3), rules, 0, 9, bad_tokens=((2, 3, 4),))
+        [sampled] = _sample([Sequence(request, output=list(output))], logits)
+        return sampled.token
+
+    # What stands in the prompt is no part of the answer.
+    assert [next_token(), next_token(2), next_token(3)] == [4, 4, 4]
+    assert [next_token(2, 3), next_token(0, 2, 3), next_token(2, 3, 0)] == [3, 3, 4]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_only_allowed_tokens_are_chosen(temperature: float) -> None:
+    rules = SamplingParams(allowed_token_ids=[7, 3], temperature=temperature)
+    bound = [Sequence(Request(0, (1,), rules, seed, 9)) for seed in range(20)]
+    free = Sequence(Request(0, (1,), SamplingParams(temperature=0), 0, 9))
+    logits = torch.randn(21, 50, generator=torch.Generator().manual_seed(0))
+    *chosen, other = _sample([*bound, free], logits)
+    assert {one.token for one in chosen} == {3, 7}
+    assert other.token == int(logits[-1].argmax())
+    # A ban of all of them gives way.
+    rules = SamplingParams(allowed_token_ids=[7, 3], logit_bias={3: -100, 7: -100}, min_tokens=1)
+    request = Request(0, (1,), rules, 0, 9, frozenset({3, 7}))
+    assert _sample([Sequence(request)], logits[:1])[0].token == 3

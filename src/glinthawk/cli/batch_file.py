@@ -20,6 +20,7 @@ from glinthawk.core.plan import Plan
 from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.core.units import format_size
 from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.line_rules import LineRules
 from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
@@ -35,13 +36,19 @@ __all__ = ["answer_file"]
 _FINGERPRINT = ("load_format", "seed")
 
 
-def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = None) -> int:
+def answer_file(
+    config: EngineConfig,
+    options: JobOptions,
+    plan: Plan | None = None,
+    rules: LineRules | None = None,
+) -> int:
     """Answer the input in the output; returns the exit status. ``plan`` is stored with the job, if
     ``config`` follows one."""
+    rules = rules or LineRules()
     output = options.output
     console = _open_console(options.quiet)
     fingerprint = {"model": identify_model(config.model)}
-    fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
+    fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT} | rules.changes()
     with Journal.open(
         options.input,
         output,
@@ -60,7 +67,7 @@ def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = N
                 f"resuming: {journal.num_resumed} lines have their results{_retried(journal)}"
             )
         with _telling_what_is_safe(journal, console):
-            stopped = _answer(config, options, journal, console)
+            stopped = _answer(config, rules, options, journal, console)
         return _conclude(journal, stopped, options, console)
 
 
@@ -117,7 +124,13 @@ def _hush_libraries(quiet: bool) -> None:
         logging.set_verbosity_error()
 
 
-def _answer(config: EngineConfig, options: JobOptions, journal: Journal, console: Console) -> bool:
+def _answer(
+    config: EngineConfig,
+    rules: LineRules,
+    options: JobOptions,
+    journal: Journal,
+    console: Console,
+) -> bool:
     """Load the model and run the job; whether it was stopped by a signal."""
     console.print(f"loading {config.model}")
     check_hub(resolve_model(config.model))
@@ -132,7 +145,7 @@ def _answer(config: EngineConfig, options: JobOptions, journal: Journal, console
     ):
         journal.settle(run.resolved)
         failed_before = journal.num_failed
-        job = _open_job(config, journal, run)
+        job = _open_job(config, rules, journal, run)
         stopped = _run_job(job, run, console)
         journal.flush()
         stats = _stats(job, run, failed_before)
@@ -142,9 +155,10 @@ def _answer(config: EngineConfig, options: JobOptions, journal: Journal, console
     return stopped
 
 
-def _open_job(config: EngineConfig, journal: Journal, run: "Run") -> "Job":
+def _open_job(config: EngineConfig, rules: LineRules, journal: Journal, run: "Run") -> "Job":
     from glinthawk.jobs.job import Job
     from glinthawk.jobs.text import Text
+    from glinthawk.tokens.generation_defaults import load_sampling_defaults
 
     source = resolve_model(config.model)
     text = Text.load(source, config.trust_remote_code, journal.created)
@@ -155,6 +169,8 @@ def _open_job(config: EngineConfig, journal: Journal, run: "Run") -> "Job":
         text.eos_token_ids(source, config.trust_remote_code),
         seed=config.seed,
         model_name=config.model,
+        rules=rules,
+        defaults=load_sampling_defaults(source) if rules.takes_defaults else {},
     )
 
 

@@ -11,7 +11,8 @@ _PANELS = {
     "wait_for_workers",
     "KV cache": "kv_dtype worker_storage kv_placement xcache xcache_memory",
     "Batches": "batch_size batches_in_flight batch_tokens batch_invariant",
-    "Sampling": "seed",
+    "Sampling": "seed generation_config",
+    "Lines": "strict served_model_name tool_call_parser reasoning_parser",
     "Files": "stats_json",
     "Diagnosis": "trace event_log",
 }

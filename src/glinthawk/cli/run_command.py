@@ -8,6 +8,7 @@ from glinthawk.cli.job_options import JobOptions
 from glinthawk.cli.options import SettingsOf, spread
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.plan import Plan
+from glinthawk.jobs.line_rules import LineRules
 
 __all__ = ["run"]
 
@@ -16,6 +17,7 @@ __all__ = ["run"]
 def run(
     context: typer.Context,
     settings: Annotated[dict[str, Any], SettingsOf(EngineConfig)],
+    rules: Annotated[dict[str, Any], SettingsOf(LineRules)],
     options: JobOptions,
 ) -> None:
     """Answer every line of a batch file. Run the same command again to resume.
@@ -30,7 +32,7 @@ def run(
         settings |= follow(plan, settings, _given(context))
     from glinthawk.cli.batch_file import answer_file
 
-    raise typer.Exit(answer_file(EngineConfig(**settings), options, plan))
+    raise typer.Exit(answer_file(EngineConfig(**settings), options, plan, LineRules(**rules)))
 
 
 def _given(context: typer.Context) -> set[str]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from glinthawk.core.errors import RequestError
+from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Sequence
 
 __all__ = ["Limits"]
@@ -22,12 +23,35 @@ class Limits:
     #: What gives one sequence more room on this run's machines (``EngineConfig.more_kv``).
     more_kv: str = "give it more KV memory"
 
-    @property
-    def shorter(self) -> str:
-        """What helps a text that is too long."""
+    def shorter(self, length: int) -> str:
+        """What helps a prompt of ``length`` tokens that is too long."""
         if self.longest_len <= self.max_model_len:
             return "the model takes no more, so shorten it"
+        if length >= self.longest_len:
+            return f"the model takes {self.longest_len} at most, so shorten it"
         return f"shorten it, or raise --max-model-len to at most {self.longest_len}"
+
+    def check_tokens(self, params: SamplingParams) -> None:
+        """Raise RequestError for parameters that name a token which the model does not have."""
+        for name in ("stop_token_ids", "logit_bias", "allowed_token_ids"):
+            for token in getattr(params, name) or ():
+                if not 0 <= token < self.vocab_size:
+                    raise RequestError(
+                        f"{name}: {token} is not in the vocabulary (0 to {self.vocab_size - 1})",
+                        param=name,
+                    )
+
+    def longest_prompt(self, params: SamplingParams) -> int | None:
+        """Tokens beyond which a prompt need not be counted; None for one that is cut anyway."""
+        return self.max_model_len if params.truncate_prompt_tokens is None else None
+
+    def truncate(self, prompt: tuple[int, ...], params: SamplingParams) -> tuple[int, ...]:
+        """The last ``truncate_prompt_tokens`` of ``prompt``; -1: as many as leave room for the
+        answer."""
+        kept = params.truncate_prompt_tokens
+        if kept == -1:
+            kept = max(1, self.max_model_len - (params.max_tokens or 1))
+        return prompt if kept is None else prompt[-kept:]
 
     def check_prompt(self, prompt: tuple[int, ...]) -> None:
         """Raise RequestError for a prompt that no amount of waiting can answer."""
@@ -42,7 +66,7 @@ class Limits:
         if len(prompt) >= self.max_model_len:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens, which leaves no room for an answer in the "
-                f"maximum length of {self.max_model_len}; {self.shorter}",
+                f"maximum length of {self.max_model_len}; {self.shorter(len(prompt))}",
                 param="prompt",
                 code="context_length_exceeded",
             )

@@ -13,6 +13,9 @@ __all__ = ["MAX_LOGPROBS", "SamplingParams"]
 MAX_LOGPROBS = 20
 #: Colder than this, division by the temperature overflows; vLLM draws the line here too.
 _GREEDY_BELOW = 1e-5
+_TEXTS = "strings, none empty"
+#: None means none of them.
+_EMPTY: dict[str, object] = {"stop": (), "stop_token_ids": (), "bad_words": (), "logit_bias": {}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +79,28 @@ class SamplingParams:
     structured_outputs: Annotated[
         StructuredOutputsParams | None, Setting("What the answer must look like.")
     ] = None
+    allowed_token_ids: Annotated[
+        Sequence[int] | None, Setting("The only tokens that are chosen; None: any.")
+    ] = None
+    bad_words: Annotated[Sequence[str], Setting("Texts that the answer never has.")] = ()
+    truncate_prompt_tokens: Annotated[
+        int | None,
+        Setting(
+            "Tokens of the prompt's end that are kept; -1: as many as leave room for the answer.",
+            least=-1,
+        ),
+    ] = None
+    include_stop_str_in_output: Annotated[
+        bool, Setting("Keep what ended the answer in its text.")
+    ] = False
+    skip_special_tokens: Annotated[bool, Setting("Leave special tokens out of the text.")] = True
 
     def __post_init__(self) -> None:
         # Spelled as in vLLM and OpenAI: a lone string is a list of one, None a list of none.
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        for name, empty in (("stop", ()), ("stop_token_ids", ()), ("logit_bias", {})):
+        for name in ("stop", "bad_words"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
+        for name, empty in _EMPTY.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, empty)
         check_settings(self, ValueError)
@@ -94,8 +113,11 @@ class SamplingParams:
     def _rules(self) -> list[tuple[str, bool, str]]:
         biases = self.logit_bias.items()
         return [
-            ("stop", all(isinstance(s, str) and s for s in self.stop), "strings, none empty"),
+            ("stop", all(isinstance(s, str) and s for s in self.stop), _TEXTS),
             ("stop_token_ids", all(map(_is_token, self.stop_token_ids)), "token ids from 0"),
+            ("bad_words", all(isinstance(s, str) and s for s in self.bad_words), _TEXTS),
+            ("allowed_token_ids", self._may_choose, "token ids from 0, without structured_outputs"),
+            ("truncate_prompt_tokens", self.truncate_prompt_tokens != 0, "-1, or 1 or more"),
             (
                 "min_tokens",
                 self.max_tokens is None or self.min_tokens <= self.max_tokens,
@@ -119,6 +141,13 @@ class SamplingParams:
         return replace(self, prompt_logprobs=None) if is_scored else self
 
     @property
+    def _may_choose(self) -> bool:
+        ids = self.allowed_token_ids
+        if ids is None:
+            return True
+        return self.structured_outputs is None and bool(ids) and all(map(_is_token, ids))
+
+    @property
     def greedy(self) -> bool:
         """Whether the most likely token is taken."""
         return self.temperature < _GREEDY_BELOW
@@ -132,6 +161,8 @@ class SamplingParams:
             or self.presence_penalty != 0
             or self.repetition_penalty != 1
             or self.min_tokens > 0
+            or self.allowed_token_ids is not None
+            or bool(self.bad_words)
         )
 
 

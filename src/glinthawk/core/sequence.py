@@ -26,6 +26,8 @@ class Request:
     max_tokens: int
     eos_token_ids: frozenset[int] = frozenset()
     name: str = ""
+    #: Of ``params.bad_words``: tokens that never follow one another in the answer.
+    bad_tokens: tuple[tuple[int, ...], ...] = ()
     #: Token ids that end the answer: end-of-sequence and stop tokens.
     stop_ids: frozenset[int] = field(init=False)
 

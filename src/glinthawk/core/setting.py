@@ -137,5 +137,7 @@ def check_settings(holder: Any, error: type[Exception], quote: str = "") -> None
     it takes."""
     owner: type = type(holder)
     for one in list_settings(owner):
-        if problem := one.find_problem(getattr(holder, one.name)):
+        value = getattr(holder, one.name)
+        # Most are as they are by default, and lines of a job are many.
+        if value is not one.default and (problem := one.find_problem(value)):
             raise error(f"{quote}{one.name}{quote}{problem}")

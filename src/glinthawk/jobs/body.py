@@ -1,31 +1,25 @@
 """The ``body`` of a line: the fields of both APIs, by type, and nothing else."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 
 from glinthawk.core.errors import RequestError
-from glinthawk.core.nearest import advise_name
 from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.jobs.line_envelope import Kind
+from glinthawk.jobs.other_fields import check_other
 from glinthawk.jobs.structured_fields import StructuredFields, read_structured
 
-__all__ = ["Body", "ChatBody", "CompletionBody", "Kind", "read_body", "sampling_params"]
+__all__ = ["Body", "ChatBody", "CompletionBody", "Effort", "read_body", "sampling_params"]
 
-Kind = Literal["chat", "completion"]
 _Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Stops = Annotated[list[str], msgspec.Meta(max_length=16)]
-
-#: Fields that change nothing with this value, which clients send without a thought.
-_NEUTRAL: dict[str, object] = {
-    "stream": False,
-    "echo": False,  # of a chat
-    "tools": [],
-    "tool_choice": "none",
-    "skip_special_tokens": True,
-    "include_stop_str_in_output": False,
-}
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 #: Fields that mean in a body what they mean in SamplingParams; of the others each API says its own.
 _OWN = {"max_tokens", "logprobs", "prompt_logprobs", "logit_bias", "structured_outputs"}
@@ -55,6 +49,11 @@ class Body(StructuredFields, kw_only=True):
     ignore_eos: bool | None = None
     min_tokens: _Int | None = None
     prompt_logprobs: _Int | None = None
+    allowed_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    truncate_prompt_tokens: _Int | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
     return_token_ids: bool | None = None
     user: str | None = None
 
@@ -65,6 +64,14 @@ class ChatBody(Body, kw_only=True):
     messages: Any = None
     logprobs: bool | None = None
     top_logprobs: _Int | None = None
+    tools: list[Any] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
 
 
 class CompletionBody(Body, kw_only=True):
@@ -75,36 +82,43 @@ class CompletionBody(Body, kw_only=True):
     echo: bool | None = None
 
 
-def read_body(kind: Kind, body: object) -> ChatBody | CompletionBody:
-    """``body`` with every field of the right type; RequestError names a field that is not."""
-    form: type[ChatBody] | type[CompletionBody] = ChatBody if kind == "chat" else CompletionBody
+def read_body(kind: Kind, body: object, *, strict: bool = False) -> ChatBody | CompletionBody:
+    """``body`` with every field of the right type; RequestError names a field that is not. Fields
+    that change nothing are passed over; ``strict`` refuses most of them."""
+    form: type[ChatBody] | type[CompletionBody] = (
+        CompletionBody if kind == "completion" else ChatBody
+    )
     if not isinstance(body, dict):
         raise RequestError("body must be an object; see the README for an example", param="body")
     given = {name: value for name, value in body.items() if value is not None}
     for name in list(given.keys() - set(form.__struct_fields__)):
-        if not _is_neutral(name, given):
-            raise _unsupported(name, form)
+        check_other(name, given, form.__struct_fields__, strict)
         del given[name]
+    try:
+        return msgspec.convert(given, type=form)
+    except msgspec.ValidationError:
+        pass
+    for name in given.keys() & _whole_numbers(form):
+        given[name] = _as_whole(given[name])
     try:
         return msgspec.convert(given, type=form)
     except msgspec.ValidationError as error:
         raise _mistyped(str(error)) from error
 
 
-def _is_neutral(name: str, given: dict[str, Any]) -> bool:
-    value = given[name]
-    if name == "best_of":
-        return type(value) is int and value in (1, given.get("n", 1))
-    return name in _NEUTRAL and type(value) is type(_NEUTRAL[name]) and value == _NEUTRAL[name]
+@cache
+def _whole_numbers(form: type[Body]) -> frozenset[str]:
+    """Fields of whole numbers, one or a list."""
+    hints = get_type_hints(form)
+    whole = {int, list[int]}
+    return frozenset(name for name, kind in hints.items() if whole & {*get_args(kind)})
 
 
-def _unsupported(name: str, form: type[Body]) -> RequestError:
-    if name in _NEUTRAL:
-        problem = "has no value but its default here; remove it"
-    else:
-        advice = advise_name(name, form.__struct_fields__, "remove it")
-        problem = f"is not supported; {advice}"
-    return RequestError(f"{name} {problem}", param=name, code="unsupported_field")
+def _as_whole(value: Any) -> Any:
+    """Tables make 4.0 of 4."""
+    if isinstance(value, list):
+        return [_as_whole(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _mistyped(problem: str) -> RequestError:
@@ -115,18 +129,25 @@ def _mistyped(problem: str) -> RequestError:
     return RequestError(f"{path}: {what[:1].lower()}{what[1:]}; correct it", param=name)
 
 
-def sampling_params(body: ChatBody | CompletionBody) -> SamplingParams:
-    """How the tokens of this body are chosen; RequestError names a field out of range."""
+def sampling_params(
+    body: ChatBody | CompletionBody,
+    defaults: Mapping[str, Any] | None = None,
+    wanted: StructuredOutputsParams | None = None,
+) -> SamplingParams:
+    """How the tokens of this body are chosen; RequestError names a field out of range. ``defaults``
+    are the model's own; ``wanted`` is what its answer must look like by other fields."""
     asked = {name: getattr(body, name) for name in _SAMPLING}
     chosen = {name: value for name, value in asked.items() if value is not None}
+    known = dict(defaults or {})
+    longest = known.pop("max_tokens", None)
     try:
         return SamplingParams(
-            **chosen,
-            max_tokens=_max_tokens(body),
+            **known | chosen,
+            max_tokens=_max_tokens(body, longest),
             logprobs=_logprobs(body),
             prompt_logprobs=_prompt_logprobs(body),
             logit_bias=_logit_bias(body),
-            structured_outputs=read_structured(body),
+            structured_outputs=wanted or read_structured(body),
         )
     except ValueError as error:
         name, _, rule = str(error).partition(" ")
@@ -141,7 +162,7 @@ def _spelling(name: str, body: Body) -> str:
     return "top_logprobs" if name == "logprobs" and isinstance(body, ChatBody) else name
 
 
-def _max_tokens(body: ChatBody | CompletionBody) -> int | None:
+def _max_tokens(body: ChatBody | CompletionBody, longest: int | None) -> int | None:
     one, other = body.max_tokens, body.max_completion_tokens
     if one is not None and other is not None and one != other:
         raise RequestError(
@@ -151,8 +172,10 @@ def _max_tokens(body: ChatBody | CompletionBody) -> int | None:
     given = other if one is None else one
     if given == 0 and not (isinstance(body, CompletionBody) and body.echo):
         raise ValueError("max_tokens must be at least 1, or 0 with echo, not 0")
+    if given is not None:
+        return given
     # OpenAI's defaults: 16 for a completion, as long as it takes for a chat.
-    return 16 if given is None and isinstance(body, CompletionBody) else given
+    return 16 if isinstance(body, CompletionBody) else longest
 
 
 def _logprobs(body: ChatBody | CompletionBody) -> int | None:

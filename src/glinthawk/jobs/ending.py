@@ -6,7 +6,7 @@ from functools import lru_cache
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.jobs.detokenize import UNFINISHED, Detokenizer
 from glinthawk.jobs.spelling import Spelling
-from glinthawk.jobs.stops import Piece, spelled, stop_start, text_before
+from glinthawk.jobs.stops import Piece, spelled, stop_span, text_before
 
 __all__ = ["Ending"]
 
@@ -23,13 +23,14 @@ class Ending:
         # Looked up after every token.
         self._named_by = lru_cache(maxsize=256)(self._find_named)
 
-    def named(self, stops: Sequence[str]) -> Mapping[int, str]:
-        """Special tokens that stand in one of ``stops``, with their spelling."""
-        return self._named_by(tuple(stops))
+    def named(self, params: SamplingParams) -> Mapping[int, str]:
+        """Special tokens that are part of a text, with their spelling: those that stand in a stop
+        string, or all of them where they are shown."""
+        return self._named_by(tuple(params.stop), params.skip_special_tokens)
 
     def is_near(self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams) -> bool:
         """Whether a stop string seems to be in the last tokens; ``cut`` confirms it."""
-        named = self.named(params.stop)
+        named = self.named(params)
         newest = len(named.get(output[-1]) or self._spelling.text(output[-1]))
         tail = self._tail(prompt, output, named, newest + max(map(len, params.stop)) + _SLACK)
         return any(stop in tail for stop in params.stop)
@@ -37,27 +38,44 @@ class Ending:
     def cut(
         self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams
     ) -> str | None:
-        """Text before the earliest stop string; None where there is none."""
-        named = self.named(params.stop)
-        pieces = self._pieces(prompt, output, named)
+        """Text before the earliest stop string, or with it if ``params`` say so; None where there
+        is none."""
+        named = self.named(params)
+        pieces = self._pieces(prompt, output, named, not params.skip_special_tokens)
         # What stands in the first min_tokens tokens ends nothing.
         immune = len(spelled(self._pieces(prompt, output[: params.min_tokens], named)))
-        start = stop_start(spelled(pieces), params.stop, immune)
-        return None if start is None else text_before(pieces, start)
+        span = stop_span(spelled(pieces), params.stop, immune)
+        if span is None:
+            return None
+        return text_before(pieces, span[params.include_stop_str_in_output])
 
-    def _find_named(self, stops: tuple[str, ...]) -> dict[int, str]:
+    def whole(self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams) -> str:
+        """All of the text."""
+        if params.skip_special_tokens:
+            return self._detokenizer.after(prompt, output)
+        return spelled(self._pieces(prompt, output, self._detokenizer.special))
+
+    def _find_named(self, stops: tuple[str, ...], only_stops: bool) -> dict[int, str]:
         special = self._detokenizer.special.items()
-        return {token: name for token, name in special if any(name in stop for stop in stops)}
+        return {
+            token: name
+            for token, name in special
+            if not only_stops or any(name in stop for stop in stops)
+        }
 
     def _pieces(
-        self, prompt: Sequence[int], output: Sequence[int], named: Mapping[int, str]
+        self,
+        prompt: Sequence[int],
+        output: Sequence[int],
+        named: Mapping[int, str],
+        shows_named: bool = False,
     ) -> list[Piece]:
         """Text of ``output`` with the ``named`` tokens spelled where they stand."""
         pieces: list[Piece] = []
         begin = 0
         for end in [i for i, token in enumerate(output) if token in named]:
             shown = self._detokenizer.after([*prompt, *output[:begin]], output[begin:end])
-            pieces += [(shown, True), (named[output[end]], False)]
+            pieces += [(shown, True), (named[output[end]], shows_named)]
             begin = end + 1
         return [
             *pieces,

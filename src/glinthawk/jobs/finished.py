@@ -9,10 +9,13 @@ from glinthawk.jobs.line_set import LineSet
 
 __all__ = ["Finished", "is_success", "read_finished"]
 
-#: How every result line begins and how one without an error ends; see results.py.
+#: How every result line begins, and how one that is an answer; see results.py.
 _HEAD = re.compile(rb'\{"id":"batch_req_([0-9]{9,18})",')
 _END = b"}\n"
-_SUCCESS_END = b',"error":null}\n'
+_SUCCESS = re.compile(
+    rb'\{"id":"batch_req_[0-9]{9,18}","custom_id":(?:null|"(?:[^"\\]|\\.)*"),'
+    rb'"response":\{"status_code":200,'
+)
 
 
 class Finished:
@@ -69,7 +72,7 @@ def _count(
 
 def is_success(result: bytes) -> bool:
     """Whether a whole result line is an answer, not an error."""
-    return result.endswith(_SUCCESS_END)
+    return _SUCCESS.match(result) is not None
 
 
 def _corrupt(output: Path, row: int, size: int, problem: str) -> JournalError:

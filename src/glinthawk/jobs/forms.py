@@ -106,5 +106,13 @@ def _shaped(content: Any, form: _Form) -> Any:
         return [{"type": "text", "text": content}] if form is _Form.PARTS else content
     if form is not _Form.STRING:
         return content
-    # One part a line, as vLLM joins them.
-    return "\n".join(part["text"] for part in content)
+    return _join([part["text"] for part in content])
+
+
+def _join(texts: list[str]) -> str:
+    """One part a line, as vLLM joins them; parts that meet at a space are one text already."""
+    whole = ""
+    for text in texts:
+        meets = not whole or not text or whole[-1].isspace() or text[0].isspace()
+        whole += text if meets else f"\n{text}"
+    return whole

@@ -1,8 +1,9 @@
 """A job: an input file, its journal, and the answers on their way between them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
@@ -10,6 +11,7 @@ from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.jobs.input import InputLines
 from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.lines import LineReader, Refusal, Task, read_custom_id
 from glinthawk.jobs.results import answer_line, refusal_line
 from glinthawk.jobs.seen import SeenIds
@@ -61,11 +63,13 @@ class Job:
         *,
         seed: int,
         model_name: str,
+        rules: LineRules | None = None,
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self._journal = journal
         self._text = text
         self._limits = limits
-        self._reader = LineReader(text, limits, model_name)
+        self._reader = LineReader(text, limits, model_name, rules or LineRules(), defaults or {})
         self._eos_token_ids = eos_token_ids
         self._seed = seed
         self._open: dict[int, tuple[_OpenLine, int]] = {}
@@ -162,6 +166,7 @@ class Job:
             max_tokens=prompt.max_tokens,
             eos_token_ids=frozenset() if task.params.ignore_eos else self._eos_token_ids,
             name=task.custom_id,
+            bad_tokens=self._text.bad_tokens(task.params),
         )
         self._open[request.id] = (open_line, index)
         self._num_requests += 1

@@ -1,23 +1,28 @@
 """One line of the input: what it asks for, or why it cannot be answered."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
-from glinthawk.core.nearest import advise_name
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.jobs.body import Body, ChatBody, CompletionBody, Kind, read_body, sampling_params
-from glinthawk.jobs.prompts import Prompt, read_prompts
+from glinthawk.jobs.body import Body, ChatBody, CompletionBody, read_body, sampling_params
+from glinthawk.jobs.broken_lines import salvage_custom_id
+from glinthawk.jobs.conversation import read_conversation
+from glinthawk.jobs.line_envelope import Kind, read_envelope, read_kind
+from glinthawk.jobs.line_rules import LineRules
+from glinthawk.jobs.prompts import Prompt, fit_prompt, read_prompts
+from glinthawk.jobs.replies import ReplyForm
+from glinthawk.jobs.reply_forms import choose_reply_form
+from glinthawk.jobs.responses import chat_body, to_response_name
 from glinthawk.jobs.structured_fields import find_structured
 from glinthawk.jobs.text import Text
+from glinthawk.jobs.tools.tool_fields import ToolWish, constrain_calls, read_tools
 
 __all__ = ["LineReader", "Refusal", "Task", "read_custom_id"]
-
-_KINDS: dict[str, Kind] = {"/v1/chat/completions": "chat", "/v1/completions": "completion"}
-_FIELDS = ("custom_id", "method", "url", "body")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,8 @@ class Task:
     echo: bool = False
     #: Alternatives to report for each token of a prompt; None: nothing.
     prompt_logprobs: int | None = None
+    #: How the text of a chat's answer is read.
+    reply: ReplyForm = field(default_factory=ReplyForm)
 
     @property
     def num_choices(self) -> int:
@@ -73,97 +80,97 @@ def read_custom_id(raw: bytes) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class LineReader:
-    """What lines are read against. ``model_name`` is what answers to lines without a model say."""
+    """What lines are read against. ``model_name`` is what answers; ``defaults`` are of sampling
+    parameters that a line leaves out."""
 
     text: Text
     limits: Limits
     model_name: str
+    rules: LineRules = field(default_factory=LineRules)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
         """Never raises: whatever is wrong with a line is that line's result."""
         custom_id = read_custom_id(raw)
         try:
-            return self._task(line, _envelope(raw), custom_id)
+            return self._task(line, read_envelope(raw), custom_id)
         except RequestError as error:
-            return Refusal(line, custom_id, error)
+            return Refusal(line, custom_id or salvage_custom_id(raw), error)
 
     def _task(self, line: int, envelope: dict[str, Any], custom_id: str | None) -> Task:
         if custom_id is None:
             raise RequestError("custom_id must be a string; give each line one", param="custom_id")
-        kind = _kind(envelope)
-        body = read_body(kind, envelope.get("body"))
-        params = sampling_params(body)
-        self._check_tokens(params)
-        self._check_structured(body, params)
+        kind, body = read_kind(envelope), envelope.get("body")
+        if kind != "response":
+            return self._asked(line, custom_id, kind, body)
+        body, echoed = chat_body(body)
+        try:
+            task = self._asked(line, custom_id, kind, body)
+        except RequestError as error:
+            raise _renamed(error) from error
+        return replace(task, reply=replace(task.reply, echoed=echoed))
+
+    def _asked(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
+        body = read_body(kind, given, strict=self.rules.strict)
+        self._check_model(body)
+        tools = read_tools(body) if isinstance(body, ChatBody) else None
+        forced = constrain_calls(tools, body) if isinstance(body, ChatBody) else None
+        params = sampling_params(body, self.defaults, forced)
+        self.limits.check_tokens(params)
+        if params.stop:
+            self.text.require_stop_strings()
+        self.text.bad_tokens(params)
+        name = find_structured(body) if forced is None else "tools"
+        if params.structured_outputs is not None and name is not None:
+            self.text.require_grammar(params.structured_outputs, name)
+        prompts = self._prompts(body, params)
+        reply = self._reply_form(body, prompts[0], params, tools)
+        if (reply.tools or reply.reasoning) and params.skip_special_tokens:
+            # Marks may be special tokens.
+            reply = replace(reply, hides_special=True)
+            params = replace(params, skip_special_tokens=False)
         return Task(
             line=line,
             custom_id=custom_id,
             kind=kind,
-            model=body.model or self.model_name,
-            prompts=self._prompts(body, params.max_tokens),
+            model=self.rules.served_model_name or self.model_name,
+            prompts=prompts,
             params=params,
             return_token_ids=bool(body.return_token_ids),
             echo=isinstance(body, CompletionBody) and bool(body.echo),
             prompt_logprobs=body.prompt_logprobs,
+            reply=reply,
         )
 
-    def _check_tokens(self, params: SamplingParams) -> None:
-        if params.stop:
-            self.text.require_stop_strings()
-        vocab_size = self.limits.vocab_size
-        for name in ("stop_token_ids", "logit_bias"):
-            for token in getattr(params, name):
-                if not 0 <= token < vocab_size:
-                    raise RequestError(
-                        f"{name}: {token} is not in the vocabulary (0 to {vocab_size - 1})",
-                        param=name,
-                    )
-
-    def _check_structured(self, body: Body, params: SamplingParams) -> None:
-        wanted, name = params.structured_outputs, find_structured(body)
-        if wanted is not None and name is not None:
-            self.text.require_grammar(wanted, name)
-
-    def _prompts(self, body: Body, max_tokens: int | None) -> tuple[Prompt, ...]:
-        if isinstance(body, ChatBody):
-            ids = self.text.encode_chat(body.messages, self.limits.max_model_len)
-            return (Prompt(ids, self.limits.max_tokens(ids, max_tokens)),)
-        assert isinstance(body, CompletionBody)
-        return read_prompts(body.prompt, self.text, self.limits, max_tokens)
-
-
-def _envelope(raw: bytes) -> dict[str, Any]:
-    try:
-        envelope = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"the line is not JSON ({error}); write one object a line", code="invalid_json_line"
-        ) from error
-    except RecursionError as error:
-        raise RequestError(
-            "the line is nested too deeply; write it as in the README", code="invalid_json_line"
-        ) from error
-    if not isinstance(envelope, dict):
-        raise RequestError(
-            f"the line must be an object with {', '.join(_FIELDS)}", code="invalid_json_line"
-        )
-    for name, value in envelope.items():
-        if name not in _FIELDS and value is not None:
+    def _check_model(self, body: Body) -> None:
+        served = self.rules.served_model_name
+        if served is not None and body.model not in (None, served):
             raise RequestError(
-                f"{name} is not supported; "
-                + advise_name(name, _FIELDS, f"remove it. A line has {', '.join(_FIELDS)}"),
-                param=name,
-                code="unsupported_field",
+                f"model is {body.model!r}, and {served!r} answers; correct it, or leave it out",
+                param="model",
+                code="model_not_found",
             )
-    return envelope
+
+    def _prompts(
+        self, body: ChatBody | CompletionBody, params: SamplingParams
+    ) -> tuple[Prompt, ...]:
+        if isinstance(body, CompletionBody):
+            return read_prompts(body.prompt, self.text, self.limits, params)
+        ids = self.text.encode_chat(read_conversation(body), self.limits.longest_prompt(params))
+        return (fit_prompt(ids, self.limits, params),)
+
+    def _reply_form(
+        self, body: Body, prompt: Prompt, params: SamplingParams, tools: ToolWish | None
+    ) -> ReplyForm:
+        if not isinstance(body, ChatBody):
+            return ReplyForm()
+        is_free = params.structured_outputs is None
+        return choose_reply_form(self.text, prompt.ids, self.rules, tools, is_free=is_free)
 
 
-def _kind(envelope: dict[str, Any]) -> Kind:
-    if envelope.get("method") != "POST":
-        raise RequestError('method must be "POST"; correct it', param="method")
-    url = envelope.get("url")
-    if not isinstance(url, str) or url not in _KINDS:
-        raise RequestError(
-            f"url must be {' or '.join(_KINDS)}; correct it", param="url", code="invalid_url"
-        )
-    return _KINDS[url]
+def _renamed(error: RequestError) -> RequestError:
+    """What is wrong with a chat, in the words of /v1/responses."""
+    name = error.param or ""
+    own = to_response_name(name)
+    said = str(error) if own == name else str(error).replace(name, own)
+    return RequestError(said, param=own or None, code=error.code)

@@ -6,7 +6,7 @@ from glinthawk.jobs.finished import is_success
 
 __all__ = ["is_retried"]
 
-_CUT = b'"finish_reason":"length"'
+_CUTS = (b'"finish_reason":"length"', b'"reason":"max_output_tokens"')
 
 
 class _Usage(msgspec.Struct):
@@ -34,6 +34,6 @@ def is_retried(result: bytes, outgrown: int | None) -> bool:
     being made again."""
     if not is_success(result):
         return True
-    if outgrown is None or _CUT not in result:
+    if outgrown is None or not any(cut in result for cut in _CUTS):
         return False
     return _results.decode(result).response.body.usage.total_tokens >= outgrown

@@ -2,21 +2,23 @@
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["Piece", "spelled", "stop_start", "text_before"]
+__all__ = ["Piece", "spelled", "stop_span", "text_before"]
 
 #: A piece of an answer, and whether it is shown: special tokens are not, but stops may name them.
 Piece = tuple[str, bool]
 
 
-def stop_start(text: str, stops: Iterable[str], immune: int) -> int | None:
-    """Start of the earliest stop string that ends after the first ``immune`` characters, or None.
+def stop_span(text: str, stops: Iterable[str], immune: int) -> tuple[int, int] | None:
+    """Start and end of the earliest stop string that ends after the first ``immune`` characters, or
+    None; of several that start there, the shortest.
 
-    >>> stop_start("a.b.c", ["."], immune=2)
-    3
+    >>> stop_span("a.b.c", ["."], immune=2)
+    (3, 4)
     """
     # The first place where a string of length n can end after ``immune`` is immune + 1.
-    starts = [text.find(stop, max(0, immune - len(stop) + 1)) for stop in stops]
-    return min((start for start in starts if start >= 0), default=None)
+    found = [(text.find(stop, max(0, immune - len(stop) + 1)), len(stop)) for stop in stops]
+    spans = ((start, start + length) for start, length in found if start >= 0)
+    return min(spans, default=None)
 
 
 def spelled(pieces: Iterable[Piece]) -> str:

@@ -1,22 +1,23 @@
 """Between text and token ids: tokenizer, chat template and the strings that end an answer."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from glinthawk.core.errors import ModelError, RequestError
+from glinthawk.core.errors import RequestError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.structured_outputs import StructuredOutputsParams
 from glinthawk.jobs.chat_messages import read_messages
-from glinthawk.jobs.dates import fix_date
+from glinthawk.jobs.chat_template import ChatTemplate
+from glinthawk.jobs.conversation import Conversation
 from glinthawk.jobs.detokenize import Detokenizer
 from glinthawk.jobs.ending import Ending
-from glinthawk.jobs.forms import ContentForms
 from glinthawk.jobs.spelling import Spelling
 from glinthawk.jobs.text_lengths import LONG_TEXT, check_length
+from glinthawk.tokens.generation_defaults import load_eos_token_ids
 from glinthawk.tokens.grammars import Grammars
 from glinthawk.tokens.tokenizer import load_tokenizer
 
@@ -33,6 +34,7 @@ class Text:
         self._spelling = Spelling(tokenizer, self._detokenizer)
         self._ending = Ending(self._detokenizer, self._spelling)
         self._grammars = Grammars(tokenizer)
+        self._bad_tokens = lru_cache(maxsize=256)(self._encode_bad)
 
     @classmethod
     def load(cls, model: str | Path, trust: bool = False, now: float | None = None) -> "Text":
@@ -63,51 +65,51 @@ class Text:
         assert self._tokenizer is not None
         return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
-    def encode_chat(self, messages: object, most_tokens: int | None = None) -> tuple[int, ...]:
-        """Token ids of a conversation up to where the assistant speaks. Checks ``messages``; raises
-        as ``encode``."""
-        conversation = read_messages(messages)
-        advice = "give token ids as a prompt to /v1/completions"
-        tokenizer = self._need(advice, "messages")
-        if not tokenizer.chat_template:
+    def encode_chat(self, said: object, most_tokens: int | None = None) -> tuple[int, ...]:
+        """Token ids of a ``Conversation``, or of messages alone, up to where the assistant speaks.
+        Checks the messages; raises as ``encode``."""
+        talk = said if isinstance(said, Conversation) else Conversation(messages=said)
+        if self._tokenizer is None:
+            read_messages(talk.messages)
+        self._need("give token ids as a prompt to /v1/completions", "messages")
+        if self._chat is None:
             raise RequestError(
                 "this model has no chat template; use /v1/completions", param="messages"
             )
-        try:
-            fitting = self._forms.fit(conversation)
-            if most_tokens is not None and len(repr(fitting)) > LONG_TEXT:
-                rendered = str(self._apply_template(fitting, tokenize=False))
-                check_length(rendered, most_tokens, self._encode_part, "messages")
-            ids = self._apply_template(fitting, tokenize=True)
-        except RequestError:
-            raise
-        except Exception as error:
-            # The template is a program that came with the model: it may fail in any way it likes.
-            raise RequestError(
-                f"the chat template refused the messages ({error}); check roles and their order",
-                param="messages",
-            ) from error
-        return tuple(ids)
+        messages = self._chat.prepare(talk)
+        if most_tokens is not None and len(repr(messages)) > LONG_TEXT:
+            rendered = self._chat.render(messages, talk)
+            check_length(rendered, most_tokens, self._encode_part, "messages")
+        return self._chat.encode(messages, talk)
 
     @cached_property
-    def _forms(self) -> ContentForms:
-        return ContentForms(lambda messages: str(self._apply_template(messages, tokenize=False)))
+    def _chat(self) -> ChatTemplate | None:
+        has_template = self._tokenizer is not None and self._tokenizer.chat_template
+        return ChatTemplate(self._tokenizer, self._now) if has_template else None
 
-    @cached_property
-    def _template(self) -> str:
-        assert self._tokenizer is not None
-        return fix_date(self._tokenizer.get_chat_template(), self._now)
+    @property
+    def template(self) -> str:
+        """The chat template; empty where there is none."""
+        return "" if self._chat is None else self._chat.text
 
-    def _apply_template(self, conversation: list[dict[str, Any]], *, tokenize: bool) -> Any:
-        assert self._tokenizer is not None
-        return self._tokenizer.apply_chat_template(
-            conversation,
-            chat_template=self._template,
-            add_generation_prompt=True,
-            tokenize=tokenize,
-            return_dict=False,
-            tokenizer_kwargs={"verbose": False},
-        )
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat template says which tools there are."""
+        return self._chat is not None and self._chat.knows_tools
+
+    def bad_tokens(self, params: SamplingParams) -> tuple[tuple[int, ...], ...]:
+        """Token ids of ``params.bad_words``, within a text and at its beginning."""
+        return self._bad_tokens(tuple(params.bad_words)) if params.bad_words else ()
+
+    def _encode_bad(self, words: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+        self._need("use logit_bias", "bad_words")
+        spelled: list[tuple[int, ...]] = []
+        for word in words:
+            plain = tuple(self._encode_part(word.lstrip()))
+            behind = tuple(self._encode_part(" " + word.lstrip()))
+            # As vLLM: a space that is a token of its own leads to what is banned already.
+            spelled += [plain] if len(plain) != len(behind) or plain == behind else [plain, behind]
+        return tuple(ids for ids in spelled if ids)
 
     def require_stop_strings(self) -> None:
         """Raise RequestError where stop strings could never be found."""
@@ -124,6 +126,11 @@ class Text:
                 f"{param}: {wanted.kind} cannot be compiled ({error}); correct it, or leave it out",
                 param=param,
             ) from error
+
+    @property
+    def special(self) -> Mapping[int, str]:
+        """Spelling of each token that is not shown in a text, by id."""
+        return {} if self._tokenizer is None else self._detokenizer.special
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens; an unfinished character becomes U+FFFD."""
@@ -176,42 +183,26 @@ class Text:
         *,
         drop_last: bool = False,
     ) -> str:
-        """Text of a finished output up to the earliest stop string, which is left out.
-
-        ``drop_last`` leaves out the last token, for one that ended the answer by its id.
+        """Text of a finished output up to the earliest stop string, which is left out unless
+        ``params`` keep it. ``drop_last`` says that the last token ended the answer by its id: it is
+        no part of the text either.
         """
-        text = output[:-1] if drop_last else output
+        text = output[:-1] if drop_last and not params.include_stop_str_in_output else output
+        if self._tokenizer is None:
+            return ""
         if not params.stop:
-            return self.answer(prompt, text)
+            return self._ending.whole(prompt, text, params)
         # A special token shows nothing, but it may end a stop string.
-        named = drop_last and output[-1] in self._ending.named(params.stop)
+        named = drop_last and output[-1] in self._ending.named(params)
         cut = self._ending.cut(prompt, output if named else text, params)
-        return self.answer(prompt, text) if cut is None else cut
+        return self._ending.whole(prompt, text, params) if cut is None else cut
 
     def eos_token_ids(self, model: str | Path, trust: bool = False) -> frozenset[int]:
         """Token ids that end an answer of ``model``, as it and its tokenizer say."""
-        from transformers import AutoConfig, GenerationConfig
-
-        try:
-            ids = GenerationConfig.from_pretrained(str(model)).eos_token_id
-        except OSError:
-            ids = None
-        if ids is None:
-            try:
-                config = AutoConfig.from_pretrained(str(model), trust_remote_code=trust)
-            except (OSError, ValueError) as error:
-                raise ModelError(f"config.json of {model} cannot be read: {error}") from error
-            ids = getattr(config.get_text_config(), "eos_token_id", None)
         own = getattr(self._tokenizer, "eos_token_id", None)
-        return _as_set(ids) | _as_set(own)
+        return load_eos_token_ids(model, trust) | (frozenset() if own is None else {own})
 
     def _need(self, advice: str, param: str) -> Any:
         if self._tokenizer is None:
             raise RequestError(f"this model has no tokenizer files: {advice}", param=param)
         return self._tokenizer
-
-
-def _as_set(ids: int | list[int] | None) -> frozenset[int]:
-    if ids is None:
-        return frozenset()
-    return frozenset([ids] if isinstance(ids, int) else ids)

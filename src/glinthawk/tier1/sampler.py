@@ -12,6 +12,7 @@ import torch
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.sequence import Sequence, TokenLogprobs
+from glinthawk.tier1.sampling.allowed_tokens import allowed_tokens, is_bound
 from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, has_kernel
 from glinthawk.tier1.sampling.masked_draws import draw_masked
@@ -53,12 +54,11 @@ def sample_batch(
 def _choose(sequences: list[Sequence], logits: torch.Tensor, masks: TokenMasks | None) -> list[int]:
     rules = [_draw_rules(sequence) for sequence in sequences]
     edits = edit_logits(sequences, logits)
-    bound = [row for row, sequence in enumerate(sequences) if _is_structured(sequence)]
+    bound = [row for row, sequence in enumerate(sequences) if is_bound(sequence)]
     if not bound:
         return _draw(sequences, logits, rules, edits)
-    assert masks is not None, "nobody knows the tokenizer here"
     free = sorted({*range(len(sequences))} - {*bound})
-    allowed = masks.allowed([sequences[row] for row in bound], logits.shape[1])
+    allowed = allowed_tokens([sequences[row] for row in bound], logits.shape[1], masks)
     tokens = np.empty(len(sequences), np.int64)
     tokens[bound] = draw_masked(
         logits,
@@ -71,10 +71,6 @@ def _choose(sequences: list[Sequence], logits: torch.Tensor, masks: TokenMasks |
         some = [sequences[row] for row in free], logits, [rules[row] for row in free]
         tokens[free] = _draw(*some, edits and edits.take(free), free)
     return tokens.tolist()
-
-
-def _is_structured(sequence: Sequence) -> bool:
-    return sequence.request.params.structured_outputs is not None
 
 
 def _draw(

@@ -7,14 +7,14 @@ from glinthawk.core.prompt_scores import TokenScore
 from glinthawk.core.sequence import Sequence, TokenLogprobs
 from glinthawk.tier1.sampling.random_numbers import uniform
 
-__all__ = ["choose", "rank_logprobs", "score_token", "shape_logits"]
+__all__ = ["choose", "limit_logits", "rank_logprobs", "score_token", "shape_logits"]
 
 
 def choose(sequence: Sequence, logits: torch.Tensor) -> int:
     """The token that ``sequence``'s parameters choose from ``logits`` (V,), float32."""
     params = sequence.request.params
     if params.shapes_logits:
-        logits = shape_logits(sequence, logits)
+        logits = limit_logits(sequence, shape_logits(sequence, logits))
     if params.greedy:
         return int(logits.argmax())
     probabilities = torch.softmax(logits.double() / params.temperature, dim=-1)
@@ -42,10 +42,27 @@ def shape_logits(sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
     known = {token: bias for token, bias in params.logit_bias.items() if token < len(logits)}
     if known:
         logits[torch.tensor(list(known))] += torch.tensor(list(known.values())).to(logits)
+    for *before, last in sequence.request.bad_tokens:
+        if last < len(logits) and output[len(output) - len(before) :] == before:
+            logits[last] = float("-inf")
     if len(output) < params.min_tokens:
         ends = [token for token in sequence.request.stop_ids if token < len(logits)]
         logits[torch.tensor(ends, dtype=torch.long)] = float("-inf")
     return logits
+
+
+def limit_logits(sequence: Sequence, logits: torch.Tensor) -> torch.Tensor:
+    """Those of the allowed tokens, and -inf for all others. Where none of them has any probability,
+    the first one has all: a ban of all that may come next gives way."""
+    listed = sequence.request.params.allowed_token_ids
+    if listed is None:
+        return logits
+    allowed = torch.tensor(sorted(listed), device=logits.device)
+    only = torch.full_like(logits, float("-inf"))
+    only[allowed] = logits[allowed]
+    if not only.isfinite().any():
+        only[allowed[0]] = 0
+    return only
 
 
 def _truncate(

@@ -1,0 +1,81 @@
+"""What stands around a body: whose line it is, and what it is for."""
+
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from glinthawk.core.errors import RequestError
+from glinthawk.core.nearest import advise_name
+from glinthawk.jobs.broken_lines import name_problem
+
+__all__ = ["Kind", "read_envelope", "read_kind"]
+
+Kind = Literal["chat", "completion", "response"]
+
+_FIELDS = ("custom_id", "method", "url", "body")
+#: Longer ones first, as one ends like another.
+_KINDS: dict[str, Kind] = {
+    "/chat/completions": "chat",
+    "/completions": "completion",
+    "/responses": "response",
+}
+#: Of the same APIs; answers here are text.
+_NOT_TEXT = ("/embeddings", "/score", "/rerank")
+_PREFIXES = ("", "/v1", "/v2")
+
+
+def read_envelope(raw: bytes) -> dict[str, Any]:
+    """The fields of a line, nulls left out. RequestError says why there are none."""
+    try:
+        envelope = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(name_problem(raw, error), code="invalid_json_line") from error
+    if not isinstance(envelope, dict):
+        raise RequestError(
+            f"the line must be an object with {', '.join(_FIELDS)}", code="invalid_json_line"
+        )
+    given = {name: value for name, value in envelope.items() if value is not None}
+    for name in given:
+        if name not in _FIELDS:
+            raise RequestError(
+                f"{name} is not supported; "
+                + advise_name(name, _FIELDS, f"remove it. A line has {', '.join(_FIELDS)}"),
+                param=name,
+                code="unsupported_field",
+            )
+    return given
+
+
+def read_kind(envelope: dict[str, Any]) -> Kind:
+    """What the line is for: method and url. Of a full address the host is passed over."""
+    method = envelope.get("method", "POST")
+    if not isinstance(method, str) or method.upper() != "POST":
+        raise RequestError('method must be "POST"; correct it', param="method")
+    endpoint = _endpoint(envelope.get("url"))
+    if endpoint in _KINDS:
+        return _KINDS[endpoint]
+    known = ", ".join(f"/v1{one}" for one in _KINDS)
+    if endpoint in _NOT_TEXT:
+        raise RequestError(
+            f"/v1{endpoint} is not answered here: answers are text; use one of {known}",
+            param="url",
+            code="invalid_url",
+        )
+    raise RequestError(f"url must be one of {known}; correct it", param="url", code="invalid_url")
+
+
+def _endpoint(url: object) -> str | None:
+    """Without host, version, query and a slash at its end; None for any other."""
+    if not isinstance(url, str):
+        return None
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return None
+    path = "/" + parts.path.strip("/")
+    for endpoint in (*_KINDS, *_NOT_TEXT):
+        before = path.removesuffix(endpoint)
+        if before != path and (before in _PREFIXES or parts.netloc):
+            return endpoint
+    return None

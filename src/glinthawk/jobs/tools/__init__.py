@@ -1,0 +1,1 @@
+"""Tools of a chat: what a line offers, how models call them."""
