@@ -1,6 +1,6 @@
 """The spans of tokens that take one step together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glinthawk.core.sequence import Sequence
 
@@ -17,6 +17,9 @@ class Span:
     prompt that begins with pages of ``source`` by tokens behind those, a chunk of a long prompt by
     those behind earlier chunks. In batch-invariant runs prompts extend, too, from 0. Nothing is
     sampled after a chunk but the last.
+
+    Behind a decode row may come rows of a *draft*: tokens that are guessed to follow the newest
+    one. The step samples after each of its rows, and what follows a wrong guess counts for nothing.
     """
 
     sequence: Sequence
@@ -25,10 +28,24 @@ class Span:
     length: int
     source: int | None = None
     num_sampled: int = 1
+    #: Its last tokens, if the sequence does not have them yet.
+    draft: tuple[int, ...] = ()
 
     @property
     def is_decode(self) -> bool:
-        return self.start > 0 and self.length == 1
+        return self.start > 0 and self.length == 1 + len(self.draft)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Of its rows."""
+        known = self.length - len(self.draft)
+        return [*self.sequence.tokens(self.start, known), *self.draft]
+
+    def with_draft(self, draft: tuple[int, ...]) -> "Span":
+        """This decode row, and rows of ``draft``."""
+        assert self.is_decode
+        length = 1 + len(draft)
+        return replace(self, length=length, num_sampled=length, draft=draft)
 
     @property
     def is_first(self) -> bool:
@@ -77,7 +94,7 @@ class Batch:
         positions: list[int] = []
         sampled: list[int] = []
         for span in self.spans:
-            tokens += span.sequence.tokens(span.start, span.length)
+            tokens += span.tokens
             positions += range(span.start, span.start + span.length)
             sampled += range(len(tokens) - span.num_sampled, len(tokens))
         return RowMeta(tokens, positions, sampled)

@@ -23,6 +23,7 @@ __all__ = [
     "KvDtype",
     "KvPlacement",
     "LoadFormat",
+    "Speculation",
     "SplitAttention",
 ]
 
@@ -52,6 +53,7 @@ LoadFormat = Literal["auto", "dummy"]
 Dense = Literal["auto", "plain"]
 SplitAttention = Literal["sequence", "heads", "tokens"]
 KvPlacement = Literal["near", "fetch"]
+Speculation = Literal["off", "prompt-lookup", "auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,17 @@ class EngineConfig:
     batch_tokens: Annotated[
         int, Setting("Most tokens of one step; a longer prompt takes several, in chunks.", least=1)
     ] = 2048
+    speculation: Annotated[
+        Speculation,
+        Setting(
+            "prompt-lookup: what followed the newest tokens earlier in a prompt or its answer is "
+            "guessed to follow now, and checked in one step; answers are the same. auto: only "
+            "where that was measured to pay."
+        ),
+    ] = "off"
+    num_speculative_tokens: Annotated[
+        int, Setting("With `speculation`: most tokens guessed at a time.", least=1, most=64)
+    ] = 7
     max_model_len: Annotated[
         int | None, Setting("Longest prompt plus answer. Default: the model's.", least=2)
     ] = None

@@ -1,5 +1,7 @@
 """A request and the sequence that answers it."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -94,6 +96,16 @@ class Sequence:
     def remaining(self) -> int:
         """Most tokens it may still produce."""
         return self.request.max_tokens - len(self.output)
+
+    @contextmanager
+    def supposing(self, tokens: Iterable[int]) -> Iterator[None]:
+        """As if it had some tokens more, within the block."""
+        length = len(self.output)
+        self.output += tokens
+        try:
+            yield
+        finally:
+            del self.output[length:]
 
     def end_reason(self, stopped: bool) -> FinishReason | None:
         """Why it ends with its newest token, which has come to a stop string or not; None if it

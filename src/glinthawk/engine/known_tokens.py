@@ -53,4 +53,5 @@ class KnownTokens:
             span.source,
             tokens,
             span.num_sampled,
+            span.draft,
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-__all__ = ["MOST_IN_FLIGHT", "BatchLimits", "batches_to_hide"]
+__all__ = ["MOST_IN_FLIGHT", "BatchLimits", "DraftLimits", "batches_to_hide"]
 
 #: Batches that ``auto`` has under way for each pipeline slice, however slow the links.
 MOST_IN_FLIGHT = 32
@@ -17,6 +17,19 @@ _LINK_SLACK = 1.3
 
 
 @dataclass(frozen=True, slots=True)
+class DraftLimits:
+    """Of the tokens that are guessed."""
+
+    #: Behind a decode row.
+    most: int
+    #: (rows, seconds) of a step, as in ``StepCost``, by which drafts are only as long as they pay.
+    #: None: as long as there is something to guess.
+    dense: tuple[tuple[int, float], ...] | None = None
+    #: To workers and back over all layers, beside that.
+    link_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class BatchLimits:
     """Of the batches of a run."""
 
@@ -25,6 +38,8 @@ class BatchLimits:
     batch_tokens: int
     #: Whether prompts, too, are attended where their KV lies (batch-invariant).
     prompts_at_home: bool = False
+    #: None: nothing is guessed.
+    drafts: DraftLimits | None = None
 
 
 def batches_to_hide(link_s: float, dense_s: float, num_slices: int = 1) -> int:
