@@ -10,6 +10,7 @@ __all__ = [
     "chunks",
     "latency",
     "lines",
+    "lookup",
     "prediction",
     "sampler",
     "scheduler",
@@ -99,6 +100,14 @@ def sampler(quick: _Quick = False) -> None:
 def structured(quick: _Quick = False) -> None:
     """What structured outputs add to a step's sampling."""
     from bench.structured_answers import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def lookup(quick: _Quick = False) -> None:
+    """Prompt lookup against one token a step, on answers that quote their prompts and others."""
+    from bench.prompt_lookup import run
 
     run(typer.echo, quick=quick)
 

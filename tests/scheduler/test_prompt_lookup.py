@@ -2,9 +2,9 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_lookup import plain_guess
 
 from glinthawk.scheduler.prompt_lookup import MOST_PLACES, PromptLookup
+from plain_lookup import plain_guess
 
 #: Few tokens, so that much repeats; and some whose buckets are far apart.
 TEXTS = st.one_of(

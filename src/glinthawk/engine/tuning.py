@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
+from math import inf
 
 import torch
 
@@ -35,8 +37,8 @@ _UNMEASURED_ROWS = 256
 _STEPS = 3
 #: A batch twice as large must be faster by this much, in tokens a second, to be worth its memory.
 _WORTH = 1.08
-#: Small steps differ by little, so each is measured so many times.
-_DRAFT_TRIES = 3
+#: Small steps differ by little, so each is measured so many times, where they are fast.
+_DRAFT_ROUNDS = 12
 _LINK_TRIES = 5
 _PROMPT_TOKENS = 256
 
@@ -86,13 +88,27 @@ def _limit_drafts(
     if config.speculation != "auto":
         return None if config.speculation == "off" else DraftLimits(most)
     most_rows = min(size * (1 + most), config.batch_tokens)
+    return DraftLimits(most, _measure_curve(measure, most_rows), link_s)
+
+
+def _measure_curve(
+    measure: Callable[[int], float], most_rows: int
+) -> tuple[tuple[int, float], ...]:
+    """(rows, seconds) of steps of up to ``most_rows``, or as far as time allows. All are measured
+    in turn, again and again: what slows this machine for a while shall not change their ratios.
+    None takes longer than one of more rows."""
     deadline = time.monotonic() + _BUDGET_S
-    curve: list[tuple[int, float]] = []
-    rows = 1
-    while rows < 2 * most_rows and time.monotonic() < deadline:
-        curve.append((rows, min(measure(rows) for _ in range(_DRAFT_TRIES))))
-        rows *= 2
-    return DraftLimits(most, tuple(curve), link_s)
+    sizes = [1]
+    while sizes[-1] < most_rows:
+        sizes.append(2 * sizes[-1])
+    found: dict[int, float] = {}
+    for round_number in range(_DRAFT_ROUNDS):
+        for rows in sizes if round_number == 0 else list(found):
+            if found and time.monotonic() > deadline:
+                break
+            found[rows] = min(found.get(rows, inf), measure(rows))
+    fastest = [*accumulate(reversed(found.values()), min)]
+    return tuple(zip(found, reversed(fastest), strict=True))
 
 
 def _link_seconds(loaded: LoadedModel, remote: Sequence[Home]) -> dict[int, float]:
