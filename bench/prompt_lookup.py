@@ -2,7 +2,9 @@
 
 The weights are random, and the answers are given: what a model of this size takes for them is
 measured, not how often some model repeats itself. *Summaries* are quotations of 8 to 32 tokens of
-the prompt, each behind two tokens that are not in it. In *new* answers hardly anything repeats.
+the prompt, each behind two tokens that are not in it. In *new* answers nothing repeats.
+*Misleading* ones are random, of so few tokens that there is always something to guess, and it is
+wrong.
 """
 
 import json
@@ -30,18 +32,20 @@ __all__ = ["LookupPlan", "LookupRow", "run"]
 
 _Write = Callable[[str], None]
 _MODES: tuple[Speculation, ...] = get_args(Speculation)
+_KINDS = ("summaries", "new", "misleading")
+#: Tokens that misleading answers are made of.
+_FEW = 20
 _PARAMS = SamplingParams(temperature=0, max_tokens=None)
 
 
 @dataclass(frozen=True, slots=True)
 class LookupPlan:
-    """Jobs of ``waves`` times a batch's requests; medians of ``rounds``."""
+    """Jobs of as many requests as a batch has; medians of ``rounds``."""
 
     shape: str = "M"
     prompt: int = 384
     answer: int = 128
     batches: tuple[int, ...] = (1, 4, 16, 64)
-    waves: int = 1
     rounds: int = 5
 
     @classmethod
@@ -69,11 +73,12 @@ class _Answers:
     def __init__(self, plan: LookupPlan, kind: str, count: int) -> None:
         dice = random.Random(f"{kind} {count}")
         vocab = SHAPES[plan.shape]["vocab_size"]
-        self.prompts = [tuple(dice.choices(range(3, vocab), k=plan.prompt)) for _ in range(count)]
+        tokens = range(3, 3 + (_FEW if kind == "misleading" else vocab - 3))
+        self.prompts = [tuple(dice.choices(tokens, k=plan.prompt)) for _ in range(count)]
         self._answers = [
             _summarise(prompt, plan.answer, vocab, dice)
             if kind == "summaries"
-            else dice.choices(range(3, vocab), k=plan.answer)
+            else dice.choices(tokens, k=plan.answer)
             for prompt in self.prompts
         ]
 
@@ -106,7 +111,7 @@ def run(write: _Write, *, quick: bool = False, plan: LookupPlan | None = None) -
     loaded = load_shape(plan.shape)
     write(f"shape {plan.shape}, prompts of {plan.prompt} tokens, answers of {plan.answer}")
     rows = []
-    for kind in ("summaries", "new"):
+    for kind in _KINDS:
         for batch in plan.batches:
             rows.append(_measure(plan, loaded, kind, batch))
             write(_line(rows[-1]))
@@ -115,7 +120,7 @@ def run(write: _Write, *, quick: bool = False, plan: LookupPlan | None = None) -
 
 
 def _measure(plan: LookupPlan, loaded: LoadedModel, kind: str, batch: int) -> LookupRow:
-    answers = _Answers(plan, kind, batch * plan.waves)
+    answers = _Answers(plan, kind, batch)
     num_tokens = plan.answer * len(answers.prompts)
 
     def sample(step: Batch, logits: torch.Tensor) -> list[tuple[Sampled, ...]]:
