@@ -147,10 +147,12 @@ def test_lengths_are_what_there_is_at_most_and_none_where_rows_are_dear(
     limits = BatchLimits(8, 1, 100)
     sure, longest = [rate for rate, _ in rates], [length for _, length in rates]
     rows = len(rates) + more
-    free = DraftWorth(limits, DraftLimits(8, _FREE)).choose(rows, sure, longest)
+    free = DraftWorth(limits, DraftLimits(8, _FREE)).choose(rows, len(sure), sure, longest)
     assert all(0 <= length <= most for length, most in zip(free, longest, strict=True))
-    assert DraftWorth(limits, DraftLimits(8, _DEAR)).choose(rows, sure, longest) == [0] * len(rates)
-    assert DraftWorth(limits, DraftLimits(8)).choose(rows, sure, longest) == longest
+    assert DraftWorth(limits, DraftLimits(8, _DEAR)).choose(rows, len(sure), sure, longest) == [
+        0
+    ] * len(rates)
+    assert DraftWorth(limits, DraftLimits(8)).choose(rows, len(sure), sure, longest) == longest
 
 
 def test_who_waits_for_a_link_drafts_what_who_computes_does_not() -> None:

@@ -59,16 +59,22 @@ class DraftWorth:
         each = range(1, self._most + 1)
         return any(self._saved_s(rows, decodes, n * decodes, n * decodes) > 0 for n in each)
 
-    def choose(self, rows: int, rates: Sequence[float], longest: Sequence[int]) -> list[int]:
-        """How long drafts should be, at most ``longest``, in a batch of ``rows`` of which
-        ``len(rates)`` are decode rows, by how often guesses of each are right."""
+    def is_hopeless(self, rate: float) -> bool:
+        """Whether a guess that is so seldom right is never drafted."""
+        return self._cost is not None and rate < _BARS[-1]
+
+    def choose(
+        self, rows: int, decodes: int, rates: Sequence[float], longest: Sequence[int]
+    ) -> list[int]:
+        """How long drafts should be, at most ``longest``, by how often guesses of each are right;
+        in a batch of ``rows``, ``decodes`` of which are decode rows, some without a guess."""
         if self._cost is None:
             return list(longest)
         best, best_s = [0] * len(rates), 0.0
         for bar in _BARS:
             lengths = [_reach(*each, bar) for each in zip(rates, longest, strict=True)]
             expected = sum(map(_expect_right, rates, lengths))
-            saved_s = self._saved_s(rows, len(rates), sum(lengths), expected)
+            saved_s = self._saved_s(rows, decodes, sum(lengths), expected)
             if saved_s > best_s:
                 best, best_s = lengths, saved_s
         return best

@@ -19,6 +19,8 @@ from glinthawk.scheduler.prompt_lookup import PromptLookup
 
 __all__ = ["Speculation"]
 
+#: An answer whose guesses are wrong is only looked at every so many tokens: that takes time, too.
+_SELDOM = 8
 #: Tokens of an answer for which an index has buckets from the beginning.
 _EXPECTED = 1024
 
@@ -52,17 +54,19 @@ class Speculation:
         places = [place for place, span in enumerate(spans) if _may_have_draft(span)]
         if self._worth is None or not self._worth.may_pay(rows, len(places)):
             return spans
-        texts = [self._guess(spans[place]) for place in places]
-        rates = [text.rate.expect(self._rate) for text in texts]
-        lengths = self._worth.choose(rows, rates, [len(text.guess) for text in texts])
+        guesses = [(place, self._guess(spans[place])) for place in places]
+        guesses = [(place, text) for place, text in guesses if text.guess]
+        rates = [text.rate.expect(self._rate) for _, text in guesses]
+        longest = [len(text.guess) for _, text in guesses]
+        lengths = self._worth.choose(rows, len(places), rates, longest) if guesses else []
         drafted = list(spans)
         room = max(0, self._limits.batch_tokens - rows)
-        for place, text, length in zip(places, texts, lengths, strict=True):
-            length = min(length, room)
-            room -= length
-            self._counts.drafted_tokens += length
-            if length:
-                drafted[place] = spans[place].with_draft(text.guess[:length])
+        for (place, text), length in zip(guesses, lengths, strict=True):
+            taken = min(length, room)
+            room -= taken
+            self._counts.drafted_tokens += taken
+            if taken:
+                drafted[place] = spans[place].with_draft(text.guess[:taken])
         return drafted
 
     def stepped(self, span: Span, tokens: tuple[int, ...]) -> None:
@@ -84,24 +88,29 @@ class Speculation:
 
     def _guess(self, span: Span) -> _Text:
         """What may follow a decode row; what would follow the answer's end is left out."""
-        sequence, text = span.sequence, self._read(span.sequence)
+        sequence, text = span.sequence, self._text_of(span.sequence)
         assert self._limits.drafts is not None
+        assert self._worth is not None
+        text.guess = ()
+        # Behind the first token of a page there is most room.
+        if sequence.length % _SELDOM != 1 and self._worth.is_hopeless(text.rate.expect(self._rate)):
+            return text
         page_tokens = self._budgets[span.home].pages.page_tokens
         most = min(self._limits.drafts.most, sequence.remaining - 1, -sequence.length % page_tokens)
-        guess = text.lookup.guess(most) if most > 0 else ()
-        stops = (n for n, token in enumerate(guess) if token in sequence.request.stop_ids)
-        text.guess = guess[: next(stops, None)]
+        if most > 0:
+            known = len(text.lookup)
+            text.lookup.extend(sequence.tokens(known, sequence.length - known))
+            guess = text.lookup.guess(most)
+            stops = (n for n, token in enumerate(guess) if token in sequence.request.stop_ids)
+            text.guess = guess[: next(stops, None)]
         return text
 
-    def _read(self, sequence: Sequence) -> _Text:
-        """All its tokens."""
+    def _text_of(self, sequence: Sequence) -> _Text:
         text = self._texts.get(sequence)
         if text is None:
             request = sequence.request
             longest = len(request.prompt) + min(request.max_tokens, _EXPECTED)
             text = self._texts[sequence] = _Text(PromptLookup((), longest))
-        known = len(text.lookup)
-        text.lookup.extend(sequence.tokens(known, sequence.length - known))
         return text
 
 
