@@ -20,7 +20,7 @@ import torch
 
 from glinthawk.bench.random_models import SHAPES, load_shape
 from glinthawk.core.batch import Batch, Span
-from glinthawk.core.config import EngineConfig, Speculation
+from glinthawk.core.config import EngineConfig, SpeculationMode
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.node_opening import open_node
@@ -31,7 +31,7 @@ from glinthawk.tier1.sampler import Sampled
 __all__ = ["LookupPlan", "LookupRow", "run"]
 
 _Write = Callable[[str], None]
-_MODES: tuple[Speculation, ...] = get_args(Speculation)
+_MODES: tuple[SpeculationMode, ...] = get_args(SpeculationMode)
 _KINDS = ("summaries", "new", "misleading")
 #: Tokens that misleading answers are made of.
 _FEW = 20

@@ -12,7 +12,7 @@ from glinthawk.core.config import (
     PAGE_TOKENS,
     EngineConfig,
     KvPlacement,
-    Speculation,
+    SpeculationMode,
     SplitAttention,
 )
 from glinthawk.core.drives import Drive
@@ -135,7 +135,7 @@ def open_cluster(
     kv_dtype: str = "float32",
     x_share: XShare | None = None,
     window: int = LINK_WINDOW,
-    speculation: Speculation = "off",
+    speculation: SpeculationMode = "off",
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
     ``ipc``, workers may be ``delay_s`` away each way. ``worker_pages``, of each or of all alike,

@@ -23,7 +23,7 @@ __all__ = [
     "KvDtype",
     "KvPlacement",
     "LoadFormat",
-    "Speculation",
+    "SpeculationMode",
     "SplitAttention",
 ]
 
@@ -53,7 +53,7 @@ LoadFormat = Literal["auto", "dummy"]
 Dense = Literal["auto", "plain"]
 SplitAttention = Literal["sequence", "heads", "tokens"]
 KvPlacement = Literal["near", "fetch"]
-Speculation = Literal["off", "prompt-lookup", "auto"]
+SpeculationMode = Literal["off", "prompt-lookup", "auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +172,7 @@ class EngineConfig:
         int, Setting("Most tokens of one step; a longer prompt takes several, in chunks.", least=1)
     ] = 2048
     speculation: Annotated[
-        Speculation,
+        SpeculationMode,
         Setting(
             "prompt-lookup: what followed the newest tokens earlier in a prompt or its answer is "
             "guessed to follow now, and checked in one step; answers are the same. auto: only "

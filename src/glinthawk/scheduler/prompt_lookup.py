@@ -14,7 +14,8 @@ __all__ = ["FEWEST", "MOST_ALIKE", "MOST_PLACES", "PromptLookup", "bucket_of"]
 FEWEST = 2
 #: Of so many latest places in a bucket the one that is alike for longest is taken; not more than
 #: so many tokens are compared.
-MOST_PLACES, MOST_ALIKE = 8, 16
+MOST_PLACES = 8
+MOST_ALIKE = 16
 #: 256 KiB of them: the chains of a longer text hold other places, too.
 _MOST_BUCKETS = 1 << 16
 
