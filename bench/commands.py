@@ -11,6 +11,7 @@ __all__ = [
     "gpu",
     "latency",
     "lines",
+    "lookup",
     "prediction",
     "sampler",
     "scheduler",
@@ -121,6 +122,14 @@ def sampler(quick: _Quick = False) -> None:
 def structured(quick: _Quick = False) -> None:
     """What structured outputs add to a step's sampling."""
     from bench.structured_answers import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def lookup(quick: _Quick = False) -> None:
+    """Prompt lookup against one token a step, on answers that quote their prompts and others."""
+    from bench.prompt_lookup import run
 
     run(typer.echo, quick=quick)
 

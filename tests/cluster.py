@@ -12,6 +12,7 @@ from glinthawk.core.config import (
     PAGE_TOKENS,
     EngineConfig,
     KvPlacement,
+    SpeculationMode,
     SplitAttention,
 )
 from glinthawk.core.drives import Drive
@@ -134,6 +135,7 @@ def open_cluster(
     kv_dtype: str = "float32",
     x_share: XShare | None = None,
     window: int = LINK_WINDOW,
+    speculation: SpeculationMode = "off",
 ) -> Iterator[Run]:
     """A run over ``workers`` worker threads and, with ``tier1_pages``, Tier 1's own memory. With
     ``ipc``, workers may be ``delay_s`` away each way. ``worker_pages``, of each or of all alike,
@@ -147,6 +149,7 @@ def open_cluster(
         batch_size=batch_size,
         batches_in_flight=batches_in_flight,
         batch_tokens=batch_tokens,
+        speculation=speculation,
     )
     homes: list[Home] = []
     with ExitStack() as stack:

@@ -35,6 +35,8 @@ OPTIONS: list[tuple[str, str, Any]] = [
     ("--batch-size 7", "batch_size", 7),
     ("--batches-in-flight 3", "batches_in_flight", 3),
     ("--batch-tokens 99", "batch_tokens", 99),
+    ("--speculation auto", "speculation", "auto"),
+    ("--num-speculative-tokens 3", "num_speculative_tokens", 3),
     ("--max-model-len 77", "max_model_len", 77),
     ("--seed 5", "seed", 5),
     ("--identity /tmp/key", "identity", "/tmp/key"),

@@ -25,6 +25,8 @@ BAD: list[tuple[str, Any]] = [
     ("batch_size", 0),
     ("batch_size", -4),
     ("batches_in_flight", 0),
+    ("speculation", "always"),
+    ("num_speculative_tokens", 0),
     ("max_model_len", 1),
     ("max_model_len", 0),
     ("max_model_len", -1),

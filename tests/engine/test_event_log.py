@@ -11,10 +11,11 @@ from glinthawk.core.errors import UsageError
 from glinthawk.engine.event_log import End, EventFile, EventLog, EventRing
 from glinthawk.engine.event_reader import EventReader
 from glinthawk.scheduler import records
-from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits, DraftLimits
 from glinthawk.scheduler.records import Record
 
-_LIMITS = BatchLimits(8, 2, 100, prompts_at_home=True)
+_DRAFTS = DraftLimits(5, ((1, 0.5), (2, 0.75)), 0.25)
+_LIMITS = BatchLimits(8, 2, 100, prompts_at_home=True, drafts=_DRAFTS)
 _EVENTS: list[Record] = [
     records.JoinedRecord(0, 20, 4, None, ()),
     records.SubmittedRecord(0, 0, 'é\n"', (5, 6), 9, 0, (2, 7), ()),

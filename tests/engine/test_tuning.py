@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from families import make_model
 from glinthawk.core.config import EngineConfig
+from glinthawk.engine.pipeline_facts import choose_limits
 from glinthawk.engine.tuning import tune
-from glinthawk.scheduler.batch_limits import MOST_IN_FLIGHT, batches_to_hide
+from glinthawk.scheduler.batch_limits import MOST_IN_FLIGHT, DraftLimits, batches_to_hide
 from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.model.loader import load_model
+from glinthawk.wire.control import Loaded
 
 
 @given(st.floats(0, 10, allow_nan=False), st.floats(1e-6, 10), st.floats(0, 10, allow_nan=False))
@@ -46,3 +48,29 @@ def test_what_is_said_is_kept(tmp_path: Path, batch_size: int | str, in_flight: 
     assert 1 <= limits.batch_size <= 128
     assert batch_size in ("auto", limits.batch_size)
     assert limits.batches_in_flight == (1 if in_flight == "auto" else 3)
+
+
+def test_what_drafts_cost_is_measured_where_they_shall_pay(tmp_path: Path) -> None:
+    path = str(make_model(tmp_path, "llama"))
+    drafts = {}
+    for mode in ("off", "prompt-lookup", "auto"):
+        config = EngineConfig(model=path, batch_size=3, speculation=mode, num_speculative_tokens=4)  # type: ignore[arg-type]
+        drafts[mode] = tune(config, load_model(config), []).limits.drafts
+    assert drafts["off"] is None
+    assert drafts["prompt-lookup"] == DraftLimits(4)
+    measured = drafts["auto"]
+    assert measured is not None
+    assert measured.dense is not None
+    rows, seconds = zip(*measured.dense, strict=True)
+    assert rows == (1, 2, 4, 8, 16)[: len(rows)]  # 3 rows with 4 tokens each are 15
+    assert list(seconds) == sorted(seconds)
+
+
+def test_drafts_of_a_pipeline_are_as_long_as_its_slowest_slice_says() -> None:
+    config = EngineConfig(model="demo", speculation="auto")
+    curves = ((1, 1.0), (2, 1.5)), ((1, 3.0), (2, 3.5))
+    loaded = [Loaded(99, 300, "float32", 4, 0.0, 0.25, draft_s=curve) for curve in curves]
+    assert choose_limits(config, loaded).drafts == DraftLimits(7, curves[1], 1.0 + 0.5)
+    config = EngineConfig(model="demo", speculation="prompt-lookup")
+    assert choose_limits(config, loaded).drafts == DraftLimits(7)
+    assert choose_limits(EngineConfig(model="demo"), loaded).drafts is None

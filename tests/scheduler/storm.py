@@ -7,7 +7,7 @@ from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Phase, Request, Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
-from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits, DraftLimits
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
@@ -27,6 +27,15 @@ __all__ = ["EOS", "RARELY", "Storm", "make_sequence", "short_answers"]
 
 EOS = 7
 RARELY = st.integers(0, 9).map(lambda number: number == 0)
+#: None; all there is to guess; as much as pays where rows are nearly free, or dear.
+DRAFTS = st.sampled_from(
+    [
+        None,
+        DraftLimits(3),
+        DraftLimits(5, ((1, 1.0), (64, 1.5))),
+        DraftLimits(2, ((1, 0.1), (2, 1.0)), 0.5),
+    ]
+)
 
 
 class Storm(RuleBasedStateMachine):
@@ -39,6 +48,7 @@ class Storm(RuleBasedStateMachine):
         homes=st.lists(st.integers(4, 12), min_size=1, max_size=3),
         optimistic=st.booleans(),
         scored_rows=st.integers(1, 20),
+        drafts=DRAFTS,
     )
     def begin(
         self,
@@ -48,8 +58,11 @@ class Storm(RuleBasedStateMachine):
         homes: list[int],
         optimistic: bool,
         scored_rows: int,
+        drafts: DraftLimits | None,
     ) -> None:
-        self.limits = BatchLimits(batch_size, in_flight, tokens, scored_rows=scored_rows)
+        self.limits = BatchLimits(
+            batch_size, in_flight, tokens, scored_rows=scored_rows, drafts=drafts
+        )
         self.scored: dict[int, list[int]] = {}  # sequence -> positions of rows, as they were scored
         self.scheduler = self.make_scheduler(short_answers() if optimistic else None)
         self.batches: list[Batch] = []
@@ -117,9 +130,7 @@ class Storm(RuleBasedStateMachine):
     def finish_step(self, data: st.DataObject) -> None:
         batch = self.batches.pop(data.draw(st.integers(0, len(self.batches) - 1)))
         self.take_scores(batch)
-        tokens = tuple(
-            (EOS if data.draw(RARELY) else 1,) * span.num_sampled for span in batch.spans
-        )
+        tokens = tuple(_draw_tokens(data, span) for span in batch.spans)
         stopped = frozenset(s.sequence.id for s in batch.spans if data.draw(RARELY))
         self.carry_out(self.scheduler.handle(Stepped(batch, tokens, stopped)))
 
@@ -165,12 +176,14 @@ class Storm(RuleBasedStateMachine):
         assert num_scored <= self.limits.scored_rows
         for span in batch.spans:
             self.check_kv(span)
-            is_whole = span.start + span.length == span.sequence.length
-            assert span.num_sampled == (is_whole and span.sequence.request.max_tokens > 0)
+            is_whole = span.start + span.length == span.sequence.length + len(span.draft)
+            samples = is_whole and span.sequence.request.max_tokens > 0
+            assert span.num_sampled == (1 + len(span.draft) if samples else 0)
+            assert not span.draft or span.is_decode
             if not is_whole:  # a chunk fills the batch, and no more than that
                 assert batch.num_tokens == most or num_scored == self.limits.scored_rows
         for span in batch.spans:
-            kept = span.sequence.tokens(0, span.start + span.length)
+            kept = span.sequence.tokens(0, span.start) + span.tokens
             self.kv[span.home][span.sequence.id] = kept
         self.batches.append(batch)
 
@@ -214,6 +227,13 @@ class Storm(RuleBasedStateMachine):
         assert self.scheduler.is_idle
         kept = {home: budget.kept.keys() for home, budget in self.scheduler._table.budgets.items()}
         assert {home: sequences.keys() for home, sequences in self.kv.items()} == kept
+
+
+def _draw_tokens(data: st.DataObject, span: Span) -> tuple[int, ...]:
+    """What follows: some of its draft, and one token, if it is sampled after at all."""
+    right = data.draw(st.integers(0, len(span.draft)))
+    last = EOS if data.draw(RARELY) else 1
+    return (*span.draft[:right], last)[: span.num_sampled]
 
 
 def _ones(batch: Batch) -> tuple[tuple[int, ...], ...]:

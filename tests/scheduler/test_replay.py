@@ -11,7 +11,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler import commands, records
 from glinthawk.scheduler.answer_lengths import AnswerLengths
-from glinthawk.scheduler.batch_limits import BatchLimits
+from glinthawk.scheduler.batch_limits import BatchLimits, DraftLimits
 from glinthawk.scheduler.recorded import RecordedScheduler
 from glinthawk.scheduler.records import Record
 from glinthawk.scheduler.replay import Replay
@@ -255,6 +255,22 @@ def test_the_story_of_what_is_given_up() -> None:
     told.scheduler.renewed()
     assert told.story("b")[-1] == "given up while it waited"
     assert told.story("a")[-1] == "given up: all that was under way was left"
+
+
+def test_the_story_of_a_draft() -> None:
+    told = Told(20, limits=BatchLimits(4, 1, 100, drafts=DraftLimits(2)))
+    told.ask(0, (1, 1, 1, 1, 1), 9, "a")
+    told.schedule()
+    told.step()
+    told.schedule()
+    told.take(commands.Stepped(told.batches.pop(), ((1, 1, 1),)))
+    assert told.story("a")[-4:] == [
+        "steps in batch 1 at home 0, 2 tokens guessed",
+        "token 2 is 1 (batch 1)",
+        "token 3 is 1 (batch 1)",
+        "token 4 is 1 (batch 1)",
+    ]
+    assert replay_all(told.limits, told.records).scheduler.counts.accepted_tokens == 2
 
 
 def test_a_story_is_known_by_number_where_its_beginning_is_lost() -> None:

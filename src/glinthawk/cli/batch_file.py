@@ -227,6 +227,11 @@ def _report(stats: RunStats, console: Console) -> None:
             f"common prefixes: {stats.prompt_tokens_shared} of {stats.prompt_tokens} prompt tokens "
             "were not computed again"
         )
+    if stats.drafted_tokens:
+        console.print(
+            f"speculation: {stats.accepted_tokens} of {stats.drafted_tokens} guessed tokens were "
+            "right"
+        )
     if stats.xcache_bytes_peak:
         console.print(f"x-cache peak {format_size(stats.xcache_bytes_peak)}")
     console.print(f"tier 1: busy {stats.tier1_busy:.0%}")

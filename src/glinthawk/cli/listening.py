@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glinthawk.core.config import LINK_WINDOW, PRIVATE_FOLDER
+from glinthawk.core.config import LINK_WINDOW
 from glinthawk.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def open_lifeline(is_given: bool) -> int:
 
 def _remove_private_folder(endpoint: str) -> None:
     """The socket's folder, if it was made for one run: its maker may be dead by now."""
+    from glinthawk.wire.address import PRIVATE_FOLDER
+
     folder = Path(endpoint.removeprefix("ipc://")).parent
     if folder.is_absolute() and folder.name.startswith(PRIVATE_FOLDER):
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,8 @@ _PANELS = {
     "Tiers": "cluster slices workers_per_slice plan split_attention identity worker_timeout "
     "wait_for_workers",
     "KV cache": "kv_dtype worker_storage kv_placement xcache xcache_memory",
-    "Batches": "batch_size batches_in_flight batch_tokens batch_invariant",
+    "Batches": "batch_size batches_in_flight batch_tokens speculation num_speculative_tokens "
+    "batch_invariant",
     "Sampling": "seed generation_config",
     "Lines": "strict served_model_name tool_call_parser reasoning_parser",
     "Files": "stats_json",

@@ -1,6 +1,6 @@
 """The spans of tokens that take one step together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glinthawk.core.sequence import Sequence
 
@@ -18,6 +18,9 @@ class Span:
     prompt that begins with pages of ``source`` by tokens behind those, a chunk of a long prompt by
     those behind earlier chunks. In batch-invariant runs prompts extend, too, from 0. Nothing is
     sampled after a chunk but the last.
+
+    Behind a decode row may come rows of a *draft*: tokens that are guessed to follow the newest
+    one. The step samples after each of its rows, and what follows a wrong guess counts for nothing.
     """
 
     sequence: Sequence
@@ -27,10 +30,24 @@ class Span:
     source: int | None = None
     num_sampled: int = 1
     num_scored: int = 0
+    #: Its last tokens, if the sequence does not have them yet.
+    draft: tuple[int, ...] = ()
 
     @property
     def is_decode(self) -> bool:
-        return self.start > 0 and self.length == 1
+        return self.start > 0 and self.length == 1 + len(self.draft)
+
+    @property
+    def tokens(self) -> list[int]:
+        """Of its rows."""
+        known = self.length - len(self.draft)
+        return [*self.sequence.tokens(self.start, known), *self.draft]
+
+    def with_draft(self, draft: tuple[int, ...]) -> "Span":
+        """This decode row, and rows of ``draft``."""
+        assert self.is_decode
+        length = 1 + len(draft)
+        return replace(self, length=length, num_sampled=length, draft=draft)
 
     @property
     def is_first(self) -> bool:
@@ -97,7 +114,7 @@ class Batch:
             if span.num_scored:
                 shift = len(tokens) - span.start
                 scored += range(span.scored.start + shift, span.scored.stop + shift)
-            tokens += span.sequence.tokens(span.start, span.length)
+            tokens += span.tokens
             positions += range(span.start, span.start + span.length)
             sampled += range(len(tokens) - span.num_sampled, len(tokens))
         return RowMeta(tokens, positions, sampled, scored)

@@ -12,7 +12,6 @@ __all__ = [
     "ANSWER_S",
     "LINK_WINDOW",
     "PAGE_TOKENS",
-    "PRIVATE_FOLDER",
     "RAY",
     "WORKER_TIMEOUT_S",
     "Auto",
@@ -23,6 +22,7 @@ __all__ = [
     "KvDtype",
     "KvPlacement",
     "LoadFormat",
+    "SpeculationMode",
     "SplitAttention",
 ]
 
@@ -35,9 +35,6 @@ LINK_WINDOW = 256 << 20
 
 #: Seconds that a worker which is there may take to answer a short question.
 ANSWER_S = 15.0
-
-#: How the folders begin that a run makes for its workers' sockets.
-PRIVATE_FOLDER = "glinthawk-run-"
 
 #: Seconds of silence after which a worker is given up: more than any network's hiccup.
 WORKER_TIMEOUT_S = 30.0
@@ -52,6 +49,7 @@ LoadFormat = Literal["auto", "dummy"]
 Dense = Literal["auto", "plain"]
 SplitAttention = Literal["sequence", "heads", "tokens"]
 KvPlacement = Literal["near", "fetch"]
+SpeculationMode = Literal["off", "prompt-lookup", "auto"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +167,17 @@ class EngineConfig:
     batch_tokens: Annotated[
         int, Setting("Most tokens of one step; a longer prompt takes several, in chunks.", least=1)
     ] = 2048
+    speculation: Annotated[
+        SpeculationMode,
+        Setting(
+            "prompt-lookup: what followed the newest tokens earlier in a prompt or its answer is "
+            "guessed to follow now, and checked in one step; answers are the same. auto: only "
+            "where that was measured to pay."
+        ),
+    ] = "off"
+    num_speculative_tokens: Annotated[
+        int, Setting("With `speculation`: most tokens guessed at a time.", least=1, most=64)
+    ] = 7
     max_model_len: Annotated[
         int | None, Setting("Longest prompt plus answer. Default: the model's.", least=2)
     ] = None

@@ -1,5 +1,7 @@
 """A request and the sequence that answers it."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -117,6 +119,16 @@ class Sequence:
         """Of the ``length`` tokens from ``start`` on, those whose rows are still to be scored."""
         end = min(start + length, self.request.num_to_score)
         return max(0, end - max(start, self.num_scored))
+
+    @contextmanager
+    def supposing(self, tokens: Iterable[int]) -> Iterator[None]:
+        """As if it had some tokens more, within the block."""
+        length = len(self.output)
+        self.output += tokens
+        try:
+            yield
+        finally:
+            del self.output[length:]
 
     def end_reason(self, stopped: bool) -> FinishReason | None:
         """Why it ends with its newest token, which has come to a stop string or not; None if it

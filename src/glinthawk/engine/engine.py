@@ -208,7 +208,7 @@ class Engine:
         stopped: set[int] = set()
         for span, choices in zip(batch.spans, sampled, strict=True):
             sequence = span.sequence
-            kept, is_stopped = _up_to_stop(sequence, choices, stop_found)
+            kept, is_stopped = _up_to_end(sequence, choices, stop_found)
             sequence.logprobs += [c.logprobs for c in kept if c.logprobs is not None]
             tokens.append(tuple([choice.token for choice in kept]))
             if is_stopped:
@@ -235,12 +235,18 @@ def _keep_scores(batch: Batch, scores: Iterable[PromptScores]) -> None:
         sequence.scores.append(part)
 
 
-def _up_to_stop(
+def _up_to_end(
     sequence: Sequence, choices: tuple[Sampled, ...], stop_found: StopFound
 ) -> tuple[tuple[Sampled, ...], bool]:
-    """``choices`` up to the one that completes a stop string, and whether one does."""
-    if sequence.request.params.stop:
-        for count, choice in enumerate(choices, start=1):
-            if stop_found(sequence, choice.token):
-                return choices[:count], True
+    """``choices`` up to the one that ends the answer, and whether that completes a stop string."""
+    has_stops = bool(sequence.request.params.stop)
+    if len(choices) == 1 and not has_stops:
+        return choices, False
+    tokens = [choice.token for choice in choices]
+    for count, token in enumerate(tokens, start=1):
+        with sequence.supposing(tokens[: count - 1]):
+            is_stopped = has_stops and stop_found(sequence, token)
+        with sequence.supposing(tokens[:count]):
+            if is_stopped or sequence.end_reason(stopped=False) is not None:
+                return choices[:count], is_stopped
     return choices, False

@@ -54,4 +54,5 @@ class KnownTokens:
             tokens,
             span.num_sampled,
             span.num_scored,
+            span.draft,
         )

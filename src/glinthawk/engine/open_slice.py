@@ -152,9 +152,8 @@ class OpenSlice:
             raise WireError(f"nobody has told of sequence {row.sequence}")
         sequence.home = row.home
         sequence.output += row.tokens
-        return Span(
-            sequence, row.home, row.start, row.length, row.source, row.num_sampled, row.num_scored
-        )
+        where = row.home, row.start, row.length, row.source
+        return Span(sequence, *where, row.num_sampled, row.num_scored, row.draft)
 
     def _receive(self, step: int, frames: Sequence[memoryview]) -> None:
         if step <= self._last_step and step not in self._waiting:

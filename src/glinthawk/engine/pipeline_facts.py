@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.engine.tier import ModelFacts
-from glinthawk.scheduler.batch_limits import BatchLimits, batches_to_hide
+from glinthawk.scheduler.batch_limits import BatchLimits, DraftLimits, batches_to_hide
 from glinthawk.wire.control import Loaded
 
 __all__ = ["choose_limits", "combine_facts"]
@@ -31,4 +31,16 @@ def choose_limits(config: EngineConfig, loaded: Sequence[Loaded]) -> BatchLimits
         min(part.batch_size for part in loaded) if size == "auto" else size,
         batches_to_hide(link_s, slowest, len(loaded)) if in_flight == "auto" else in_flight,
         config.batch_tokens,
+        drafts=_limit_drafts(config, loaded),
     )
+
+
+def _limit_drafts(config: EngineConfig, loaded: Sequence[Loaded]) -> DraftLimits | None:
+    """By the slowest slice, which the others keep waiting where too few batches are under way."""
+    most = config.num_speculative_tokens
+    if config.speculation != "auto":
+        return None if config.speculation == "off" else DraftLimits(most)
+    curves = [part.draft_s or ((1, 0.0),) for part in loaded]
+    slowest = max(curves, key=lambda curve: curve[0][1])
+    others_s = sum(curve[0][1] for curve in curves) - slowest[0][1]
+    return DraftLimits(most, slowest, others_s + sum(part.link_s for part in loaded))

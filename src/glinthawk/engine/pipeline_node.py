@@ -212,7 +212,7 @@ def _model_key(config: EngineConfig, part: LayerSlice) -> object:
 
 def _describe(opened: OpenNode) -> Loaded:
     spec, tuning = opened.loaded.spec, opened.tuning
-    step_cost = tuning.step_cost
+    step_cost, drafts = tuning.step_cost, tuning.limits.drafts
     return Loaded(
         spec.max_model_len,
         spec.vocab_size,
@@ -222,6 +222,7 @@ def _describe(opened: OpenNode) -> Loaded:
         link_s=max(step_cost.link_s.values(), default=0.0) if step_cost else 0.0,
         arithmetic=opened.arithmetic,
         longest_len=spec.longest_len,
+        draft_s=drafts.dense if drafts else None,
     )
 
 

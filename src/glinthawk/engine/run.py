@@ -46,6 +46,8 @@ class Run:
             xcache_bytes_peak=usage.xcache_bytes_peak,
             preemptions=scheduler.counts.preemptions,
             repeated_tokens=scheduler.counts.repeated_tokens,
+            drafted_tokens=scheduler.counts.drafted_tokens,
+            accepted_tokens=scheduler.counts.accepted_tokens,
             prompt_tokens_shared=scheduler.counts.shared_tokens,
             kv_full_share=scheduler.counts.cramped / max(1, scheduler.counts.batches),
             input_share=self.engine.input_s / elapsed,

@@ -4,15 +4,17 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
+from math import inf
 
 import torch
 from transformers import PreTrainedModel
 
 from glinthawk.core.config import ANSWER_S, Auto, EngineConfig
 from glinthawk.core.spec import ModelSpec
-from glinthawk.scheduler.batch_limits import BatchLimits, batches_to_hide
+from glinthawk.scheduler.batch_limits import BatchLimits, DraftLimits, batches_to_hide
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.tier1.forward.cut import Passes
 from glinthawk.tier1.forward.dense_pass import DensePass
@@ -40,6 +42,8 @@ _UNMEASURED_ROWS = 256
 _STEPS = 3
 #: A batch twice as large must be faster by this much, in tokens a second, to be worth its memory.
 _WORTH = 1.08
+#: Small steps differ by little, so each is measured so many times, where they are fast.
+_DRAFT_ROUNDS = 12
 _LINK_TRIES = 5
 _PROMPT_TOKENS = 256
 
@@ -63,17 +67,59 @@ def tune(
     """
     remote = [home for home in homes if home.links]
     size, in_flight, step_cost = config.batch_size, config.batches_in_flight, None
+    measure = partial(_step_seconds, loaded, passes)
+    links = (
+        _link_seconds(loaded, remote) if {"auto"} & {size, in_flight, config.speculation} else {}
+    )
     if size == "auto" or (in_flight == "auto" and remote):
-        size, dense = _grow_batch(partial(_step_seconds, loaded, passes), size, config.batch_tokens)
-        num_layers = len(loaded.spec.layers)
-        trips = {home.id: max(round_trip(link) for link in home.links) for home in remote}
-        step_cost = StepCost(dense, {}, {home: num_layers * trip for home, trip in trips.items()})
+        size, dense = _grow_batch(measure, size, config.batch_tokens)
+        step_cost = StepCost(dense, {}, links)
     if in_flight != "auto":
-        return Tuning(BatchLimits(size, in_flight, config.batch_tokens))
-    in_flight = 1
-    if step_cost is not None and remote:
-        in_flight = batches_to_hide(max(step_cost.link_s.values()), step_cost.dense_s(size))
-    return Tuning(BatchLimits(size, in_flight, config.batch_tokens), step_cost)
+        step_cost = None
+    elif step_cost is not None and remote:
+        in_flight = batches_to_hide(max(links.values()), step_cost.dense_s(size))
+    else:
+        in_flight = 1
+    limits = BatchLimits(size, in_flight, config.batch_tokens)
+    most_s = max(links.values(), default=0.0)
+    return Tuning(replace(limits, drafts=_limit_drafts(config, measure, size, most_s)), step_cost)
+
+
+def _limit_drafts(
+    config: EngineConfig, measure: Callable[[int], float], size: int, link_s: float
+) -> DraftLimits | None:
+    """For batches of ``size``; measured are steps of as many rows as they and their drafts have."""
+    most = config.num_speculative_tokens
+    if config.speculation != "auto":
+        return None if config.speculation == "off" else DraftLimits(most)
+    most_rows = min(size * (1 + most), config.batch_tokens)
+    return DraftLimits(most, _measure_curve(measure, most_rows), link_s)
+
+
+def _measure_curve(
+    measure: Callable[[int], float], most_rows: int
+) -> tuple[tuple[int, float], ...]:
+    """(rows, seconds) of steps of up to ``most_rows``, or as far as time allows. All are measured
+    in turn, again and again: what slows this machine for a while shall not change their ratios.
+    None takes longer than one of more rows."""
+    deadline = time.monotonic() + _BUDGET_S
+    sizes = [1]
+    while sizes[-1] < most_rows:
+        sizes.append(2 * sizes[-1])
+    found: dict[int, float] = {}
+    for round_number in range(_DRAFT_ROUNDS):
+        for rows in sizes if round_number == 0 else list(found):
+            if found and time.monotonic() > deadline:
+                break
+            found[rows] = min(found.get(rows, inf), measure(rows))
+    fastest = [*accumulate(reversed(found.values()), min)]
+    return tuple(zip(found, reversed(fastest), strict=True))
+
+
+def _link_seconds(loaded: LoadedModel, remote: Sequence[Home]) -> dict[int, float]:
+    """To each worker and back, over all layers."""
+    num_layers = len(loaded.spec.layers)
+    return {home.id: num_layers * max(map(round_trip, home.links)) for home in remote}
 
 
 def choose_prompt_attention(loaded: LoadedModel) -> PromptAttention:

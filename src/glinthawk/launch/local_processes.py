@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from glinthawk.core.config import PRIVATE_FOLDER
 from glinthawk.core.drives import Drive
 from glinthawk.core.errors import AddressError, WorkerLost
 from glinthawk.launch.revival import Fate, Revival
-from glinthawk.wire.address import Address
+from glinthawk.wire.address import PRIVATE_FOLDER, Address
 
 __all__ = ["LocalProcesses", "local_nodes", "local_workers", "parse_tier2"]
 

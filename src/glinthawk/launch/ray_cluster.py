@@ -20,13 +20,13 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from glinthawk.core.cluster import NodePlan
-from glinthawk.core.config import PRIVATE_FOLDER, EngineConfig
+from glinthawk.core.config import EngineConfig
 from glinthawk.core.drives import Drive, parse_drives
 from glinthawk.core.errors import UsageError
 from glinthawk.launch.deployment import Deployment
 from glinthawk.launch.ray_actors import Actors
 from glinthawk.launch.ray_worker import WorkerActor
-from glinthawk.wire.address import Address
+from glinthawk.wire.address import PRIVATE_FOLDER, Address
 from glinthawk.wire.keys import Identity
 
 __all__ = ["find_running", "open_on_ray", "own_folder", "share_cpus"]

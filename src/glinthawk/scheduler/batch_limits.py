@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-__all__ = ["MOST_IN_FLIGHT", "BatchLimits", "batches_to_hide", "most_scored_rows"]
+__all__ = ["MOST_IN_FLIGHT", "BatchLimits", "DraftLimits", "batches_to_hide", "most_scored_rows"]
 
 #: Batches that ``auto`` has under way for each pipeline slice, however slow the links.
 MOST_IN_FLIGHT = 32
@@ -19,6 +19,19 @@ _SCORED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class DraftLimits:
+    """Of the tokens that are guessed."""
+
+    #: Behind a decode row.
+    most: int
+    #: (rows, seconds) of a step, as in ``StepCost``, by which drafts are only as long as they pay.
+    #: None: as long as there is something to guess.
+    dense: tuple[tuple[int, float], ...] | None = None
+    #: To workers and back over all layers, beside that.
+    link_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class BatchLimits:
     """Of the batches of a run."""
 
@@ -29,6 +42,8 @@ class BatchLimits:
     prompts_at_home: bool = False
     #: Rows of prompts that one step may score: there are logits of each.
     scored_rows: int = 1 << 30
+    #: None: nothing is guessed.
+    drafts: DraftLimits | None = None
 
 
 def most_scored_rows(vocab_size: int) -> int:

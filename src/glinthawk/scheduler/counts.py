@@ -20,3 +20,6 @@ class Counts:
     repeated_tokens: int = 0
     #: Batches that would have been larger if a home had more room.
     cramped: int = 0
+    #: Tokens that were guessed and computed, and those of them that were right.
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0

@@ -15,6 +15,7 @@ __all__ = [
     "Aborted",
     "Answer",
     "Batched",
+    "Drafted",
     "Dropped",
     "FinishedRecord",
     "JoinedRecord",
@@ -55,12 +56,20 @@ class New(msgspec.Struct, frozen=True, array_like=True):
     source: int | None
 
 
+class Drafted(msgspec.Struct, frozen=True, array_like=True):
+    """Tokens that are guessed to follow a decode row."""
+
+    sequence: int
+    tokens: tuple[int, ...]
+
+
 class Batched(_Record, frozen=True):
     """A batch is to run; ``rows`` are its sequences in order, ``new`` those that begin."""
 
     batch: int
     rows: tuple[int, ...]
     new: tuple[New, ...]
+    drafts: tuple[Drafted, ...] = ()
 
 
 class Released(_Record, frozen=True):
@@ -224,6 +233,8 @@ def _batched(batch: Batch) -> Batched:
     new = [
         New(span.sequence.id, span.home, span.start, span.length, span.source)
         for span in spans
-        if span.length != 1 or not span.start or span.source is not None
+        if not span.is_decode or span.source is not None
     ]
-    return Batched(batch.id, tuple([span.sequence.id for span in spans]), tuple(new))
+    drafts = [Drafted(span.sequence.id, span.draft) for span in spans if span.draft]
+    rows = tuple([span.sequence.id for span in spans])
+    return Batched(batch.id, rows, tuple(new), tuple(drafts))

@@ -2,9 +2,10 @@
 
 A sequence waits until a home has room for what it will become, and is prefilled: in one span, or,
 if that is longer than a batch may be, in chunks of several batches. Then it takes one decode row a
-step until it ends. A prompt that begins with the same pages as another's at that home shares them
-and is prefilled from there. When a home runs out of pages, its youngest resting sequence is
-pre-empted: it waits again, at the front, with all tokens it has.
+step until it ends, and a draft of what may follow behind that, where guesses pay. A prompt that
+begins with the same pages as another's at that home shares them and is prefilled from there. When a
+home runs out of pages, its youngest resting sequence is pre-empted: it waits again, at the front,
+with all tokens it has.
 """
 
 from collections import Counter
@@ -37,6 +38,7 @@ from glinthawk.scheduler.placement import Placement
 from glinthawk.scheduler.preemption import Preemption
 from glinthawk.scheduler.request_queue import RequestQueue
 from glinthawk.scheduler.sequence_table import SequenceTable
+from glinthawk.scheduler.speculation import Speculation
 from glinthawk.scheduler.step_cost import TIER1
 
 __all__ = ["Scheduler"]
@@ -61,6 +63,7 @@ class Scheduler:
         budgets = self._table.budgets
         self._policy = OffloadPolicy(budgets, limits.batch_size, limits.batches_in_flight)
         self._lengths = lengths or AnswerLengths()
+        self._speculation = Speculation(limits, budgets, self.counts)
         placement = Placement(budgets, self._policy, self._lengths)
         self._admission = Admission(
             limits, self._table, placement, self._preemption, self._lengths, self.counts
@@ -117,6 +120,7 @@ class Scheduler:
             spans += self._admission.take_prompts(spans, commands) if has_room else []
             if not spans:
                 break
+            spans = self._speculation.add_drafts(spans)
             commands.append(Step(self._new_batch(spans)))
         return commands
 
@@ -177,7 +181,9 @@ class Scheduler:
         for span, tokens in zip(event.batch.spans, event.tokens, strict=True):
             self._table.end_step(span.home)
             sequence = span.sequence
-            sequence.num_computed = span.start + span.length
+            self._speculation.stepped(span, tokens)
+            # Behind the last token that counts, KV is of wrong guesses, and will be replaced.
+            sequence.num_computed = span.start + span.length - span.num_sampled + len(tokens)
             sequence.num_scored += span.num_scored
             self._take_in(sequence, tokens, sequence.id in event.stopped)
             if sequence.finish_reason is None:

@@ -102,11 +102,14 @@ class _Teller:
 
     def _batched(self, batch: records.Batched) -> _Told:
         new = {row.sequence: row for row in batch.new}
+        drafts = {row.sequence: len(row.tokens) for row in batch.drafts}
         for sequence in self._told_of(batch.rows):
             self._rows[batch.batch] = batch.rows
             row = new.get(sequence)
             if row is None:
-                yield sequence, f"steps in batch {batch.batch}{_where(self._homes[sequence])}"
+                guessed = f", {drafts[sequence]} tokens guessed" if sequence in drafts else ""
+                where = _where(self._homes[sequence])
+                yield sequence, f"steps in batch {batch.batch}{where}{guessed}"
                 continue
             if row.start and row.source is None:
                 chunk = f"tokens {row.start} to {row.start + row.length} of its prompt"

@@ -29,6 +29,9 @@ class RunStats(msgspec.Struct, kw_only=True):
     preemptions: int = 0
     #: Tokens computed again after a pre-emption or a loss.
     repeated_tokens: int = 0
+    #: Tokens that were guessed and computed, and those of them that were right.
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     #: Of the batches, those that would have been larger if KV memory held more.
     kv_full_share: float = 0.0
     #: Of the time, that in which lines were read and tokenized.

@@ -4,8 +4,8 @@ A row's random number is made from its request's seed, which its prompt is mixed
 position alone: equal logits come to the same token, whatever runs beside it.
 """
 
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from glinthawk.tier1.sampling.ranking import rank_rows
 from glinthawk.tier1.sampling.sampling_reference import choose
 from glinthawk.tier1.sampling.shaping import LogitEdits, edit_logits
 from glinthawk.tier1.sampling.token_masks import TokenMasks
+from glinthawk.tier1.sampling.turns import Turn, list_turns
 
 __all__ = ["Sampled", "sample_batch"]
 
@@ -41,18 +42,40 @@ class Sampled:
 def sample_batch(
     batch: Batch, logits: torch.Tensor, masks: TokenMasks | None = None
 ) -> list[tuple[Sampled, ...]]:
-    """What follows every span of ``batch``: as many tokens as it samples. ``logits`` (S, V) has
-    their rows in order; they are not changed. ``masks`` say what structured outputs allow."""
-    # What follows an inner row is chosen by the tokens up to there, which nobody knows here yet.
-    assert all(span.num_sampled <= 1 for span in batch.spans)
-    sequences = [span.sequence for span in batch.spans for _ in range(span.num_sampled)]
-    tokens = _choose(sequences, logits, masks)
-    rows = iter(map(Sampled, tokens, _logprobs(sequences, tokens, logits)))
-    return [tuple(islice(rows, span.num_sampled)) for span in batch.spans]
+    """What follows every span of ``batch``: as many tokens as it samples, but none behind the first
+    that its draft guessed wrong. ``logits`` (S, V) has their rows in order; they are not changed.
+    ``masks`` say what structured outputs allow."""
+    turns = list(list_turns(batch))
+    going = [turn for turn in turns if not turn.is_over]
+    while going:
+        _take_turns(going, logits, masks)
+        going = [turn for turn in going if not turn.is_over]
+    logprobs = iter(_logprobs(turns, logits))
+    return [tuple([Sampled(token, next(logprobs)) for token in turn.tokens]) for turn in turns]
 
 
-def _choose(sequences: list[Sequence], logits: torch.Tensor, masks: TokenMasks | None) -> list[int]:
-    rules = [_draw_rules(sequence) for sequence in sequences]
+def _take_turns(turns: list[Turn], logits: torch.Tensor, masks: TokenMasks | None) -> None:
+    places = [(turn, place) for turn in turns for place in turn.at_once]
+    sequences = [turn.span.sequence for turn, _ in places]
+    rows = [turn.first + place for turn, place in places]
+    # Whose turn it is knows its tokens; what comes behind others is drawn before those are known.
+    ahead = [place - len(turn.tokens) for turn, place in places]
+    some = logits if len(rows) == len(logits) else logits[rows]
+    with ExitStack() as supposed:
+        for turn in turns:
+            if turn.tokens:
+                supposed.enter_context(turn.span.sequence.supposing(turn.tokens))
+        drawn = _choose(sequences, ahead, some, masks)
+    for (turn, _), token in zip(places, drawn, strict=True):
+        turn.take(token)
+
+
+def _choose(
+    sequences: list[Sequence], ahead: list[int], logits: torch.Tensor, masks: TokenMasks | None
+) -> list[int]:
+    """What follows each of ``sequences`` by its row of ``logits``; with ``ahead`` tokens between
+    those it has and this one, whatever they are."""
+    rules = [_draw_rules(*row) for row in zip(sequences, ahead, strict=True)]
     edits = edit_logits(sequences, logits)
     bound = [row for row, sequence in enumerate(sequences) if is_bound(sequence)]
     if not bound:
@@ -90,22 +113,24 @@ def _draw(
     return tokens
 
 
-def _draw_rules(sequence: Sequence) -> DrawRules:
+def _draw_rules(sequence: Sequence, ahead: int) -> DrawRules:
     params = sequence.request.params
     if params.greedy:
         return _GREEDY
-    number = uniform(sequence.request.seed, sequence.length)
+    number = uniform(sequence.request.seed, sequence.length + ahead)
     top_k = min(params.top_k, _ALL)
     return DrawRules(params.temperature, top_k, params.top_p, params.min_p, number)
 
 
-def _logprobs(
-    sequences: list[Sequence], tokens: list[int], logits: torch.Tensor
-) -> list[TokenLogprobs | None]:
-    wishes = [sequence.request.params.logprobs for sequence in sequences]
-    rows = [row for row, wish in enumerate(wishes) if wish is not None]
-    if not rows:
-        return [None] * len(sequences)
-    wanted = [wish for wish in wishes if wish is not None]
-    ranked = iter(rank_rows(logits, rows, [tokens[row] for row in rows], wanted))
-    return [None if wish is None else next(ranked) for wish in wishes]
+def _logprobs(turns: list[Turn], logits: torch.Tensor) -> list[TokenLogprobs | None]:
+    """Of all tokens of all turns."""
+    asked = [
+        (turn.first + place, token, turn.span.sequence.request.params.logprobs)
+        for turn in turns
+        for place, token in enumerate(turn.tokens)
+    ]
+    wanted = [(row, token, wish) for row, token, wish in asked if wish is not None]
+    if not wanted:
+        return [None] * len(asked)
+    ranked = iter(rank_rows(logits, *map(list, zip(*wanted, strict=True))))
+    return [None if wish is None else next(ranked) for _, _, wish in asked]

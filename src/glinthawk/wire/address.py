@@ -8,7 +8,10 @@ from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 from glinthawk.core.errors import AddressError
 from glinthawk.wire.keys import check_key, check_password
 
-__all__ = ["Address"]
+__all__ = ["PRIVATE_FOLDER", "Address"]
+
+#: How the folders begin that a run makes for its workers' sockets.
+PRIVATE_FOLDER = "glinthawk-run-"
 
 #: What may follow a tcp address.
 _QUERIES = {"tcp": "key", "tcp+plain": "password"}

@@ -61,7 +61,8 @@ class Admitted(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StepRow(msgspec.Struct, frozen=True, array_like=True):
-    """A span of a step, and the sequence's tokens that nodes have not seen."""
+    """A span of a step, and the sequence's tokens that nodes have not seen. Those of ``draft`` are
+    guessed: it may come to have others."""
 
     sequence: int
     home: int
@@ -71,6 +72,7 @@ class StepRow(msgspec.Struct, frozen=True, array_like=True):
     tokens: list[int]
     num_sampled: int
     num_scored: int
+    draft: tuple[int, ...] = ()
 
 
 class RunStep(Message, frozen=True):
@@ -143,6 +145,8 @@ class Loaded(Message, frozen=True):
     #: What the bits of a batch-invariant run's answers depend on.
     arithmetic: str = ""
     longest_len: int = 0
+    #: (rows, seconds) of its part of a step, if drafts are to be as long as they pay.
+    draft_s: tuple[tuple[int, float], ...] | None = None
 
 
 class SampledStep(Message, frozen=True):

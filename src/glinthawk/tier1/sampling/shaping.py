@@ -78,7 +78,8 @@ def _table(sequence: Sequence) -> npt.NDArray[np.float64]:
     if not sequence.request.params.shapes_logits:
         return _NOTHING
     rules = _RULES.get(sequence)
-    if rules is None:
+    if rules is None or rules.num_known > len(sequence.output):
+        # In the latter case tokens were sampled that the sequence never got: its batch was lost.
         rules = _RULES[sequence] = TokenRules(sequence)
     rules.catch_up(sequence.output)
     return rules.table if rules.is_lasting or _is_early(sequence) else _NOTHING

@@ -27,15 +27,16 @@ class _State:
     def __init__(self, matcher: LLMatcher) -> None:
         self.matcher = matcher
         self.has_failed = False
-        self._num_known = 0
+        #: Tokens of the answer that are taken in.
+        self.num_known = 0
 
     def catch_up(self, output: list[int]) -> None:
         """Take in the tokens that have come since the last call; answers only grow."""
-        assert len(output) >= self._num_known
-        for token in output[self._num_known :]:
+        assert len(output) >= self.num_known
+        for token in output[self.num_known :]:
             if not self.matcher.is_stopped():  # it is complete: what comes then is no part of it
                 self.matcher.consume_token(token)
-        self._num_known = len(output)
+        self.num_known = len(output)
 
 
 class TokenMasks:
@@ -67,7 +68,8 @@ class TokenMasks:
 
     def _advance(self, sequence: Sequence) -> _State:
         state = self._states.get(sequence)
-        if state is None:
+        if state is None or state.num_known > len(sequence.output):
+            # In the latter case tokens were sampled that it never got: its batch was lost.
             state = self._states[sequence] = _State(self._begin(sequence))
         state.catch_up(sequence.output)
         return state

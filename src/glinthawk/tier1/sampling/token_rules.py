@@ -26,7 +26,8 @@ class TokenRules:
         self.is_lasting = self.is_lasting or bool(self._bad)
         self._places: dict[int, int] = {}
         self._table = np.zeros((len(COLUMNS), 16))
-        self._known = 0
+        #: Tokens of the answer that are counted.
+        self.num_known = 0
         for token, bias in params.logit_bias.items():
             self._set(_BIAS, token, bias)
         self._biases = params.logit_bias
@@ -37,12 +38,12 @@ class TokenRules:
 
     def catch_up(self, output: list[int]) -> None:
         """Count the tokens that have come since the last call; answers only grow."""
-        assert len(output) >= self._known
-        for token in output[self._known :] if self._repeats or self._counts else ():
+        assert len(output) >= self.num_known
+        for token in output[self.num_known :] if self._repeats or self._counts else ():
             place = self._place(token)
             self._table[_SEEN, place] = self._repeats
             self._table[_COUNT, place] += self._counts
-        self._known = len(output)
+        self.num_known = len(output)
         self._forbid(output)
 
     @property
