@@ -87,12 +87,12 @@ def run(write: _Write, *, quick: bool = False) -> None:
 def _measure(plan: StructuredPlan, vocab: int, kind: str, write: _Write) -> StructuredRow:
     grammars = Grammars(_make_tokenizer(vocab))
     masks = TokenMasks(lambda: grammars)
-    ready = seconds(lambda: masks.allowed([_sequence(0, _WANTED[kind])], vocab))
+    ready = seconds(lambda: masks.allowed([_sequence(0, _WANTED[kind])]))
     logits = torch.randn(plan.rows, vocab, generator=torch.Generator().manual_seed(0))
     bound, free = _Steps(plan.rows, _WANTED[kind]), _Steps(plan.rows, None)
     mask, whole, without, softmax = medians(
         plan.rounds,
-        lambda: masks.allowed(bound.sequences, vocab),  # with the tokens of the round before
+        lambda: masks.allowed(bound.sequences),  # with the tokens of the round before
         lambda: bound.take(logits, masks),
         lambda: free.take(logits, masks),
         lambda: logits.softmax(-1),

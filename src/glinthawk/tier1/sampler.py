@@ -7,18 +7,17 @@ position alone: equal logits come to the same token, whatever runs beside it.
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import torch
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.sequence import Sequence, TokenLogprobs
 from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, has_kernel
-from glinthawk.tier1.sampling.masked_draws import draw_masked
 from glinthawk.tier1.sampling.random_numbers import uniform
 from glinthawk.tier1.sampling.ranking import rank_rows
+from glinthawk.tier1.sampling.row_masks import RowMasks
 from glinthawk.tier1.sampling.sampling_reference import choose
-from glinthawk.tier1.sampling.shaping import LogitEdits, edit_logits
+from glinthawk.tier1.sampling.shaping import edit_logits
 from glinthawk.tier1.sampling.token_masks import TokenMasks
 
 __all__ = ["Sampled", "sample_batch"]
@@ -53,45 +52,32 @@ def sample_batch(
 def _choose(sequences: list[Sequence], logits: torch.Tensor, masks: TokenMasks | None) -> list[int]:
     rules = [_draw_rules(sequence) for sequence in sequences]
     edits = edit_logits(sequences, logits)
-    bound = [row for row, sequence in enumerate(sequences) if _is_structured(sequence)]
-    if not bound:
-        return _draw(sequences, logits, rules, edits)
-    assert masks is not None, "nobody knows the tokenizer here"
-    free = sorted({*range(len(sequences))} - {*bound})
-    allowed = masks.allowed([sequences[row] for row in bound], logits.shape[1])
-    tokens = np.empty(len(sequences), np.int64)
-    tokens[bound] = draw_masked(
-        logits,
-        bound,
-        allowed,
-        [rules[row] for row in bound],
-        edits and edits.take(bound),
-    )
-    if free:
-        some = [sequences[row] for row in free], logits, [rules[row] for row in free]
-        tokens[free] = _draw(*some, edits and edits.take(free), free)
-    return tokens.tolist()
-
-
-def _is_structured(sequence: Sequence) -> bool:
-    return sequence.request.params.structured_outputs is not None
-
-
-def _draw(
-    sequences: list[Sequence],
-    logits: torch.Tensor,
-    rules: list[DrawRules],
-    edits: LogitEdits | None,
-    rows: list[int] | None = None,
-) -> list[int]:
-    """From all rows of ``logits``, or from those of ``rows``, which are the sequences'."""
+    allowed = _allow(sequences, masks)
     draw = draw_by_kernel if has_kernel(logits) else draw_by_torch
-    tokens = draw(logits, rules, edits, rows=rows)
-    for place, token in enumerate(tokens):
-        if token < 0:  # there is no distribution
-            row = place if rows is None else rows[place]
-            tokens[place] = choose(sequences[place], logits[row].float())
+    tokens = draw(logits, rules, edits, allowed)
+    for row, token in enumerate(tokens):
+        if token >= 0:
+            continue  # otherwise there is no distribution: all that may come may be banned, too
+        if allowed is not None and row in allowed.rows:
+            tokens[row] = allowed.lowest(row, logits.shape[1])
+        else:
+            tokens[row] = choose(sequences[row], logits[row].float())
+    if masks is not None and allowed is not None:
+        rows = allowed.rows
+        masks.begin([sequences[row] for row in rows], [tokens[row] for row in rows])
     return tokens
+
+
+def _allow(sequences: list[Sequence], masks: TokenMasks | None) -> RowMasks | None:
+    bound = [
+        row
+        for row, sequence in enumerate(sequences)
+        if sequence.request.params.structured_outputs is not None
+    ]
+    if not bound:
+        return None
+    assert masks is not None, "nobody knows the tokenizer here"
+    return RowMasks(bound, masks.allowed([sequences[row] for row in bound]))
 
 
 def _draw_rules(sequence: Sequence) -> DrawRules:
