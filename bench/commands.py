@@ -13,6 +13,7 @@ __all__ = [
     "prediction",
     "sampler",
     "scheduler",
+    "schemas",
     "simulation",
     "storage",
     "structured",
@@ -101,6 +102,18 @@ def structured(quick: _Quick = False) -> None:
     from bench.structured_answers import run
 
     run(typer.echo, quick=quick)
+
+
+@bench.command()
+def schemas(
+    suite: Annotated[
+        Path, typer.Option(help="A draft's folder of JSON Schema's test suite, as draft2020-12.")
+    ],
+) -> None:
+    """How much of JSON Schema's test suite structured outputs keep to."""
+    from bench.schemas import run
+
+    run(typer.echo, suite)
 
 
 @bench.command()

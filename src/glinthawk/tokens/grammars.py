@@ -1,12 +1,14 @@
 """Constraints on answers, compiled to automata over the tokens of a model."""
 
 import json
+import re
 from functools import cache, cached_property, lru_cache
 from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer, grammar_from
 
 from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.tokens.schema_check import check_schema
 
 __all__ = ["Grammars"]
 
@@ -15,8 +17,11 @@ _MOST_KEPT = 256
 #: Between parts of JSON: a line break and an indentation. Where any number may come, small models
 #: go on with them for ever.
 _WHITESPACE = r"[ \t]{1,40}|\r?\n[ \t]{0,40}"
+#: Behind a backslash in strings; with "u", too, names could be spelt that a schema excludes.
+_ESCAPES = r'"\bfnrt'
 #: Of an error, characters that are told.
 _MOST_TOLD = 300
+_UNKNOWN = re.compile(r"Unimplemented keys: \[(.*?)\]")
 
 
 class Grammars:
@@ -71,10 +76,16 @@ def _grammar(wanted: StructuredOutputsParams) -> str:
             schema = wanted.json if wanted.json is not None else '{"type": "object"}'
             assert isinstance(schema, str)
             return LLMatcher.grammar_from_json_schema(
-                schema,
+                check_schema(schema),
                 defaults={
                     "whitespace_flexible": not wanted.disable_any_whitespace,
                     "whitespace_pattern": None if wanted.disable_any_whitespace else _WHITESPACE,
+                },
+                # A schema could ask for less in its "x-guidance".
+                overrides={
+                    "lenient": False,
+                    "coerce_one_of": False,
+                    "json_allowed_escapes": _ESCAPES,
                 },
             )
         case "choice":
@@ -90,4 +101,7 @@ def _shorten(text: str) -> str:
     if text.startswith("NoExtension"):
         return "nothing fits it"
     text = text.partition("<state>")[0]
+    text = _UNKNOWN.sub(r"not supported: keyword \1", text)
+    if text.startswith("oneOf"):
+        return 'not supported: keyword "oneOf" of schemas that may overlap; "anyOf" lets them'
     return " ".join(text.split())[:_MOST_TOLD]
