@@ -9,6 +9,7 @@ from llguidance import LLMatcher, LLTokenizer, grammar_from
 
 from glinthawk.core.structured_outputs import StructuredOutputsParams
 from glinthawk.tokens.schema_check import check_schema
+from glinthawk.tokens.structural_tags import write_tags
 
 __all__ = ["Grammars"]
 
@@ -17,8 +18,13 @@ _MOST_KEPT = 256
 #: Between parts of JSON: a line break and an indentation. Where any number may come, small models
 #: go on with them for ever.
 _WHITESPACE = r"[ \t]{1,40}|\r?\n[ \t]{0,40}"
-#: Behind a backslash in strings; with "u", too, names could be spelt that a schema excludes.
-_ESCAPES = r'"\bfnrt'
+#: Whatever a schema asks for in its "x-guidance". What may stand behind a backslash in strings has
+#: no "u", with which names could be spelt that a schema excludes.
+_STRICT: Any = {
+    "lenient": False,
+    "coerce_one_of": False,
+    "json_allowed_escapes": r'"\bfnrt',
+}
 #: Of an error, characters that are told.
 _MOST_TOLD = 300
 _UNKNOWN = re.compile(r"Unimplemented keys: \[(.*?)\]")
@@ -71,23 +77,21 @@ class Grammars:
 
 def _grammar(wanted: StructuredOutputsParams) -> str:
     """In the library's own form."""
+    has_spaces = not wanted.disable_any_whitespace
+    spaces: Any = {
+        "whitespace_flexible": has_spaces,
+        "whitespace_pattern": _WHITESPACE if has_spaces else None,
+    }
     match wanted.kind:
         case "json" | "json_object":
             schema = wanted.json if wanted.json is not None else '{"type": "object"}'
             assert isinstance(schema, str)
             return LLMatcher.grammar_from_json_schema(
-                check_schema(schema),
-                defaults={
-                    "whitespace_flexible": not wanted.disable_any_whitespace,
-                    "whitespace_pattern": None if wanted.disable_any_whitespace else _WHITESPACE,
-                },
-                # A schema could ask for less in its "x-guidance".
-                overrides={
-                    "lenient": False,
-                    "coerce_one_of": False,
-                    "json_allowed_escapes": _ESCAPES,
-                },
+                check_schema(schema), defaults=spaces, overrides=_STRICT
             )
+        case "structural_tag":
+            assert isinstance(wanted.structural_tag, str)
+            return write_tags(wanted.structural_tag, {**spaces, **_STRICT})
         case "choice":
             return grammar_from("choice", json.dumps(wanted.choice))
         case "regex":
