@@ -88,7 +88,10 @@ def _own_matcher(wanted: StructuredOutputsParams, output: list[int]) -> LLMatche
     assert isinstance(text, str)
     if kind == "json":
         return _follow(
-            LLMatcher.grammar_from_json_schema(text, {"whitespace_pattern": SPACES}), output
+            LLMatcher.grammar_from_json_schema(
+                text, {"whitespace_pattern": SPACES, "json_allowed_escapes": r'"\bfnrt'}
+            ),
+            output,
         )
     return _follow(grammar_from(kind, text), output)
 
