@@ -15,6 +15,7 @@ __all__ = [
     "prediction",
     "sampler",
     "scheduler",
+    "schemas",
     "simulation",
     "storage",
     "structured",
@@ -132,6 +133,18 @@ def lookup(quick: _Quick = False) -> None:
     from bench.prompt_lookup import run
 
     run(typer.echo, quick=quick)
+
+
+@bench.command()
+def schemas(
+    suite: Annotated[
+        Path, typer.Option(help="A draft's folder of JSON Schema's test suite, as draft2020-12.")
+    ],
+) -> None:
+    """How much of JSON Schema's test suite structured outputs keep to."""
+    from bench.schemas import run
+
+    run(typer.echo, suite)
 
 
 @bench.command()

@@ -1,4 +1,4 @@
-"""What structured outputs take of a step: masks and states, beside one softmax over the rows."""
+"""What structured outputs take of a step: of its sampling, and of whole steps of a model."""
 
 import json
 import random
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from bench.structured_steps import StepsRow, measure_steps
 from glinthawk.bench.timing import medians, seconds
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sampling import SamplingParams
@@ -44,14 +45,15 @@ _WANTED = {
 class StructuredPlan:
     """What is measured; medians of ``rounds`` that alternate."""
 
-    rows: int = 64
+    rows: tuple[int, ...] = (64, 256)
     vocabs: tuple[int, ...] = (4096, 131_072)
-    rounds: int = 31
+    rounds: int = 21
+    turns: int = 5
 
     @classmethod
     def quick(cls) -> "StructuredPlan":
         """A look in seconds."""
-        return cls(rows=8, vocabs=(4096,), rounds=3)
+        return cls(rows=(8,), vocabs=(4096,), rounds=3, turns=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ class StructuredRow:
     threads: int
     #: From the tokenizer to the first mask, once in a run.
     ready_ms: float
-    #: Of a row and step: its new token is taken in, and its mask made.
+    #: Of a row: its mask is made. This runs beside a pass.
     mask_us: float
-    #: Of a step's sampling at temperature 1: with constraints, and without.
+    #: Of a step's sampling at temperature 1: with constraints whose masks are there, and without.
     ms: float
     free_ms: float
     #: One softmax over the same rows in float32, and what constraints add as a multiple of that.
@@ -79,20 +81,42 @@ def run(write: _Write, *, quick: bool = False) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
     plan = StructuredPlan.quick() if quick else StructuredPlan()
     write("roof: no constraint; what it adds is measured in softmaxes over the same rows")
-    write("kind    vocab   ready ms  mask us/row       ms  free ms  softmax ms  added")
-    rows = [_measure(plan, vocab, kind, write) for vocab in plan.vocabs for kind in _WANTED]
-    write(json.dumps({"rows": [asdict(row) for row in rows]}))
+    write("kind    vocab  rows   ready ms  mask us/row       ms  free ms  softmax ms  added")
+    rows, steps = list[StructuredRow](), list[StepsRow]()
+    for vocab in plan.vocabs:
+        tokenizer = _make_tokenizer(vocab)
+        for count in plan.rows:
+            rows += [_measure(plan, tokenizer, count, kind, write) for kind in _WANTED]
+    write("whole steps, from start to start")
+    write("model   vocab  rows       ms  free ms  ratio   cpu ms  free ms  ratio")
+    for vocab in plan.vocabs:
+        for count in plan.rows:
+            steps.append(_measure_steps(plan, vocab, count, write))
+    lines = {"rows": [asdict(row) for row in rows], "steps": [asdict(row) for row in steps]}
+    write(json.dumps(lines))
 
 
-def _measure(plan: StructuredPlan, vocab: int, kind: str, write: _Write) -> StructuredRow:
-    grammars = Grammars(_make_tokenizer(vocab))
+def _measure_steps(plan: StructuredPlan, vocab: int, rows: int, write: _Write) -> StepsRow:
+    tokenizer = None if vocab == 4096 else _make_tokenizer(vocab)
+    row = measure_steps(rows, _WANTED["json"], plan.turns, tokenizer)
+    write(f"{row.model:6} {vocab:6} {rows:5} {row.ms:8.2f} {row.free_ms:8.2f} {row.ratio:6.3f}")
+    return row
+
+
+def _measure(
+    plan: StructuredPlan, tokenizer: Any, rows: int, kind: str, write: _Write
+) -> StructuredRow:
+    vocab, grammars = len(tokenizer), Grammars(tokenizer)
     masks = TokenMasks(lambda: grammars)
-    ready = seconds(lambda: masks.allowed([_sequence(0, _WANTED[kind])], vocab))
-    logits = torch.randn(plan.rows, vocab, generator=torch.Generator().manual_seed(0))
-    bound, free = _Steps(plan.rows, _WANTED[kind]), _Steps(plan.rows, None)
+    ready = seconds(lambda: masks.allowed([_sequence(0, _WANTED[kind])]))
+    logits = torch.randn(rows, vocab, generator=torch.Generator().manual_seed(0))
+    bound, free = _Steps(rows, _WANTED[kind]), _Steps(rows, None)
+    still = _Steps(rows, _WANTED[kind])
+    for _ in range(3):
+        still.take(logits, masks)
     mask, whole, without, softmax = medians(
         plan.rounds,
-        lambda: masks.allowed(bound.sequences, vocab),  # with the tokens of the round before
+        lambda: masks.allowed(still.sequences),
         lambda: bound.take(logits, masks),
         lambda: free.take(logits, masks),
         lambda: logits.softmax(-1),
@@ -100,17 +124,17 @@ def _measure(plan: StructuredPlan, vocab: int, kind: str, write: _Write) -> Stru
     row = StructuredRow(
         kind,
         vocab,
-        plan.rows,
+        rows,
         torch.get_num_threads(),
         ready_ms=round(1e3 * ready, 2),
-        mask_us=round(1e6 * mask / plan.rows, 2),
+        mask_us=round(1e6 * mask / rows, 2),
         ms=round(1e3 * whole, 3),
         free_ms=round(1e3 * without, 3),
         softmax_ms=round(1e3 * softmax, 3),
         ratio=round((whole - without) / softmax, 2),
     )
     write(
-        f"{kind:7} {vocab:6} {row.ready_ms:9.1f} {row.mask_us:12.1f} {row.ms:8.2f} "
+        f"{kind:7} {vocab:5} {rows:5} {row.ready_ms:9.1f} {row.mask_us:12.1f} {row.ms:8.2f} "
         f"{row.free_ms:8.2f} {row.softmax_ms:11.2f} {row.ratio:6.2f}"
     )
     return row

@@ -74,6 +74,8 @@ def sample_rows(
     edit_offsets: int,
     edit_tokens: int,
     edit_values: int,
+    masks: int,
+    mask_words: int,
     rows: int,
     num_rows: int,
     size: int,

@@ -21,6 +21,10 @@ from result_schema import error_of
 
 _SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {}}}
 _AS_TEXT = json.dumps(_SCHEMA)
+_TAGS = {
+    "structures": [{"begin": "<f=one>", "schema": {"type": "integer"}, "end": "</f>"}],
+    "triggers": ["<f="],
+}
 
 
 def _wanted(reader: LineReader, **body: Any) -> StructuredOutputsParams | None:
@@ -51,6 +55,8 @@ def _wanted(reader: LineReader, **body: Any) -> StructuredOutputsParams | None:
         ({"structured_outputs": {"regex": "a+"}}, {"regex": "a+"}),
         ({"structured_outputs": {"choice": ["", "é"]}}, {"choice": ("", "é")}),
         ({"structured_outputs": {"grammar": 'root ::= "a"'}}, {"grammar": 'root ::= "a"'}),
+        ({"structured_outputs": {"structural_tag": _TAGS}}, {"structural_tag": _TAGS}),
+        ({"response_format": {"type": "structural_tag", **_TAGS}}, {"structural_tag": _TAGS}),
         ({"guided_json": _SCHEMA}, {"json": _AS_TEXT}),
         ({"guided_regex": ""}, {"regex": ""}),
         ({"guided_choice": ["a"]}, {"choice": ("a",)}),
@@ -77,6 +83,13 @@ def test_text_is_no_constraint(reader: LineReader) -> None:
         {"structured_outputs": {}},
         {"structured_outputs": {"regex": "a", "choice": ["a"]}},
         {"structured_outputs": {"structural_tag": "a"}},
+        {"structured_outputs": {"structural_tag": {**_TAGS, "triggers": ["<g="]}}},
+        {"structured_outputs": {"structural_tag": {**_TAGS, "triggers": ["<f=", "<g="]}}},
+        {"structured_outputs": {"structural_tag": {"structures": [], "triggers": []}}},
+        {"response_format": {"type": "structural_tag"}},
+        {"response_format": {"type": "structural_tag", "format": {"type": "any_text"}}},
+        {"response_format": {"type": "json_object", "triggers": ["a"]}},
+        {"response_format": {"type": "text", "structures": []}},
         {"structured_outputs": {"regex": "[0-"}},
         {"guided_json": "{"},
         {"guided_json": [1]},

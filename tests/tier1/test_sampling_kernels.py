@@ -22,7 +22,7 @@ def _draw(
 ) -> list[int]:
     if way == "torch":
         return draw_by_torch(logits, rules, edits)
-    return draw_by_kernel(logits, rules, edits, way)
+    return draw_by_kernel(logits, rules, edits, isa=way)
 
 
 def _check_draws(way: str, cases: Cases, count: int, size: int) -> None:

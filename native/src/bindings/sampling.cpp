@@ -46,11 +46,12 @@ EditedRows edited_rows(Address offsets, Address tokens, Address values,
 }
 
 void sample(Address tokens, Address rules, Address offsets,
-            Address edited, Address values, Address rows, std::size_t num_rows,
-            std::size_t size, const std::string& dtype, const std::string& isa, int threads,
-            Address parallel, Address thread) {
+            Address edited, Address values, Address masks, std::size_t mask_words, Address rows,
+            std::size_t num_rows, std::size_t size, const std::string& dtype,
+            const std::string& isa, int threads, Address parallel, Address thread) {
     sample_rows(logit_rows(rows, num_rows, size, dtype), pointer<double>(rules),
-                edited_rows(offsets, edited, values, num_rows, size), pointer<std::int64_t>(tokens),
+                edited_rows(offsets, edited, values, num_rows, size),
+                {pointer<const std::uint32_t*>(masks), mask_words}, pointer<std::int64_t>(tokens),
                 kernels_of(isa), threads, make_team(parallel, thread));
 }
 

@@ -77,7 +77,7 @@ private:
 
     const RankRow& to_;
     const LogitRow& row_;
-    const RowBlocks<Logits> blocks_;
+    const RowBlocks<Logits, Unmasked> blocks_;
 };
 
 inline bool rank_row(const RankRow& row) {

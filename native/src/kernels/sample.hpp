@@ -14,11 +14,11 @@
 namespace glinthawk {
 namespace {
 
-template <class Logits>
+template <class Logits, class Mask>
 class RowSampler {
 public:
     explicit RowSampler(const SampleRow& row)
-        : row_(row.row), rules_(row.rules), blocks_(row.row) {}
+        : row_(row.row), rules_(row.rules), blocks_(row.row, row.mask) {}
 
     // -1 where the logits have no distribution: NaN, +inf, or nothing but -inf.
     int draw() {
@@ -209,34 +209,40 @@ private:
 
     const LogitRow& row_;
     const SampleRules& rules_;
-    const RowBlocks<Logits> blocks_;
+    const RowBlocks<Logits, Mask> blocks_;
     float top_ = 0, limit_ = 0, cut_ = 0;
     int num_ties_ = 0, num_open_ = 0;
     double sketched_ = 0;
 };
 
-template <class Logits>
+template <class Logits, class Mask>
 int sample_logits(const SampleRow& row) {
     const LogitEdits& edits = row.edits;
-    if (!edits.count) return RowSampler<Logits>(row).draw();
-    const RowBlocks<Logits> blocks(row.row);
+    if (!edits.count) return RowSampler<Logits, Mask>(row).draw();
+    const RowBlocks<Logits, Mask> blocks(row.row, row.mask);
     float* copy = row.row.scratch.copy;
     for (int block = 0; block < blocks.num_blocks(); ++block)
         for (int v = 0; v < kSampleFold; ++v)
-            store(copy + kSampleBlock * block + 16 * v, blocks.at(block, v));
+            if (!blocks.has_none(block, v))
+                store(copy + kSampleBlock * block + 16 * v, blocks.at(block, v));
     for (std::size_t i = 0; i < edits.count; ++i) copy[edits.tokens[i]] = edits.values[i];
     const auto* bytes = reinterpret_cast<const std::byte*>(copy);
-    return RowSampler<Float32Logits>(
-               {{bytes, DType::float32, row.row.size, row.row.scratch}, row.rules, {}})
+    return RowSampler<Float32Logits, Mask>(
+               {{bytes, DType::float32, row.row.size, row.row.scratch}, row.rules, {}, row.mask})
         .draw();
 }
 
-inline int sample_row(const SampleRow& row) {
+template <class Mask>
+int sample_masked(const SampleRow& row) {
     switch (row.row.dtype) {
-        case DType::bfloat16: return sample_logits<Bfloat16Logits>(row);
-        case DType::float16: return sample_logits<Float16Logits>(row);
-        default: return sample_logits<Float32Logits>(row);
+        case DType::bfloat16: return sample_logits<Bfloat16Logits, Mask>(row);
+        case DType::float16: return sample_logits<Float16Logits, Mask>(row);
+        default: return sample_logits<Float32Logits, Mask>(row);
     }
+}
+
+inline int sample_row(const SampleRow& row) {
+    return row.mask.words ? sample_masked<Masked>(row) : sample_masked<Unmasked>(row);
 }
 
 }  // namespace

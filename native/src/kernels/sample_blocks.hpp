@@ -37,11 +37,51 @@ struct Softmax {
     Vec operator()(Vec x) const { return exp2(mul(sub(x, top), factor)); }
 };
 
-template <class Logits>
+// Lets all logits be what they are.
+struct Unmasked {
+    explicit Unmasked(TokenMask) {}
+    bool has_none(int) const { return false; }
+    bool has_none(int, int) const { return false; }
+    template <class Logits>
+    Vec at(const std::byte* p, int, int) const {
+        return Logits::at(p);
+    }
+};
+
+// Tokens that may not come have -inf, whatever stands there. Most masks let few pass: what has none is
+// not read at all.
+class Masked {
+public:
+    explicit Masked(TokenMask mask) : mask_(mask) {}
+    bool has_none(int block) const {
+        constexpr std::size_t kWords = kSampleBlock / 32;
+        const std::size_t first = std::size_t(block) * kWords;
+        std::uint32_t any = 0;
+        for (std::size_t i = first; i < first + kWords && i < mask_.num_words; ++i)
+            any |= mask_.words[i];
+        return !any;
+    }
+    bool has_none(int block, int vector) const { return !lanes(block, vector); }
+    template <class Logits>
+    Vec at(const std::byte* p, int block, int vector) const {
+        const unsigned its = lanes(block, vector);
+        return its ? blend(its, Logits::at(p), set1(-kInfinity)) : set1(-kInfinity);
+    }
+
+private:
+    unsigned lanes(int block, int vector) const {
+        const std::size_t word = (std::size_t(block) * kSampleFold + std::size_t(vector)) / 2;
+        return word < mask_.num_words ? mask_.words[word] >> 16 * (vector % 2) & 0xffff : 0;
+    }
+
+    const TokenMask mask_;
+};
+
+template <class Logits, class Mask>
 class RowBlocks {
 public:
-    explicit RowBlocks(const LogitRow& row)
-        : row_(row), num_blocks_((row.size + kSampleBlock - 1) / kSampleBlock) {
+    explicit RowBlocks(const LogitRow& row, TokenMask mask = {})
+        : row_(row), mask_(mask), num_blocks_((row.size + kSampleBlock - 1) / kSampleBlock) {
         for (int i = 0; i < kSampleBlock; i += 16)
             Logits::store_lowest(row.scratch.tail + i * Logits::kBytes);
         const int last = (num_blocks_ - 1) * kSampleBlock;
@@ -56,8 +96,12 @@ public:
         const std::byte* p = block == num_blocks_ - 1
                                  ? row_.scratch.tail
                                  : row_.logits + std::size_t(block) * kSampleBlock * Logits::kBytes;
-        return Logits::at(p + vector * 16 * Logits::kBytes);
+        return mask_.template at<Logits>(p + vector * 16 * Logits::kBytes, block, vector);
     }
+
+    // Whether no token of a block, or of one of its vectors, may come.
+    bool has_none(int block) const { return mask_.has_none(block); }
+    bool has_none(int block, int vector) const { return mask_.has_none(block, vector); }
 
     // Writes the largest of each group, then its first; returns the largest of all, NaN if any is.
     float survey() const {
@@ -67,7 +111,8 @@ public:
         unsigned numbers = 0xffff;
         for (int block = 0; block < num_blocks_; ++block) {
             Vec best = set1(-kInfinity);
-            for (int v = 0; v < kSampleFold; ++v) {
+            for (int v = has_none(block) ? kSampleFold : 0; v < kSampleFold; ++v) {
+                if (has_none(block, v)) continue;
                 best = max(at(block, v), best);
                 numbers &= at_least(at(block, v), set1(-kInfinity));
             }
@@ -96,7 +141,8 @@ public:
         Mass mass;
         for (int block = 0; block < num_blocks_; ++block) {
             Vec all = zero(), kept = zero();
-            for (int v = 0; v < kSampleFold; ++v) {
+            for (int v = has_none(block) ? kSampleFold : 0; v < kSampleFold; ++v) {
+                if (has_none(block, v)) continue;
                 const Vec x = at(block, v), weight = softmax(x);
                 all = add(all, weight);
                 kept = add(kept, where_at_least(x, least, weight));
@@ -114,7 +160,7 @@ public:
         const Vec least = set1(low), most = set1(high);
         int size = 0;
         for (int block = 0; block < num_blocks_; ++block) {
-            if (!at_least(load(to.sketch + 16 * block), least)) continue;
+            if (has_none(block) || !at_least(load(to.sketch + 16 * block), least)) continue;
             for (int v = 0; v < kSampleFold; ++v) {
                 const Vec x = at(block, v);
                 const unsigned mask = at_least(x, least) & ~at_least(x, most);
@@ -134,6 +180,7 @@ public:
 
 private:
     const LogitRow& row_;
+    const Mask mask_;
     const int num_blocks_;
 };
 

@@ -20,6 +20,12 @@ struct SampleRules {
     double uniform;      // the row's random number, in [0, 1)
 };
 
+// Which tokens may come at all: a bit for each, the first one's the lowest; none beyond the words.
+struct TokenMask {
+    const std::uint32_t* words;  // null: any may
+    std::size_t num_words;
+};
+
 // Memory of one thread for rows of up to num_blocks blocks; nothing in it outlives a row.
 struct SampleScratch {
     float* sketch;          // 32 a block: the largest of each group, then one other of it
@@ -51,6 +57,7 @@ struct SampleRow {
     LogitRow row;
     SampleRules rules;
     LogitEdits edits;
+    TokenMask mask;
 };
 
 // Log-probabilities of a row's logits as they are: of `token`, and of the `count` likeliest.

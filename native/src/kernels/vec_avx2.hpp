@@ -69,6 +69,15 @@ inline Vec where_at_least(Vec x, Vec limit, Vec y) {
     return {_mm256_and_ps(_mm256_cmp_ps(x.a, limit.a, _CMP_GE_OQ), y.a),
             _mm256_and_ps(_mm256_cmp_ps(x.b, limit.b, _CMP_GE_OQ), y.b)};
 }
+// x in the lanes that mask has, y elsewhere.
+inline __m256 blend(unsigned mask, __m256 x, __m256 y) {
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i bits = _mm256_and_si256(_mm256_set1_epi32(int(mask)), lane);
+    return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, lane)));
+}
+inline Vec blend(unsigned mask, Vec x, Vec y) {
+    return {blend(mask, x.a, y.a), blend(mask >> 8, x.b, y.b)};
+}
 // Writes the lanes that mask has, one after the other, and first + lane of each; up to 16 are
 // overwritten. Returns how many there are.
 inline int append(float* values, std::int32_t* ids, Vec x, unsigned mask, std::int32_t first) {

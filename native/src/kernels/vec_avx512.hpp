@@ -45,6 +45,8 @@ inline unsigned at_least(Vec x, Vec limit) {
 inline Vec where_at_least(Vec x, Vec limit, Vec y) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, limit, _CMP_GE_OQ), y);
 }
+// x in the lanes that mask has, y elsewhere.
+inline Vec blend(unsigned mask, Vec x, Vec y) { return _mm512_mask_mov_ps(y, __mmask16(mask), x); }
 // Writes the lanes that mask has, one after the other, and first + lane of each; up to 16 are
 // overwritten. Returns how many there are.
 inline int append(float* values, std::int32_t* ids, Vec x, unsigned mask, std::int32_t first) {

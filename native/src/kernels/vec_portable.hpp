@@ -106,6 +106,13 @@ inline unsigned at_least(Vec x, Vec limit) {
 inline Vec where_at_least(Vec x, Vec limit, Vec y) {
     return each([&](int i) { return choose(x.part[i] >= limit.part[i], y.part[i], spread(0.0f)); });
 }
+// x in the lanes that mask has, y elsewhere.
+inline Vec blend(unsigned mask, Vec x, Vec y) {
+    return each([&](int i) {
+        const Int4 lane = Int4{1, 2, 4, 8} << (4 * i);
+        return choose((spread(std::int32_t(mask)) & lane) == lane, x.part[i], y.part[i]);
+    });
+}
 // Writes the lanes that mask has, one after the other, and first + lane of each; up to 16 are
 // overwritten. Returns how many there are.
 inline int append(float* values, std::int32_t* ids, Vec x, unsigned mask, std::int32_t first) {

@@ -56,11 +56,11 @@ void for_each_row(const LogitRows& logits, int num_threads, Team team, const Wor
 }  // namespace
 
 void sample_rows(const LogitRows& logits, const double* rules, const EditedRows& edits,
-                 std::int64_t* tokens, const Kernels& kernels, int num_threads, Team team) {
+                 const MaskedRows& masks, std::int64_t* tokens, const Kernels& kernels, int num_threads, Team team) {
     for_each_row(logits, num_threads, team, [&](std::size_t i, const LogitRow& row) {
         const double* its = rules + 5 * i;
         const SampleRules rule{its[0], std::int64_t(its[1]), its[2], its[3], its[4]};
-        tokens[i] = kernels.sample({row, rule, edits.of(i)});
+        tokens[i] = kernels.sample({row, rule, edits.of(i), masks.of(i)});
     });
 }
 

@@ -26,10 +26,19 @@ struct EditedRows {
     }
 };
 
+struct MaskedRows {
+    const std::uint32_t* const* masks;  // (num_rows,), null for rows without one; null: there are none
+    std::size_t num_words;              // of each mask
+
+    TokenMask of(std::size_t row) const {
+        return masks ? TokenMask{masks[row], num_words} : TokenMask{};
+    }
+};
+
 // Writes a token for each row, -1 where logits have no distribution. `rules` are (num_rows, 5):
 // temperature, top-k, top-p, min-p, random number.
 void sample_rows(const LogitRows& logits, const double* rules, const EditedRows& edits,
-                 std::int64_t* tokens, const Kernels& kernels, int num_threads, Team team);
+                 const MaskedRows& masks, std::int64_t* tokens, const Kernels& kernels, int num_threads, Team team);
 
 struct RankedRows {
     std::int64_t* tokens;     // (num_rows,): whose log-probability is asked; -1 is written where there

@@ -9,7 +9,7 @@ from glinthawk.core.setting import Setting, describe_settings
 
 __all__ = ["StructuredOutputsParams"]
 
-_CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object")
+_CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,21 +24,26 @@ class StructuredOutputsParams:
     choice: Annotated[Sequence[str] | None, Setting("The answer is one of these.")] = None
     grammar: Annotated[str | None, Setting("A context-free grammar: GBNF or Lark.")] = None
     json_object: Annotated[bool | None, Setting("The answer is any JSON object.")] = None
+    structural_tag: Annotated[
+        str | Mapping[str, Any] | None,
+        Setting('Free text with parts in JSON: "structures" and the "triggers" that begin them.'),
+    ] = None
     disable_any_whitespace: Annotated[
         bool, Setting("JSON without spaces and line breaks between its parts.")
     ] = False
 
     def __post_init__(self) -> None:
         # As plain data, which is compared, hashed and sent.
-        if isinstance(self.json, Mapping):
-            object.__setattr__(self, "json", _write(self.json))
+        for name in ("json", "structural_tag"):
+            if isinstance(getattr(self, name), Mapping):
+                object.__setattr__(self, name, _write(name, getattr(self, name)))
         if isinstance(self.choice, list):
             object.__setattr__(self, "choice", tuple(self.choice))
         given = [name for name in _CONSTRAINTS if self._is_given(name)]
         if len(given) != 1:
             found = f"not {' and '.join(given)}" if given else "and none is given"
             raise ValueError(f"structured_outputs takes one of {', '.join(_CONSTRAINTS)}, {found}")
-        for name in ("json", "regex", "grammar"):
+        for name in ("json", "regex", "grammar", "structural_tag"):
             value = getattr(self, name)
             if not isinstance(value, str | None):
                 raise ValueError(f"structured_outputs: {name} must be a string, not {value!r}")
@@ -54,11 +59,11 @@ class StructuredOutputsParams:
         return next(name for name in _CONSTRAINTS if self._is_given(name))
 
 
-def _write(schema: Mapping[str, Any]) -> str:
+def _write(name: str, value: Mapping[str, Any]) -> str:
     try:
-        return json_text.dumps(dict(schema), ensure_ascii=False)
+        return json_text.dumps(dict(value), ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"structured_outputs: json is no JSON schema ({error})") from error
+        raise ValueError(f"structured_outputs: {name} is no JSON ({error})") from error
 
 
 def _are_choices(choices: object) -> bool:

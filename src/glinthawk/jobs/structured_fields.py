@@ -22,8 +22,21 @@ class _JsonSchema(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _ResponseFormat(msgspec.Struct, forbid_unknown_fields=True):
-    type: Literal["text", "json_object", "json_schema"]
+    type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: _JsonSchema | None = None
+    #: vLLM's, of a structural tag.
+    structures: list[Any] | None = None
+    triggers: list[Any] | None = None
+    format: Any = None
+
+    def __post_init__(self) -> None:
+        if self.type != "structural_tag" and (given := self.tag_fields()):
+            raise ValueError(f'{min(given)} is for the type "structural_tag" alone; leave it out')
+
+    def tag_fields(self) -> dict[str, Any]:
+        """Those of them that are given."""
+        fields = {"structures": self.structures, "triggers": self.triggers, "format": self.format}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class _StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
@@ -34,6 +47,7 @@ class _StructuredOutputs(msgspec.Struct, forbid_unknown_fields=True):
     choice: list[str] | None = None
     grammar: str | None = None
     json_object: bool | None = None
+    structural_tag: _Schema | None = None
     disable_any_whitespace: bool | None = None
 
 
@@ -82,6 +96,8 @@ def _constraint(name: str, fields: StructuredFields) -> dict[str, Any]:
     assert form is not None
     if form.type == "json_object":
         return {"json_object": True}
+    if form.type == "structural_tag":
+        return {"structural_tag": form.tag_fields()}
     if form.json_schema is None:
         raise RequestError("response_format.json_schema is missing; give a schema", param=name)
     return {"json": form.json_schema.schema}

@@ -7,19 +7,17 @@ position alone: equal logits come to the same token, whatever runs beside it.
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.sequence import Sequence, TokenLogprobs
-from glinthawk.tier1.sampling.allowed_tokens import allowed_tokens, is_bound
+from glinthawk.tier1.sampling.allowed_tokens import is_structured, mask_rows
 from glinthawk.tier1.sampling.draws import DrawRules, draw_by_torch
 from glinthawk.tier1.sampling.kernels import draw_by_kernel, has_kernel
-from glinthawk.tier1.sampling.masked_draws import draw_masked
 from glinthawk.tier1.sampling.random_numbers import uniform
 from glinthawk.tier1.sampling.ranking import rank_rows
 from glinthawk.tier1.sampling.sampling_reference import choose
-from glinthawk.tier1.sampling.shaping import LogitEdits, edit_logits
+from glinthawk.tier1.sampling.shaping import edit_logits
 from glinthawk.tier1.sampling.token_masks import TokenMasks
 from glinthawk.tier1.sampling.turns import Turn, list_turns
 
@@ -77,39 +75,19 @@ def _choose(
     those it has and this one, whatever they are."""
     rules = [_draw_rules(*row) for row in zip(sequences, ahead, strict=True)]
     edits = edit_logits(sequences, logits)
-    bound = [row for row, sequence in enumerate(sequences) if is_bound(sequence)]
-    if not bound:
-        return _draw(sequences, logits, rules, edits)
-    free = sorted({*range(len(sequences))} - {*bound})
-    allowed = allowed_tokens([sequences[row] for row in bound], logits.shape[1], masks)
-    tokens = np.empty(len(sequences), np.int64)
-    tokens[bound] = draw_masked(
-        logits,
-        bound,
-        allowed,
-        [rules[row] for row in bound],
-        edits and edits.take(bound),
-    )
-    if free:
-        some = [sequences[row] for row in free], logits, [rules[row] for row in free]
-        tokens[free] = _draw(*some, edits and edits.take(free), free)
-    return tokens.tolist()
-
-
-def _draw(
-    sequences: list[Sequence],
-    logits: torch.Tensor,
-    rules: list[DrawRules],
-    edits: LogitEdits | None,
-    rows: list[int] | None = None,
-) -> list[int]:
-    """From all rows of ``logits``, or from those of ``rows``, which are the sequences'."""
+    allowed = mask_rows(sequences, logits.shape[1], masks)
     draw = draw_by_kernel if has_kernel(logits) else draw_by_torch
-    tokens = draw(logits, rules, edits, rows=rows)
-    for place, token in enumerate(tokens):
-        if token < 0:  # there is no distribution
-            row = place if rows is None else rows[place]
-            tokens[place] = choose(sequences[place], logits[row].float())
+    tokens = draw(logits, rules, edits, allowed)
+    for row, token in enumerate(tokens):
+        if token >= 0:
+            continue  # otherwise there is no distribution: all that may come may be banned, too
+        if allowed is not None and row in allowed.rows:
+            tokens[row] = allowed.lowest(row, logits.shape[1])
+        else:
+            tokens[row] = choose(sequences[row], logits[row].float())
+    if masks is not None:
+        rows = [row for row, sequence in enumerate(sequences) if is_structured(sequence)]
+        masks.begin([sequences[row] for row in rows], [tokens[row] for row in rows])
     return tokens
 
 

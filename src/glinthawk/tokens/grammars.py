@@ -1,12 +1,15 @@
 """Constraints on answers, compiled to automata over the tokens of a model."""
 
 import json
+import re
 from functools import cache, cached_property, lru_cache
 from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer, grammar_from
 
 from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.tokens.schema_check import check_schema
+from glinthawk.tokens.structural_tags import write_tags
 
 __all__ = ["Grammars"]
 
@@ -15,8 +18,16 @@ _MOST_KEPT = 256
 #: Between parts of JSON: a line break and an indentation. Where any number may come, small models
 #: go on with them for ever.
 _WHITESPACE = r"[ \t]{1,40}|\r?\n[ \t]{0,40}"
+#: Whatever a schema asks for in its "x-guidance". What may stand behind a backslash in strings has
+#: no "u", with which names could be spelt that a schema excludes.
+_STRICT: Any = {
+    "lenient": False,
+    "coerce_one_of": False,
+    "json_allowed_escapes": r'"\bfnrt',
+}
 #: Of an error, characters that are told.
 _MOST_TOLD = 300
+_UNKNOWN = re.compile(r"Unimplemented keys: \[(.*?)\]")
 
 
 class Grammars:
@@ -66,17 +77,21 @@ class Grammars:
 
 def _grammar(wanted: StructuredOutputsParams) -> str:
     """In the library's own form."""
+    has_spaces = not wanted.disable_any_whitespace
+    spaces: Any = {
+        "whitespace_flexible": has_spaces,
+        "whitespace_pattern": _WHITESPACE if has_spaces else None,
+    }
     match wanted.kind:
         case "json" | "json_object":
             schema = wanted.json if wanted.json is not None else '{"type": "object"}'
             assert isinstance(schema, str)
             return LLMatcher.grammar_from_json_schema(
-                schema,
-                defaults={
-                    "whitespace_flexible": not wanted.disable_any_whitespace,
-                    "whitespace_pattern": None if wanted.disable_any_whitespace else _WHITESPACE,
-                },
+                check_schema(schema), defaults=spaces, overrides=_STRICT
             )
+        case "structural_tag":
+            assert isinstance(wanted.structural_tag, str)
+            return write_tags(wanted.structural_tag, {**spaces, **_STRICT})
         case "choice":
             return grammar_from("choice", json.dumps(wanted.choice))
         case "regex":
@@ -90,4 +105,7 @@ def _shorten(text: str) -> str:
     if text.startswith("NoExtension"):
         return "nothing fits it"
     text = text.partition("<state>")[0]
+    text = _UNKNOWN.sub(r"not supported: keyword \1", text)
+    if text.startswith("oneOf"):
+        return 'not supported: keyword "oneOf" of schemas that may overlap; "anyOf" lets them'
     return " ".join(text.split())[:_MOST_TOLD]

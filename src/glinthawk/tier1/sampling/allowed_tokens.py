@@ -3,33 +3,49 @@
 from collections.abc import Sequence as Many
 
 import numpy as np
-import numpy.typing as npt
 
 from glinthawk.core.sequence import Sequence
+from glinthawk.tier1.sampling.row_masks import RowMasks
 from glinthawk.tier1.sampling.token_masks import TokenMasks
 
-__all__ = ["allowed_tokens", "is_bound"]
+__all__ = ["is_structured", "mask_rows"]
+
+_WORD = 32
 
 
-def is_bound(sequence: Sequence) -> bool:
-    """Whether only some tokens may come next."""
-    return _is_structured(sequence) or sequence.request.params.allowed_token_ids is not None
+def is_structured(sequence: Sequence) -> bool:
+    """Whether its answer is held to a grammar."""
+    return sequence.request.params.structured_outputs is not None
 
 
-def allowed_tokens(
+def mask_rows(
     sequences: Many[Sequence], vocab_size: int, masks: TokenMasks | None
-) -> npt.NDArray[np.bool_]:
-    """(S, V), of sequences that are all bound. ``masks`` say what structured outputs allow."""
-    flags = np.zeros((len(sequences), vocab_size), np.bool_)
-    structured = [row for row, sequence in enumerate(sequences) if _is_structured(sequence)]
+) -> RowMasks | None:
+    """Of the rows that are bound, by a grammar or by a list; None if none is. ``masks`` say what
+    grammars allow."""
+    structured = [row for row, sequence in enumerate(sequences) if is_structured(sequence)]
+    listed = [row for row, sequence in enumerate(sequences) if _listed(sequence) is not None]
+    if not structured and not listed:
+        return None
+    grammars = None
     if structured:
         assert masks is not None, "nobody knows the tokenizer here"
-        flags[structured] = masks.allowed([sequences[row] for row in structured], vocab_size)
-    for row, sequence in enumerate(sequences):
-        listed = np.asarray(sequence.request.params.allowed_token_ids or (), np.int64)
-        flags[row, listed[listed < vocab_size]] = True
-    return flags
+        grammars = masks.allowed([sequences[row] for row in structured])
+        if not listed:
+            return RowMasks(structured, grammars)
+    rows = sorted(structured + listed)
+    num_words = -(-vocab_size // _WORD)
+    bits = np.zeros((len(rows), num_words), np.int32)
+    if grammars is not None:
+        known = min(num_words, grammars.shape[1])
+        bits[np.searchsorted(rows, structured), :known] = grammars[:, :known]
+    for place in np.searchsorted(rows, listed):
+        ids = np.array(_listed(sequences[rows[place]]))
+        ids = ids[ids < vocab_size]
+        flags = np.left_shift(np.uint32(1), (ids % _WORD).astype(np.uint32))
+        np.bitwise_or.at(bits[place].view(np.uint32), ids // _WORD, flags)
+    return RowMasks(rows, bits)
 
 
-def _is_structured(sequence: Sequence) -> bool:
-    return sequence.request.params.structured_outputs is not None
+def _listed(sequence: Sequence) -> Many[int] | None:
+    return sequence.request.params.allowed_token_ids

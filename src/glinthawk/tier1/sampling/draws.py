@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from glinthawk.tier1.sampling.row_masks import DeviceMasks, RowMasks
 from glinthawk.tier1.sampling.shaping import LogitEdits
 
 __all__ = ["DrawRules", "draw_by_torch", "rows_at_once", "tabulate"]
@@ -40,18 +41,19 @@ def draw_by_torch(
     logits: torch.Tensor,
     rules: list[DrawRules],
     edits: LogitEdits | None = None,
-    rows: list[int] | None = None,
+    masks: RowMasks | None = None,
 ) -> list[int]:
-    """Tokens drawn from each row of ``logits`` (S, V), as ``edits`` change them, on their device;
-    -1 for a row without a distribution: with NaN, with +inf, or with nothing but -inf. ``rows``:
-    from those alone, whose rules and edits are given."""
-    logits = logits if rows is None else logits[rows]
+    """Tokens drawn from each row of ``logits`` (S, V), as ``edits`` change them, of those that
+    ``masks`` let come, on their device; -1 for a row without a distribution: with NaN, with +inf,
+    or with nothing but -inf."""
+    here = None if masks is None else DeviceMasks(masks, logits.device)
     table = torch.from_numpy(tabulate(rules)).to(logits.device)
     some = rows_at_once(logits)
     tokens: list[int] = []
     for first in range(0, len(rules), some):
         part = logits[first : first + some]
         part = part if edits is None else edits.apply(part, first)
+        part = part if here is None else here.apply(part, first)
         tokens += _choose(part, table[first : first + some]).tolist()
     return tokens
 

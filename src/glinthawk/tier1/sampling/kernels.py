@@ -9,6 +9,7 @@ import torch
 from glinthawk import _native
 from glinthawk.core.openmp import find_team
 from glinthawk.tier1.sampling.draws import DrawRules, tabulate
+from glinthawk.tier1.sampling.row_masks import RowMasks
 from glinthawk.tier1.sampling.shaping import LogitEdits
 
 __all__ = ["Ranking", "draw_by_kernel", "has_kernel", "rank_by_kernel"]
@@ -39,20 +40,23 @@ def draw_by_kernel(
     logits: torch.Tensor,
     rules: list[DrawRules],
     edits: LogitEdits | None = None,
+    masks: RowMasks | None = None,
     isa: str = "auto",
-    rows: list[int] | None = None,
 ) -> list[int]:
     """Tokens drawn from each row of ``logits`` (S, V), as by ``draws.draw_by_torch``. Raises
     ValueError if this machine lacks ``isa``, or the vocabulary a token."""
     table, tokens = tabulate(rules), np.empty(len(rules), np.int64)
-    logits, addresses = _rows(logits, list(range(len(rules))) if rows is None else rows)
+    logits, addresses = _rows(logits, list(range(len(rules))))
     offsets, edited, values = _edit_addresses(edits, len(rules))
+    masked = np.zeros(0, np.int64) if masks is None else masks.addresses(len(rules))
     _native.sample_rows(
         tokens.ctypes.data,
         table.ctypes.data,
         offsets,
         edited,
         values,
+        masked.ctypes.data if masks is not None else 0,
+        masks.bits.shape[1] if masks is not None else 0,
         *_arguments(logits, addresses),
         isa,
         *_threads(),

@@ -38,16 +38,6 @@ class LogitEdits(NamedTuple):
         copy[torch.from_numpy(rows), torch.from_numpy(self.tokens[here])] = self.values[here]
         return copy
 
-    def take(self, rows: list[int]) -> "LogitEdits":
-        """Those of ``rows`` alone, which ascend."""
-        lengths = np.diff(self.offsets)
-        is_taken = np.zeros(len(lengths), np.bool_)
-        is_taken[rows] = True
-        places = np.flatnonzero(np.repeat(is_taken, lengths))
-        offsets = np.concatenate([[0], lengths[rows].cumsum()])
-        values = self.values[torch.from_numpy(places).to(self.values.device)]
-        return LogitEdits(offsets, self.tokens[places], values)
-
 
 #: A sequence that is gone takes its table along; one that is pre-empted keeps it.
 _RULES: WeakKeyDictionary[Sequence, TokenRules] = WeakKeyDictionary()

@@ -3,40 +3,22 @@
 import logging
 from collections.abc import Callable
 from collections.abc import Sequence as Many
-from functools import cached_property
+from functools import cached_property, partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from llguidance import LLExecutor, LLMatcher
-from llguidance.numpy import fill_next_token_bitmask_par
+from llguidance import LLMatcher
 
 from glinthawk.core.errors import ModelError
-from glinthawk.core.sequence import Sequence
+from glinthawk.core.sequence import Request, Sequence
+from glinthawk.tier1.sampling.answer_state import AnswerState, consume
+from glinthawk.tier1.sampling.mask_rounds import MaskMaker, MaskRound
+from glinthawk.tier1.sampling.row_masks import Bits
 from glinthawk.tokens.grammars import Grammars
 
 __all__ = ["TokenMasks"]
 
 _log = logging.getLogger(__name__)
-
-
-class _State:
-    """Where one answer stands in its grammar."""
-
-    def __init__(self, matcher: LLMatcher) -> None:
-        self.matcher = matcher
-        self.has_failed = False
-        #: Tokens of the answer that are taken in.
-        self.num_known = 0
-
-    def catch_up(self, output: list[int]) -> None:
-        """Take in the tokens that have come since the last call; answers only grow."""
-        assert len(output) >= self.num_known
-        for token in output[self.num_known :]:
-            if not self.matcher.is_stopped():  # it is complete: what comes then is no part of it
-                self.matcher.consume_token(token)
-        self.num_known = len(output)
 
 
 class TokenMasks:
@@ -45,56 +27,106 @@ class TokenMasks:
 
     def __init__(self, load: Callable[[], Grammars]) -> None:
         self._load = load
+        self._maker = MaskMaker()
         #: A sequence that is gone takes its state along; one that is pre-empted keeps it.
-        self._states: WeakKeyDictionary[Sequence, _State] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[Sequence, AnswerState] = WeakKeyDictionary()
+        #: Where a mask is that was begun: the round, and the row there.
+        self._begun: WeakKeyDictionary[Sequence, tuple[MaskRound, int]] = WeakKeyDictionary()
 
-    def allowed(self, sequences: Many[Sequence], vocab_size: int) -> npt.NDArray[np.bool_]:
-        """(S, V): whether a token may come next. Raises ModelError where the model here takes no
-        grammars."""
-        states = [self._advance(sequence) for sequence in sequences]
-        num_tokens = self._grammars.num_tokens
-        bits = np.zeros((len(states), -(-num_tokens // 32)), np.int32)
-        pairs = [(state.matcher, row) for row, state in enumerate(states)]
-        fill_next_token_bitmask_par(self._executor, pairs, bits)
-        flags = np.zeros((len(states), vocab_size), np.bool_)
-        known = min(vocab_size, num_tokens)
-        octets = bits.view(np.uint8)
-        flags[:, :known] = np.unpackbits(octets, axis=1, count=known, bitorder="little")
+    def allowed(self, sequences: Many[Sequence]) -> Bits:
+        """(S, W): what may follow each one's tokens; the caller's own. Raises ModelError where the
+        model here takes no grammars."""
+        ready = [self._take(sequence) for sequence in sequences]
+        states = [self._states[sequence] for sequence in sequences]
+        bits = self._gather(states, ready)
         for row, (sequence, state) in enumerate(zip(sequences, states, strict=True)):
             if state.matcher.is_error():
                 _report(sequence, state)
-                _forbid_end(flags[row], sequence)
-        return flags
+                bits[row] = _all_but_ends(sequence, bits.shape[1])
+        return bits
 
-    def _advance(self, sequence: Sequence) -> _State:
+    def allowed_after(self, sequence: Sequence, extra: Many[int]) -> Bits:
+        """(E + 1, W): what may follow its tokens, then those and the first of ``extra``, and so on.
+        Nobody says that these come: the state stays where it is."""
+        rows = [self.allowed([sequence])]
+        matcher = self._states[sequence].matcher.deep_copy()
+        for token in extra:
+            consume(matcher, [token])
+            bits = self._maker.make([matcher], self._num_words)
+            rows.append(_all_but_ends(sequence, self._num_words) if matcher.is_error() else bits)
+        return np.concatenate(rows)
+
+    def begin(self, sequences: Many[Sequence], tokens: Many[int]) -> None:
+        """Make what may follow each one's tokens and its one of ``tokens``, beside what runs here:
+        ``allowed`` finds it ready if that is what came."""
+        going_on = [
+            (sequence, self._states[sequence], token)
+            for sequence, token in zip(sequences, tokens, strict=True)
+            if token not in sequence.request.stop_ids and sequence.remaining > 1
+        ]
+        told = [(one, state, token) for one, state, token in going_on if state.expect(token)]
+        if not told:
+            return
+        pairs = [(state.matcher, token) for _, state, token in told]
+        begun = self._maker.begin(pairs, self._num_words)
+        for row, (sequence, _, _) in enumerate(told):
+            self._begun[sequence] = begun, row
+
+    def _take(self, sequence: Sequence) -> tuple[Bits, int] | None:
+        """The mask, if it is ready: (R, W), and the row there. The state is caught up with."""
+        begun, row = self._begun.pop(sequence, (None, 0))
+        bits = None if begun is None else begun.wait()
         state = self._states.get(sequence)
-        if state is None or state.num_known > len(sequence.output):
-            # In the latter case tokens were sampled that it never got: its batch was lost.
-            state = self._states[sequence] = _State(self._begin(sequence))
-        state.catch_up(sequence.output)
-        return state
+        if state is None:
+            start = partial(_start, self._grammars, sequence.request)
+            state = self._states[sequence] = AnswerState(start)
+        was_there = state.catch_up(sequence.output)
+        return (bits, row) if bits is not None and was_there else None
 
-    def _begin(self, sequence: Sequence) -> LLMatcher:
-        wanted = sequence.request.params.structured_outputs
-        assert wanted is not None
-        try:
-            return self._grammars.matcher(wanted, sequence.request.eos_token_ids)
-        except ValueError as error:
-            raise ModelError(
-                f"structured outputs cannot be sampled here ({error}); the model's folder needs "
-                "the files of its tokenizer on the last node, too"
-            ) from error
+    def _gather(self, states: list[AnswerState], ready: list[tuple[Bits, int] | None]) -> Bits:
+        if (whole := _whole_round(ready)) is not None:
+            return whole
+        bits = np.empty((len(states), self._num_words), np.int32)
+        for row, one in enumerate(ready):
+            if one is not None:
+                bits[row] = one[0][one[1]]
+        missing = [row for row, one in enumerate(ready) if one is None]
+        if missing:
+            matchers = [states[row].matcher for row in missing]
+            bits[missing] = self._maker.make(matchers, self._num_words)
+        return bits
 
     @cached_property
     def _grammars(self) -> Grammars:
         return self._load()
 
     @cached_property
-    def _executor(self) -> LLExecutor:
-        return LLExecutor(torch.get_num_threads())
+    def _num_words(self) -> int:
+        return -(-self._grammars.num_tokens // 32)
 
 
-def _report(sequence: Sequence, state: _State) -> None:
+def _start(grammars: Grammars, request: Request) -> LLMatcher:
+    wanted = request.params.structured_outputs
+    assert wanted is not None
+    try:
+        return grammars.matcher(wanted, request.eos_token_ids)
+    except ValueError as error:
+        raise ModelError(
+            f"structured outputs cannot be sampled here ({error}); the model's folder needs "
+            "the files of its tokenizer on the last node, too"
+        ) from error
+
+
+def _whole_round(ready: list[tuple[Bits, int] | None]) -> Bits | None:
+    """The bits of a round whose rows these are, all and in order: then none is copied."""
+    rounds = {id(one[0]): one[0] for one in ready if one is not None}
+    rows = [one[1] for one in ready if one is not None]
+    (bits, *others) = rounds.values() or [None]
+    is_whole = bits is not None and not others and len(bits) == len(ready)
+    return bits if is_whole and rows == list(range(len(ready))) else None
+
+
+def _report(sequence: Sequence, state: AnswerState) -> None:
     """Once."""
     if not state.has_failed:
         state.has_failed = True
@@ -103,7 +135,8 @@ def _report(sequence: Sequence, state: _State) -> None:
         _log.warning("request %s: its grammar cannot be followed any more (%s)", name, reason)
 
 
-def _forbid_end(flags: npt.NDArray[np.bool_], sequence: Sequence) -> None:
-    """An answer that nobody follows runs out of length: a stop would say that it fits."""
-    flags[:] = True
-    flags[[token for token in sequence.request.stop_ids if token < len(flags)]] = False
+def _all_but_ends(sequence: Sequence, num_words: int) -> Bits:
+    """(1, W). An answer that nobody follows runs out of length: a stop would say that it fits."""
+    flags = np.ones((1, 32 * num_words), np.bool_)
+    flags[0, [token for token in sequence.request.stop_ids if token < flags.shape[1]]] = False
+    return np.packbits(flags, axis=1, bitorder="little").view(np.int32)

@@ -1,0 +1,74 @@
+"""Masks that are made beside what else runs: for the answers of one step, all at once."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import torch
+from llguidance import LLExecutor, LLMatcher
+from llguidance.numpy import consume_token_par, fill_next_token_bitmask_par
+
+from glinthawk.tier1.sampling.row_masks import Bits
+
+__all__ = ["MaskMaker", "MaskRound"]
+
+#: Threads that a step's pass leaves to masks: a share of torch's, as they take little.
+_SHARE = 4
+#: Rounds that are kept. Whoever comes back later, as after a pre-emption, has its mask made again.
+_MOST_KEPT = 8
+
+
+class MaskRound:
+    """Bits (R, W) that are there once ``wait`` returns, for as long as they are kept."""
+
+    def __init__(self, made: "Future[Bits]") -> None:
+        self._made: Future[Bits] | None = made
+
+    def wait(self) -> Bits | None:
+        """None if they are gone."""
+        return None if self._made is None else self._made.result()
+
+    def forget(self) -> None:
+        """Wait, for matchers belong to the thread till then, and let the memory go."""
+        self.wait()
+        self._made = None
+
+
+class MaskMaker:
+    """Has one thread of its own, which ends with it, and asks llguidance's threads for the rest."""
+
+    def __init__(self) -> None:
+        self._rounds: list[MaskRound] = []
+
+    def make(self, matchers: list[LLMatcher], num_words: int) -> Bits:
+        """(R, W): what may follow now."""
+        return _fill(self._executor, matchers, num_words)
+
+    def begin(self, pairs: list[tuple[LLMatcher, int]], num_words: int) -> MaskRound:
+        """What may follow once each matcher has taken its token in; the matchers are not to be
+        touched before the round is waited for."""
+        made = self._thread.submit(_advance, self._executor, pairs, num_words)
+        self._rounds.append(MaskRound(made))
+        if len(self._rounds) > _MOST_KEPT:
+            self._rounds.pop(0).forget()
+        return self._rounds[-1]
+
+    @cached_property
+    def _executor(self) -> LLExecutor:
+        return LLExecutor(max(1, torch.get_num_threads() // _SHARE))
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "token masks")
+
+
+def _advance(executor: LLExecutor, pairs: list[tuple[LLMatcher, int]], num_words: int) -> Bits:
+    consume_token_par(executor, pairs)
+    return _fill(executor, [matcher for matcher, _ in pairs], num_words)
+
+
+def _fill(executor: LLExecutor, matchers: list[LLMatcher], num_words: int) -> Bits:
+    bits = np.zeros((len(matchers), num_words), np.int32)
+    places = [(matcher, row) for row, matcher in enumerate(matchers)]
+    fill_next_token_bitmask_par(executor, places, bits)
+    return bits
