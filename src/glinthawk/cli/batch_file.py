@@ -1,7 +1,7 @@
 """A batch file from its first line to the exit status."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -11,12 +11,13 @@ from glinthawk.cli.events import keep_events
 from glinthawk.cli.job_options import JobOptions
 from glinthawk.cli.outputs import open_trace
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.errors import GlinthawkError, UsageError
+from glinthawk.core.errors import GlinthawkError, UsageError, WorkerError
 from glinthawk.core.plan import Plan
 from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.core.units import format_size
 from glinthawk.engine.interrupt import drain_on_interrupt
 from glinthawk.engine.run import Run, open_run
+from glinthawk.jobs.front import TextProcesses, choose_processes
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
@@ -60,10 +61,12 @@ def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = N
             _telling_what_is_safe(journal, console),
             open_trace(options.trace) as trace,
             keep_events(options.event_log, output) as events,
+            # Forked while this process has a single thread, and small.
+            _text_processes(config, options, left, journal.created) as processes,
             open_run(config, trace, events) as run,
         ):
             journal.settle(run.resolved)
-            stopped = _answer(config, journal, run, options.stats_json, console)
+            stopped = _answer(config, journal, run, options.stats_json, console, processes)
         return _conclude(journal, stopped, output, console)
 
 
@@ -109,20 +112,41 @@ def _hush_libraries() -> None:
     logging.set_verbosity_error()
 
 
+def _text_processes(
+    config: EngineConfig, options: JobOptions, num_lines: int, created: int
+) -> AbstractContextManager[TextProcesses | None]:
+    """Those that do a job's text work beside the engine, if any."""
+    count = options.text_processes
+    if count is None:
+        count = choose_processes(num_lines)
+    if not count:
+        return nullcontext()
+    return TextProcesses.begun(count, lambda: _load_text(config, created))
+
+
+def _load_text(config: EngineConfig, created: int) -> Text:
+    return Text.load(resolve_model(config.model), config.trust_remote_code, created)
+
+
 def _answer(
-    config: EngineConfig, journal: Journal, run: Run, stats_json: Path | None, console: Console
+    config: EngineConfig,
+    journal: Journal,
+    run: Run,
+    stats_json: Path | None,
+    console: Console,
+    processes: TextProcesses | None,
 ) -> bool:
     """Run the job; whether it was stopped by a signal."""
     failed_before = journal.num_failed
-    source = resolve_model(config.model)
-    text = Text.load(source, config.trust_remote_code, journal.created)
+    text = _load_text(config, journal.created)
     job = Job(
         journal,
         text,
         run.limits,
-        text.eos_token_ids(source, config.trust_remote_code),
+        text.eos_token_ids(resolve_model(config.model), config.trust_remote_code),
         seed=config.seed,
         model_name=config.model,
+        processes=processes,
     )
 
     def drain() -> None:
@@ -137,17 +161,27 @@ def _answer(
             meter.update(progress.answered, progress.total, progress.completion_tokens)
 
         answers = run.engine.generate(job.requests(), job.stop_found, after_step)
-        with closing(answers):
+        with closing(answers), _writing_all(job):
             for sequence in answers:
                 job.finish(sequence)
         after_step()
         was_stopped = stopped()
-    journal.flush()
     stats = _stats(job, run, failed_before)
     _report(stats, console)
     if stats_json is not None:
         _save_stats(stats, stats_json)
     return was_stopped
+
+
+@contextmanager
+def _writing_all(job: Job) -> Iterator[None]:
+    """What was answered is written, also where Tier 1 or Tier 2 has failed."""
+    try:
+        yield
+    except WorkerError:
+        job.flush()
+        raise
+    job.flush()
 
 
 def _save_stats(stats: RunStats, path: Path) -> None:

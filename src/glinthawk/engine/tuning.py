@@ -35,6 +35,8 @@ _UNMEASURED_ROWS = 256
 _STEPS = 3
 #: A batch twice as large must be faster by this much, in tokens a second, to be worth its memory.
 _WORTH = 1.08
+#: How often a batch is measured again that seems not to pay.
+_SECOND_LOOKS = 3
 _LINK_TRIES = 5
 _PROMPT_TOKENS = 256
 
@@ -104,7 +106,10 @@ def _grow_batch(
     measure: Callable[[int], float], wish: int | Auto, batch_tokens: int
 ) -> tuple[int, tuple[tuple[int, float], ...]]:
     """Double the batch while that pays, or up to what the user wants: its size, and the (rows,
-    seconds) that ``measure`` found. One row comes first; it says what reading the weights takes."""
+    seconds) that ``measure`` found. One row comes first; it says what reading the weights takes.
+
+    What else the machine does makes a step look slow, never fast. So a size that seems not to pay
+    is measured again, and the first size after one row is taken in any case: it pays anywhere."""
     deadline = time.monotonic() + _BUDGET_S
     most = min(_MOST_ROWS if wish == "auto" else wish, batch_tokens)
     rows, pays, in_time = 1, True, True
@@ -113,11 +118,16 @@ def _grow_batch(
         rows = min(most, max(_FIRST_ROWS, 2 * rows))
         curve.append((rows, measure(rows)))
         pays = wish != "auto" or _is_faster(*curve[-2:])
+        for _ in range(_SECOND_LOOKS):
+            if pays or time.monotonic() + _STEPS * curve[-1][1] >= deadline:
+                break
+            curve[-1] = rows, min(curve[-1][1], measure(rows))
+            pays = _is_faster(*curve[-2:])
         in_time = time.monotonic() + 2 * _STEPS * curve[-1][1] < deadline
     if wish != "auto":
         return most, tuple(curve)
     if not pays:
-        return curve[-2][0], tuple(curve)
+        return max(curve[-2][0], min(_FIRST_ROWS, most)), tuple(curve)
     return (rows if in_time else max(rows, min(_UNMEASURED_ROWS, most))), tuple(curve)
 
 
