@@ -107,10 +107,10 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _can_pack(model: nn.Module) -> bool:
-    """float32 goes to another library, which packs nothing."""
     types = {parameter.dtype for parameter in model.parameters()}
     devices = {parameter.device.type for parameter in model.parameters()}
-    supported = {
+    supported: dict[torch.dtype, Callable[[], bool]] = {
+        torch.float32: torch.backends.mkldnn.is_available,
         torch.bfloat16: _ops._is_mkldnn_bf16_supported,
         torch.float16: _ops._is_mkldnn_fp16_supported,
     }
