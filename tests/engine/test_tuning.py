@@ -1,5 +1,6 @@
 """What is auto is measured; what the user said stays."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,27 @@ def test_what_is_said_is_kept(tmp_path: Path, batch_size: int | str, in_flight: 
     assert 1 <= limits.batch_size <= 128
     assert batch_size in ("auto", limits.batch_size)
     assert limits.batches_in_flight == (1 if in_flight == "auto" else 3)
+
+
+class Disturbed:
+    """Steps of a second and a little for each row; the first measure of most sizes is disturbed."""
+
+    num_measured: Counter[int] = Counter()
+
+    def __init__(self, _model: object, _layers: object, rows: int, *_: object) -> None:
+        self._rows = rows
+        self.num_measured[rows] += 1
+        self._is_disturbed = rows in (16, 64) and self.num_measured[rows] == 1
+
+    def seconds(self) -> float:
+        return 0.001 * (1 + self._rows / 512) * (1000 if self._is_disturbed else 1)
+
+
+def test_a_size_that_was_disturbed_once_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glinthawk.engine.tuning.DensePass", Disturbed)
+    monkeypatch.setattr("glinthawk.engine.tuning.time.monotonic", lambda: 0.0)
+    config = EngineConfig(model=str(make_model(tmp_path, "llama")))
+    assert tune(config, load_model(config), []).limits.batch_size == 1024
+    assert Disturbed.num_measured[16] == 2
