@@ -128,6 +128,21 @@ def _load_text(config: EngineConfig, created: int) -> Text:
     return Text.load(resolve_model(config.model), config.trust_remote_code, created)
 
 
+def _open_job(
+    config: EngineConfig, journal: Journal, run: Run, processes: TextProcesses | None
+) -> Job:
+    text = _load_text(config, journal.created)
+    return Job(
+        journal,
+        text,
+        run.limits,
+        text.eos_token_ids(resolve_model(config.model), config.trust_remote_code),
+        seed=config.seed,
+        model_name=config.model,
+        processes=processes,
+    )
+
+
 def _answer(
     config: EngineConfig,
     journal: Journal,
@@ -138,16 +153,7 @@ def _answer(
 ) -> bool:
     """Run the job; whether it was stopped by a signal."""
     failed_before = journal.num_failed
-    text = _load_text(config, journal.created)
-    job = Job(
-        journal,
-        text,
-        run.limits,
-        text.eos_token_ids(resolve_model(config.model), config.trust_remote_code),
-        seed=config.seed,
-        model_name=config.model,
-        processes=processes,
-    )
+    job = _open_job(config, journal, run, processes)
 
     def drain() -> None:
         run.engine.drain()
