@@ -16,6 +16,7 @@ __all__ = [
     "sampler",
     "scheduler",
     "schemas",
+    "short",
     "simulation",
     "storage",
     "structured",
@@ -172,3 +173,17 @@ def lines(
     from bench.input_lines import run
 
     run(typer.echo, folder.resolve(), quick=quick, lines=lines)
+
+
+@bench.command()
+def short(
+    quick: _Quick = False,
+    requests: Annotated[
+        int | None, typer.Option(help="Requests of the job. Default: 20,000.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="For text, in the second run.")] = 1,
+) -> None:
+    """A job of short answers, and what binds it."""
+    from bench.short_answers import run
+
+    run(typer.echo, quick=quick, requests=requests, processes=processes)

@@ -180,3 +180,13 @@ def test_the_memory_of_a_line_is_measured(tmp_path: Path) -> None:
         assert row["peak"] >= row["before"] > 0
         assert row["lines_per_s"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_short_answers_say_where_time_goes_with_and_without_processes() -> None:
+    done = call("short", "--requests", 40, commands=repository_benches)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert [row["text_processes"] for row in figures["rows"]] == [0, 1]
+    assert all(row["requests_per_s"] > 0 for row in figures["rows"])
+    assert figures["ceilings"].keys() == {"tier 1", "reading", "writing"}
+    assert all(taken >= 0 for taken in figures["parts_us"].values())

@@ -28,6 +28,10 @@ _TOOL = {
 _CHAT = "/v1/chat/completions"
 
 
+def _completion(custom_id: str, **body: object) -> dict[str, object]:
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/completions", "body": body}
+
+
 def _line(name: str, url: str = _CHAT, /, **body: Any) -> dict[str, Any]:
     if url.endswith("chat/completions"):
         body = {"messages": _ASK, "max_tokens": 6, "temperature": 0, **body}
@@ -123,12 +127,14 @@ _LINES = [
     ),
     _line("misspelt", temprature=0.5),
     _line("streamed", stream=True),
+    _completion("prompts", prompt=["Once", "Twice"], max_tokens=4),
+    _completion("echo", prompt="Once", max_tokens=4, echo=True, logprobs=1),
 ]
 _REFUSED = {
     "embed": "/v1/completions",
     "rerank": "/v1/completions",
     "old": "custom_id, method, url, body",
-    "misspelt": "write temperature",
+    "misspelt": "did you mean temperature?",
     "streamed": "stream",
     None: "custom_id must be a string",
 }
@@ -187,6 +193,10 @@ def test_forms_of_answers(answers: list[dict[str, Any]]) -> None:
     tokens = bodies["logprobs"]["choices"][0]["logprobs"]["content"]
     assert [len(token["top_logprobs"]) for token in tokens] == [2] * len(tokens)
     assert not _texts(bodies["prefill"])[0].startswith("You open")
+    assert [choice["index"] for choice in bodies["prompts"]["choices"]] == [0, 1]
+    [echo] = bodies["echo"]["choices"]
+    assert echo["text"].startswith("Once")
+    assert len(echo["logprobs"]["tokens"]) == bodies["echo"]["usage"]["total_tokens"]
     message = bodies["responses"]["output"][0]
     assert (bodies["responses"]["object"], message["role"]) == ("response", "assistant")
     assert message["content"][0]["text"]

@@ -1,6 +1,8 @@
 """What is auto is measured; what the user said stays."""
 
+from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -74,3 +76,27 @@ def test_drafts_of_a_pipeline_are_as_long_as_its_slowest_slice_says() -> None:
     config = EngineConfig(model="demo", speculation="prompt-lookup")
     assert choose_limits(config, loaded).drafts == DraftLimits(7)
     assert choose_limits(EngineConfig(model="demo"), loaded).drafts is None
+
+
+class Disturbed:
+    """Steps of a millisecond and more; some sizes are disturbed when they are measured first."""
+
+    num_measured: ClassVar[Counter[int]] = Counter()
+
+    def __init__(self, _model: object, _layers: object, rows: int, *_: object) -> None:
+        self._rows = rows
+        self.num_measured[rows] += 1
+        self._is_disturbed = rows in (16, 64) and self.num_measured[rows] == 1
+
+    def seconds(self) -> float:
+        return 0.001 * (1 + self._rows / 512) * (50 if self._is_disturbed else 1)
+
+
+def test_a_size_that_was_disturbed_once_does_not_end_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("glinthawk.engine.tuning.DensePass", Disturbed)
+    monkeypatch.setattr("glinthawk.engine.tuning.time.monotonic", lambda: 0.0)
+    config = EngineConfig(model=str(make_model(tmp_path, "llama")))
+    assert tune(config, load_model(config), []).limits.batch_size == 1024
+    assert Disturbed.num_measured[16] == 2

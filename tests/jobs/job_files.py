@@ -11,6 +11,7 @@ from typing import Any
 from glinthawk.core.limits import Limits
 from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sequence import FinishReason, Request, Sequence, TokenLogprobs
+from glinthawk.jobs.front import TextProcesses
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.text import Text
@@ -81,6 +82,7 @@ def run_job(
     in_flight: int = 7,
     text: Text | None = None,
     limits: Limits = LIMITS,
+    processes: TextProcesses | None = None,
     **journal_options: Any,
 ) -> Job:
     """Answer all that is left, several at a time and in a jumbled order."""
@@ -95,17 +97,23 @@ def run_job(
             frozenset({299}),
             seed=0,
             model_name="tiny",
+            processes=processes,
         )
         flying: list[Request] = []
         source_of_requests = job.requests()
         more = True
         while more or flying:
             while more and len(flying) < in_flight:
-                request = next(source_of_requests, None)
-                more = request is not None
-                if request is not None:
-                    flying.append(request)
+                try:
+                    request = next(source_of_requests)
+                except StopIteration:
+                    more = False
+                    break
+                if request is None:
+                    break
+                flying.append(request)
             if flying:
                 job.finish(answer(flying.pop(shuffle.randrange(len(flying)))))
                 on_finish()
+        job.flush()
         return job

@@ -268,6 +268,8 @@ def test_two_tiers_of_a_joined_model_equal_its_own_forward(
 ) -> None:
     """Values leave for workers as views of a joined product."""
     case = Case(tmp_path, family, device=DEVICE)
+    plain = EngineConfig(model=str(case.path), device=DEVICE, dense="plain")
+    case.loaded = load_model(plain)
     monkeypatch.setattr(joining, "TritonKernels", _Plain)  # the interpreter takes a minute
     with torch.inference_mode():
         join_model(case.loaded.model)

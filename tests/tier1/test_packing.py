@@ -107,11 +107,12 @@ def test_gated_mlps_are_known_by_what_they_compute(
     assert (GatedMLP in kinds(model)) == gated
 
 
-def test_float32_and_plain_models_are_left_as_they_are(tmp_path: Path) -> None:
+def test_float32_is_packed_and_a_plain_model_left_as_it_is(tmp_path: Path) -> None:
     path = str(make_model(tmp_path, "llama"))
-    for config in (EngineConfig(model=path), EngineConfig(model=path, dense="plain")):
-        model = load_model(config).model
-        assert not kinds(model) & {PackedLinear, GatedMLP, FusedNorm}
+    packed = load_model(EngineConfig(model=path, dtype="float32")).model
+    assert kinds(packed) >= {PackedLinear, GatedMLP, FusedNorm}
+    plain = load_model(EngineConfig(model=path, dense="plain")).model
+    assert not kinds(plain) & {PackedLinear, GatedMLP, FusedNorm}
 
 
 def test_an_mlp_that_only_looks_gated_is_not_fused() -> None:

@@ -2,32 +2,19 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
 
-import msgspec
 from rich.console import Console
 
-from glinthawk.cli.events import keep_events
 from glinthawk.cli.failure_report import report_failures
 from glinthawk.cli.job_options import JobOptions
-from glinthawk.cli.outputs import open_trace
 from glinthawk.core.config import EngineConfig
-from glinthawk.core.errors import GlinthawkError, UsageError
+from glinthawk.core.errors import GlinthawkError
 from glinthawk.core.hub import check_hub
 from glinthawk.core.plan import Plan
 from glinthawk.core.source import identify_model, resolve_model
-from glinthawk.core.units import format_size
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.line_rules import LineRules
-from glinthawk.telemetry.limit import name_limit
-from glinthawk.telemetry.progress import make_meter
-from glinthawk.telemetry.stats import RunStats
-
-if TYPE_CHECKING:
-    from glinthawk.engine.run import Run
-    from glinthawk.jobs.job import Job
 
 __all__ = ["answer_file"]
 
@@ -67,7 +54,12 @@ def answer_file(
                 f"resuming: {journal.num_resumed} lines have their results{_retried(journal)}"
             )
         with _telling_what_is_safe(journal, console):
-            stopped = _answer(config, rules, options, journal, console)
+            console.print(f"loading {config.model}")
+            check_hub(resolve_model(config.model))
+            # It takes seconds to import: not before there is work.
+            from glinthawk.cli.job_run import answer_lines
+
+            stopped = answer_lines(config, rules, options, journal, console)
         return _conclude(journal, stopped, options, console)
 
 
@@ -113,134 +105,3 @@ def _retried(journal: Journal) -> str:
     if not journal.num_to_retry:
         return ""
     return f", {journal.num_to_retry} of them errors that are run again"
-
-
-def _hush_libraries(quiet: bool) -> None:
-    """Their bars would stand beside ours."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    if quiet:
-        logging.set_verbosity_error()
-
-
-def _answer(
-    config: EngineConfig,
-    rules: LineRules,
-    options: JobOptions,
-    journal: Journal,
-    console: Console,
-) -> bool:
-    """Load the model and run the job; whether it was stopped by a signal."""
-    console.print(f"loading {config.model}")
-    check_hub(resolve_model(config.model))
-    # It takes seconds to import: not before there is work.
-    from glinthawk.engine.run import open_run
-
-    _hush_libraries(options.quiet)
-    with (
-        open_trace(options.trace) as trace,
-        keep_events(options.event_log, options.output) as events,
-        open_run(config, trace, events) as run,
-    ):
-        journal.settle(run.resolved)
-        failed_before = journal.num_failed
-        job = _open_job(config, rules, journal, run)
-        stopped = _run_job(job, run, console)
-        journal.flush()
-        stats = _stats(job, run, failed_before)
-        _report(stats, console)
-        if options.stats_json is not None:
-            _save_stats(stats, options.stats_json)
-    return stopped
-
-
-def _open_job(config: EngineConfig, rules: LineRules, journal: Journal, run: "Run") -> "Job":
-    from glinthawk.jobs.job import Job
-    from glinthawk.jobs.text import Text
-    from glinthawk.tokens.generation_defaults import load_sampling_defaults
-
-    source = resolve_model(config.model)
-    text = Text.load(source, config.trust_remote_code, journal.created)
-    return Job(
-        journal,
-        text,
-        run.limits,
-        text.eos_token_ids(source, config.trust_remote_code),
-        seed=config.seed,
-        model_name=config.model,
-        rules=rules,
-        defaults=load_sampling_defaults(source) if rules.takes_defaults else {},
-    )
-
-
-def _run_job(job: "Job", run: "Run", console: Console) -> bool:
-    from glinthawk.engine.interrupt import drain_on_interrupt
-
-    def drain() -> None:
-        run.engine.drain()
-        console.print("finishing the answers that have begun; Ctrl-C again stops at once")
-
-    meter = make_meter(quiet=console.quiet, console=console)
-    with drain_on_interrupt(drain) as stopped, meter:
-
-        def after_step() -> None:
-            job.tick()
-            progress = job.progress
-            meter.update(progress.answered, progress.total, progress.completion_tokens)
-
-        answers = run.engine.generate(job.requests(), job.stop_found, after_step)
-        with closing(answers):
-            for sequence in answers:
-                job.finish(sequence)
-        after_step()
-        return stopped()
-
-
-def _save_stats(stats: RunStats, path: Path) -> None:
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(stats)) + b"\n")
-    except OSError as error:
-        raise UsageError(f"--stats-json: cannot write {path}: {error.strerror}") from error
-
-
-def _stats(job: "Job", run: "Run", failed_before: int) -> RunStats:
-    stats, progress = run.stats(), job.progress
-    stats.requests = progress.answered - progress.resumed
-    stats.failed = progress.failed - failed_before
-    stats.prompt_tokens = progress.prompt_tokens
-    stats.completion_tokens = progress.completion_tokens
-    stats.tokens_per_second = progress.completion_tokens / stats.seconds
-    stats.limit = name_limit(stats)
-    return stats
-
-
-def _report(stats: RunStats, console: Console) -> None:
-    """What each tier did, in a few lines."""
-    console.print(
-        f"{stats.completion_tokens} tokens in {stats.seconds:.1f} s "
-        f"({stats.tokens_per_second:,.0f} tokens/s), KV peak {format_size(stats.kv_bytes_peak)}, "
-        f"{stats.preemptions} pre-emptions"
-    )
-    if stats.prompt_tokens_shared:
-        console.print(
-            f"common prefixes: {stats.prompt_tokens_shared} of {stats.prompt_tokens} prompt tokens "
-            "were not computed again"
-        )
-    if stats.drafted_tokens:
-        console.print(
-            f"speculation: {stats.accepted_tokens} of {stats.drafted_tokens} guessed tokens were "
-            "right"
-        )
-    if stats.xcache_bytes_peak:
-        console.print(f"x-cache peak {format_size(stats.xcache_bytes_peak)}")
-    console.print(f"tier 1: busy {stats.tier1_busy:.0%}")
-    for number, busy in enumerate(stats.tier2_busy, start=1):
-        console.print(f"tier 2, worker {number}: busy {busy:.0%}")
-    if stats.tier2_busy:
-        console.print(
-            f"link: decode {format_size(stats.wire_decode_bytes_out)} out, "
-            f"{format_size(stats.wire_decode_bytes_back)} back; "
-            f"prompts {format_size(stats.wire_prefill_bytes)}"
-        )
-    console.print(f"limit: {stats.limit}")

@@ -60,6 +60,15 @@ class JobOptions:
             callback=check_output,
         ),
     ] = None
+    text_processes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=64,
+            help="Processes that tokenise prompts and write long answers beside Tier 1. Default: "
+            "one for four cores, at most 4; none for fewer than 2,000 lines.",
+        ),
+    ] = None
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew; the old output is moved aside.")
     ] = False

@@ -14,7 +14,7 @@ _PANELS = {
     "batch_invariant",
     "Sampling": "seed generation_config",
     "Lines": "strict served_model_name tool_call_parser reasoning_parser",
-    "Files": "stats_json",
+    "Files": "text_processes stats_json",
     "Diagnosis": "trace event_log",
 }
 #: In the order of a page.

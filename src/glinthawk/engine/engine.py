@@ -85,11 +85,12 @@ class Engine:
 
     def generate(
         self,
-        requests: Iterable[Request],
+        requests: Iterable[Request | None],
         stop_found: StopFound = _never,
         after_step: Callable[[], None] = lambda: None,
     ) -> Generator[Sequence, None, None]:
-        """Finished sequences, in the order in which they finish; ``requests`` is read as needed.
+        """Finished sequences, in the order in which they finish; ``requests`` is read as needed,
+        and asked again later where it says None: there is none at hand, and others are under way.
 
         ``after_step`` is called between steps, for what must happen though nothing finishes.
 
@@ -126,7 +127,10 @@ class Engine:
         self._is_open = False
 
     def _answer(
-        self, source: Iterator[Request], stop_found: StopFound, after_step: Callable[[], None]
+        self,
+        source: Iterator[Request | None],
+        stop_found: StopFound,
+        after_step: Callable[[], None],
     ) -> Iterator[Sequence]:
         more = True
         while True:
@@ -140,7 +144,7 @@ class Engine:
             yield from self._poll(stop_found)
             after_step()
 
-    def _feed(self, source: Iterator[Request]) -> bool:
+    def _feed(self, source: Iterator[Request | None]) -> bool:
         """Read ahead; whether there may be more."""
         begun = time.perf_counter()
         try:
@@ -148,11 +152,14 @@ class Engine:
         finally:
             self.input_s += time.perf_counter() - begun
 
-    def _read_ahead(self, source: Iterator[Request]) -> bool:
+    def _read_ahead(self, source: Iterator[Request | None]) -> bool:
         while not self._draining and len(self.scheduler.waiting) < self._ahead:
-            request = next(source, None)
-            if request is None:
+            try:
+                request = next(source)
+            except StopIteration:
                 return False
+            if request is None:
+                break
             self.scheduler.handle(Submitted(Sequence(request, self._num_sequences)))
             self._num_sequences += 1
         return not self._draining

@@ -44,6 +44,8 @@ _STEPS = 3
 _WORTH = 1.08
 #: Small steps differ by little, so each is measured so many times, where they are fast.
 _DRAFT_ROUNDS = 12
+#: How often a batch is measured again that seems not to pay.
+_SECOND_LOOKS = 3
 _LINK_TRIES = 5
 _PROMPT_TOKENS = 256
 
@@ -165,20 +167,29 @@ def _grow_batch(
     measure: Callable[[int], float], wish: int | Auto, batch_tokens: int
 ) -> tuple[int, tuple[tuple[int, float], ...]]:
     """Double the batch while that pays, or up to what the user wants: its size, and the (rows,
-    seconds) that ``measure`` found. One row comes first; it says what reading the weights takes."""
+    seconds) that ``measure`` found. One row comes first; it says what reading the weights takes.
+
+    What else the machine does makes a step look slow, never fast. So a size that seems not to pay
+    is measured again, and one row alone is never chosen. Where there is no time for that, nobody
+    knows."""
     deadline = time.monotonic() + _BUDGET_S
     most = min(_MOST_ROWS if wish == "auto" else wish, batch_tokens)
-    rows, pays, in_time = 1, True, True
+    rows, pays, in_time, looks = 1, True, True, 0
     curve = [(rows, measure(rows))]
     while pays and in_time and rows < most:
         rows = min(most, max(_FIRST_ROWS, 2 * rows))
         curve.append((rows, measure(rows)))
         pays = wish != "auto" or _is_faster(*curve[-2:])
+        looks = 0
+        while not pays and looks < _SECOND_LOOKS and time.monotonic() < deadline:
+            looks += 1
+            curve[-1] = rows, min(curve[-1][1], measure(rows))
+            pays = _is_faster(*curve[-2:])
         in_time = time.monotonic() + 2 * _STEPS * curve[-1][1] < deadline
     if wish != "auto":
         return most, tuple(curve)
-    if not pays:
-        return curve[-2][0], tuple(curve)
+    if not pays and looks == _SECOND_LOOKS:
+        return max(curve[-2][0], min(_FIRST_ROWS, most)), tuple(curve)
     return (rows if in_time else max(rows, min(_UNMEASURED_ROWS, most))), tuple(curve)
 
 

@@ -9,13 +9,17 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.jobs.front import Front, TextProcesses
+from glinthawk.jobs.incoming import read_tasks
 from glinthawk.jobs.input import InputLines
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.line_rules import LineRules
-from glinthawk.jobs.lines import LineReader, Refusal, Task, read_custom_id
-from glinthawk.jobs.results import answer_line, refusal_line
+from glinthawk.jobs.lines import Refusal, Task, read_custom_id
+from glinthawk.jobs.outgoing import Outgoing
+from glinthawk.jobs.results import refusal_line
 from glinthawk.jobs.seen import SeenIds
 from glinthawk.jobs.text import Text
+from glinthawk.jobs.text_work import TextRules
 
 __all__ = ["Job", "Progress"]
 
@@ -46,12 +50,13 @@ class _OpenLine:
 
 class Job:
     """Requests out, finished sequences in. Memory grows with what is in flight, and by 12 bytes for
-    each line of the input (``SeenIds``).
+    each line of the input (``SeenIds``). ``processes`` do the text work beside it, if given.
 
     >>> # with Journal.open(...) as journal:
     >>> #     job = Job(journal, text, limits, eos_token_ids, seed=0, model_name="demo")
     >>> #     for sequence in engine.generate(job.requests(), job.stop_found):
     >>> #         job.finish(sequence)
+    >>> #     job.flush()
     """
 
     def __init__(
@@ -65,11 +70,16 @@ class Job:
         model_name: str,
         rules: LineRules | None = None,
         defaults: Mapping[str, Any] | None = None,
+        processes: TextProcesses | None = None,
     ) -> None:
         self._journal = journal
         self._text = text
         self._limits = limits
-        self._reader = LineReader(text, limits, model_name, rules or LineRules(), defaults or {})
+        text_rules = TextRules(
+            limits, model_name, journal.created, rules or LineRules(), defaults or {}
+        )
+        self._front = Front(text, text_rules, processes)
+        self._outgoing = Outgoing(self._front, self._write)
         self._eos_token_ids = eos_token_ids
         self._seed = seed
         self._open: dict[int, tuple[_OpenLine, int]] = {}
@@ -89,12 +99,19 @@ class Job:
             completion_tokens=self._completion_tokens,
         )
 
-    def requests(self) -> Iterator[Request]:
+    def requests(self) -> Iterator[Request | None]:
         """Requests of the lines without a result, read as they are asked for.
 
-        A line that cannot be answered gets its error here, and the next one is read.
+        A line that cannot be answered gets its error here, and the next one is read. None: there is
+        none at hand while others are being answered; ask again later.
         """
-        for task in self._tasks():
+        for task in read_tasks(self._front, self._lines(), lambda: bool(self._open)):
+            if task is None:
+                yield None
+                continue
+            if isinstance(task, Refusal):
+                self._refuse_line(task)
+                continue
             open_line = _OpenLine(task)
             for index in range(task.num_choices):
                 if open_line.refused:
@@ -109,7 +126,7 @@ class Job:
         return self._text.find_stop(request.prompt, [*sequence.output, token], request.params)
 
     def finish(self, sequence: Sequence) -> None:
-        """Take in a finished sequence; the line's result is written with its last choice."""
+        """Take in a finished sequence; the line's result follows when all its choices are there."""
         open_line, index = self._open.pop(sequence.request.id)
         task = open_line.task
         try:
@@ -120,22 +137,28 @@ class Job:
         if open_line.refused or len(open_line.choices) < task.num_choices:
             return
         choices = [open_line.choices[i] for i in range(task.num_choices)]
-        result = answer_line(task, choices, self._text, self._journal.created)
         self._prompt_tokens += sum(len(prompt.ids) for prompt in task.prompts)
         self._completion_tokens += sum(len(choice.output) for choice in choices)
-        self._journal.append(task.line, result, failed=False)
+        self._outgoing.add((task, choices))
 
     def _refuse(self, open_line: _OpenLine, error: RequestError) -> None:
         """Answer a line with an error after all; its other choices are dropped."""
         if not open_line.refused:
             open_line.refused = True
-            self._write(Refusal(open_line.task.line, open_line.task.custom_id, error))
+            self._refuse_line(Refusal(open_line.task.line, open_line.task.custom_id, error))
 
     def tick(self) -> None:
         """Let results that have waited long enough go to disk; call it often."""
+        self._outgoing.collect()
         self._journal.tick()
 
-    def _tasks(self) -> Iterator[Task]:
+    def flush(self) -> None:
+        """Put the result of every line that is finished on disk."""
+        self._outgoing.finish()
+        self._journal.flush()
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        """Number and bytes of the lines to answer; those whose id was there before are refused."""
         survey = self._journal.survey
         with closing(InputLines(self._journal.source, survey.num_bytes)) as lines:
             seen = SeenIds(survey.num_requests, survey.num_bytes, lines.custom_id_at)
@@ -145,13 +168,9 @@ class Job:
                 if self._journal.is_finished(line):
                     continue
                 if repeated:
-                    self._write(Refusal(line, custom_id, _repeated()))
+                    self._refuse_line(Refusal(line, custom_id, _repeated()))
                     continue
-                match self._reader.read(line, raw):
-                    case Task() as task:
-                        yield task
-                    case Refusal() as refusal:
-                        self._write(refusal)
+                yield line, raw
 
     def _request(self, open_line: _OpenLine, index: int) -> Request:
         task = open_line.task
@@ -172,7 +191,10 @@ class Job:
         self._num_requests += 1
         return request
 
-    def _write(self, refusal: Refusal) -> None:
+    def _write(self, line: int, result: bytes) -> None:
+        self._journal.append(line, result, failed=False)
+
+    def _refuse_line(self, refusal: Refusal) -> None:
         self._journal.append(refusal.line, refusal_line(refusal), failed=True)
 
 

@@ -4,6 +4,8 @@ oneDNN multiplies fastest from a weight in blocks of its own; a plain ``nn.Linea
 that form at every call. These passes replace modules where they match exactly, in any model.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -105,10 +107,10 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _can_pack(model: nn.Module) -> bool:
-    """float32 goes to another library, which packs nothing."""
     types = {parameter.dtype for parameter in model.parameters()}
     devices = {parameter.device.type for parameter in model.parameters()}
-    supported = {
+    supported: dict[torch.dtype, Callable[[], bool]] = {
+        torch.float32: torch.backends.mkldnn.is_available,
         torch.bfloat16: _ops._is_mkldnn_bf16_supported,
         torch.float16: _ops._is_mkldnn_fp16_supported,
     }
