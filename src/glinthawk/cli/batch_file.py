@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -24,26 +25,36 @@ from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
 
-__all__ = ["answer_file"]
+__all__ = ["answer_file", "fingerprint_of"]
 
 #: What an answer depends on. Another value of any of these is another job. So are other types of
 #: numbers and another length, which are known when the model is loaded (``Run.resolved``).
 _FINGERPRINT = ("load_format", "seed")
 
 
-def answer_file(config: EngineConfig, options: JobOptions, plan: Plan | None = None) -> int:
-    """Answer the input in the output; returns the exit status. ``plan`` is stored with the job, if
-    ``config`` follows one."""
-    output, quiet = options.output, options.quiet
+def fingerprint_of(config: EngineConfig) -> dict[str, Any]:
+    """What the answers of a job with ``config`` depend on, but for its input."""
+    fingerprint = {name: getattr(config, name) for name in _FINGERPRINT}
+    return {"model": identify_model(config.model), **fingerprint}
+
+
+def answer_file(
+    config: EngineConfig,
+    source: Path,
+    output: Path,
+    options: JobOptions,
+    plan: Plan | None = None,
+) -> int:
+    """Answer ``source`` in ``output``; returns the exit status. ``plan`` is stored with the job,
+    if ``config`` follows one."""
+    quiet = options.quiet
     console = Console(stderr=True, quiet=quiet, soft_wrap=True, highlight=False)
     if quiet:
         _hush_libraries()
-    fingerprint = {"model": identify_model(config.model)}
-    fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT}
     with Journal.open(
-        options.input,
+        source,
         output,
-        fingerprint,
+        fingerprint_of(config),
         plan=plan,
         restart=options.restart,
         retry_errors=options.retry_errors,
