@@ -6,6 +6,7 @@ import typer
 
 from glinthawk.cli.bench_command import bench
 from glinthawk.cli.keygen_command import keygen
+from glinthawk.cli.merge_command import merge
 from glinthawk.cli.node_command import node
 from glinthawk.cli.plan_command import plan
 from glinthawk.cli.profile_command import profile
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(merge)
 app.command()(worker)
 app.command()(node)
 app.command()(keygen)

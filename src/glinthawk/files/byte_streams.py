@@ -146,7 +146,9 @@ def utf8(stream: Prefixed) -> BinaryIO:
     encoding = encoding_of(stream.head)
     buffered = io.BufferedReader(stream, _CHUNK)
     if encoding is not None:
-        return cast(BinaryIO, io.BufferedReader(_Recoded(buffered, encoding), _CHUNK))
+        return cast(
+            BinaryIO, io.BufferedReader(_Recoded(cast(BinaryIO, buffered), encoding), _CHUNK)
+        )
     if stream.head.startswith(_UTF8_MARK):
         buffered.read(len(_UTF8_MARK))
     return cast(BinaryIO, buffered)
@@ -165,7 +167,7 @@ def encoding_of(head: bytes) -> str | None:
 
 
 class _Recoded(io.RawIOBase):
-    def __init__(self, raw: io.BufferedReader, encoding: str) -> None:
+    def __init__(self, raw: BinaryIO, encoding: str) -> None:
         self._text = io.TextIOWrapper(raw, encoding=encoding, newline="")
         self._left = b""
 

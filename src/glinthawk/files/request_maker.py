@@ -80,7 +80,8 @@ class RequestMaker:
         try:
             return environment.from_string(self._options.template or "")
         except TemplateError as error:
-            raise UsageError(f"--template: {error}; correct it") from error
+            reason = str(error).rstrip(".")
+            raise UsageError(f"--template: {reason}; correct it") from error
 
     @cached_property
     def columns(self) -> frozenset[str] | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +74,14 @@ class RequestSource:
             is_plain = content.form is Form.LINES and content.is_plain
         return Path(part.name) if is_plain else None
 
-    def lines(self) -> Iterator[bytes]:
+    def lines(self) -> Generator[bytes, None, None]:
         """Each with its end."""
         if self._maker is None:
             for part in self._parts:
                 yield from _lines_of(part)
             return
         number, maker = 0, self._maker
-        columns = maker.columns and sorted(maker.columns)
+        columns = None if maker.columns is None else sorted(maker.columns)
         for table in self.tables:
             for row in table.rows(columns):
                 if not number:

@@ -20,6 +20,12 @@ class Finished:
         self.num_done = 0
         self.num_failed = 0
         self._bits = bytearray()
+        self._last = -1
+
+    @property
+    def end(self) -> int:
+        """The first number after all of them."""
+        return self._last + 1
 
     def __contains__(self, line: int) -> bool:
         byte = line >> 3
@@ -33,6 +39,7 @@ class Finished:
         if missing > 0:
             self._bits.extend(bytes(missing))
         self._bits[line >> 3] |= 1 << (line & 7)
+        self._last = max(self._last, line)
         self.num_done += 1
         self.num_failed += failed
 
