@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -178,12 +179,23 @@ def test_a_url_is_written_at_the_end(tmp_path: Path, plain: list[dict[str, Any]]
     }
     with pytest.raises(JournalError, match="give another --work-dir"):
         run(source, "memory://elsewhere/out.jsonl.gz", work_dir=tmp_path)
+    (tmp_path / "other").mkdir()
+    assert run(source, "memory://elsewhere/out.jsonl.gz", work_dir=tmp_path / "other")
 
 
 def test_columns_are_kept_of_tables_in_parquet_alone() -> None:
     for output, given in (("a.jsonl", TABLE), ("a.parquet", TableOptions())):
         with pytest.raises(UsageError, match="--keep-columns is for a table"):
             ConversionOptions(input="in", output=output, table=given, keep_columns=())
+
+
+def test_columns_are_kept_of_files(tmp_path: Path) -> None:
+    """Of a pipe they would be gone by the end."""
+    os.mkfifo(tmp_path / "pipe")
+    options: dict[str, Any] = {"table": TABLE, "keep_columns": ()}
+    with pytest.raises(UsageError, match="save it as a file first"):
+        run(tmp_path / "pipe", tmp_path / "out.parquet", **options)
+    assert run(table(tmp_path), tmp_path / "out.parquet", **options)
 
 
 # Shards

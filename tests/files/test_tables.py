@@ -1,14 +1,11 @@
 """Rows of tables as requests: the same of every form, and wrong columns are named."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,35 +13,12 @@ from hypothesis import strategies as st
 from glinthawk.core.errors import UsageError
 from glinthawk.files.request_maker import TableOptions
 from glinthawk.files.request_source import RequestSource
-from input_forms import as_lines, write_memory
+from input_forms import write_memory
+from table_forms import TABLES, Rows
 
-Rows = list[dict[str, Any]]
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 _ROWS = st.lists(st.fixed_dictionaries({"id": _TEXT, "a text": _TEXT}), min_size=1, max_size=8)
 ROWS: Rows = [{"id": f"r{n}", "text": f'says "{n}",\n twice', "n": n} for n in range(5)]
-
-
-def _csv(path: Path, rows: Rows, delimiter: str = ",") -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _dataset(path: Path, rows: Rows) -> None:
-    datasets.Dataset.from_list(rows).save_to_disk(path)
-
-
-TABLES: dict[str, Callable[[Path, Rows], object]] = {
-    "rows.parquet": lambda path, rows: pq.write_table(pa.Table.from_pylist(rows), path),
-    "rows.csv": _csv,
-    "rows.tsv": lambda path, rows: _csv(path, rows, "\t"),
-    "semicolons.csv": lambda path, rows: _csv(path, rows, ";"),
-    "csv-without-its-ending": _csv,
-    "rows.jsonl": lambda path, rows: path.write_bytes(as_lines(rows)),
-    "rows.json": lambda path, rows: path.write_text(json.dumps(rows, indent=1)),
-    "saved": _dataset,
-}
 
 
 def requests(place: str | Path, **options: Any) -> list[Any]:

@@ -12,7 +12,8 @@ __all__ = ["merge"]
 
 def merge(
     output: Annotated[
-        Path, typer.Argument(help="All results are written here.", callback=check_output)
+        Path,
+        typer.Argument(help="A new file for all results.", callback=check_output),
     ],
     parts: Annotated[
         list[Path],

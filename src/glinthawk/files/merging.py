@@ -9,7 +9,7 @@ from glinthawk.core.errors import UsageError
 from glinthawk.files.byte_streams import telling_damage, unpack, utf8
 from glinthawk.files.drafts import drafted
 from glinthawk.files.merged_tables import join_tables
-from glinthawk.files.packing import pack_gzip, pack_zstd
+from glinthawk.files.packed_results import pack_gzip, pack_zstd
 from glinthawk.files.shard import Shard
 from glinthawk.files.source_record import SourceRecord, load_source_record
 from glinthawk.files.target import Target, TargetForm
@@ -98,9 +98,7 @@ def _append_lines(file: BinaryIO, part: Path, finished: Finished) -> None:
         if number is None:
             if not result.endswith(b"\n"):
                 return
-            raise UsageError(
-                f"{part} has what is no result; give outputs of `glinthawk run`"
-            )
+            raise UsageError(f"{part} has what is no result; give outputs of `glinthawk run`")
         if number in finished:
             raise UsageError(
                 f"line {number + 1} of the input has a second result in {part}; give each shard "

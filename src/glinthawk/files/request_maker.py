@@ -12,7 +12,7 @@ from glinthawk.jobs.body import read_body
 
 __all__ = ["RequestMaker", "TableOptions"]
 
-Endpoint = Literal["chat", "completions"]
+_Endpoint = Literal["chat", "completions"]
 _URLS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
 _WAYS = "--prompt-column, --messages-column or --template"
 #: In a template, the whole row: for columns whose names are no words.
@@ -27,7 +27,7 @@ class TableOptions:
     messages_column: str | None = None
     template: str | None = None
     id_column: str | None = None
-    endpoint: Endpoint = "chat"
+    endpoint: _Endpoint = "chat"
     body: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class TableOptions:
         return asdict(self)
 
 
-def _check_body(endpoint: Endpoint, body: Mapping[str, Any]) -> None:
+def _check_body(endpoint: _Endpoint, body: Mapping[str, Any]) -> None:
     for name in {"messages", "prompt"} & body.keys():
         raise UsageError(f"--body: {name} comes of each row; remove it there")
     try:

@@ -10,7 +10,7 @@ from glinthawk.files.answer_table import write_table
 from glinthawk.files.drafts import drafted
 from glinthawk.files.extras import load_extra
 from glinthawk.files.kept_columns import KeptColumns
-from glinthawk.files.packing import pack_gzip, pack_zstd
+from glinthawk.files.packed_results import pack_gzip, pack_zstd
 from glinthawk.files.places import STANDARD, is_url, resolve_url, telling_failures
 from glinthawk.jobs.stream import is_stream
 
