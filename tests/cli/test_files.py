@@ -48,9 +48,9 @@ def test_every_form_in_has_the_answers_of_jsonl(form: str, tmp_path: Path) -> No
 def test_every_table_has_the_same_answers(form: str, tmp_path: Path) -> None:
     for name in ("rows.jsonl", form):
         TABLES[name](tmp_path / name, ROWS)
-        done = run(tmp_path / name, tmp_path / f"out-{name}", *ASKED)
+        done = run(tmp_path / name, tmp_path / f"out-{name}.jsonl", *ASKED)
         assert done.returncode == 0, done.stderr
-    assert answers(tmp_path / f"out-{form}") == answers(tmp_path / "out-rows.jsonl")
+    assert answers(tmp_path / f"out-{form}.jsonl") == answers(tmp_path / "out-rows.jsonl.jsonl")
 
 
 def test_a_job_that_is_done_says_so_and_another_one_is_refused(tmp_path: Path) -> None:

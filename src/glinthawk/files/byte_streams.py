@@ -16,6 +16,8 @@ from glinthawk.files.extras import load_extra
 __all__ = ["Prefixed", "encoding_of", "telling_damage", "unpack", "utf8"]
 
 _CHUNK = 1 << 17
+#: Packed bytes at a time: there may be thousands in one.
+_PACKED = 1 << 13
 _HEAD = 4096
 
 _UTF32 = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32"}
@@ -119,7 +121,7 @@ class _Zstd(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._left:
-            packed = self._raw.read(_CHUNK)
+            packed = self._raw.read(_PACKED)
             if not packed:
                 if self._frame is not None:
                     raise EOFError("it ends in the middle of a frame")
