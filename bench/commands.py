@@ -8,6 +8,7 @@ import typer
 __all__ = [
     "bench",
     "chunks",
+    "files",
     "gpu",
     "latency",
     "lines",
@@ -157,6 +158,20 @@ def scheduler(
     from bench.scheduling import run
 
     run(typer.echo, quick=quick, most=most)
+
+
+@bench.command()
+def files(
+    quick: _Quick = False,
+    lines: Annotated[int | None, typer.Option(help="Of each file. Default: 2,000,000.")] = None,
+    folder: Annotated[
+        Path, typer.Option("--dir", help="A folder with 2 kB free for each line.")
+    ] = Path(),
+) -> None:
+    """Tables and packed files as requests, and results as such, without a job in between."""
+    from bench.file_forms import run
+
+    run(typer.echo, folder.resolve(), quick=quick, lines=lines)
 
 
 @bench.command()

@@ -224,6 +224,36 @@ ELSEWHERE = {
     "say it with --tool-call-parser": (
         "jobs/test_tool_calls.py::test_a_parser_is_needed_where_nobody_knows_the_way"
     ),
+    "begin anew with --restart, or give another -o": (
+        "files/test_conversion.py::test_an_output_of_somebody_else_stays"
+    ),
+    "has results of {}; give another --work-dir": (
+        "files/test_conversion.py::test_a_url_is_written_at_the_end"
+    ),
+    "--keep-columns reads the input again; save it as a file first": (
+        "files/test_conversion.py::test_columns_are_kept_of_files"
+    ),
+    "has the splits {}; give --split one": (
+        "files/test_tables.py::test_a_saved_dataset_with_splits_asks_for_one"
+    ),
+    "say what of a row is asked, with --prompt-column": (
+        "cli/test_files.py::test_every_table_has_the_same_answers"
+    ),
+    "go with {}; lines of a batch file bring their own": (
+        "cli/test_files.py::test_every_table_has_the_same_answers"
+    ),
+    "messages are a chat; leave --endpoint out": (
+        "files/test_tables.py::test_messages_are_lists_or_their_json"
+    ),
+    "--keep-columns is for a table as -i": (
+        "cli/test_files.py::test_a_job_that_is_done_says_so_and_another_one_is_refused"
+    ),
+    "make them alike, or leave --keep-columns out": (
+        "files/test_answer_table.py::test_columns_that_cannot_be_kept_are_named"
+    ),
+    "rename it, or name the ones to keep": (
+        "files/test_answer_table.py::test_columns_that_cannot_be_kept_are_named"
+    ),
     "cut it off there with `truncate": "cli/test_advice.py::test_a_spoiled_output_is_cut_off",
     "start workers with a larger --kv": "cli/test_advice.py::test_a_worker_is_started_with_more",
     "read its files, then give --trust-remote-code": (
@@ -281,6 +311,7 @@ ELSEWHERE = {
 
 #: Advice for machines, or for peers, that tests have not.
 NOT_HERE = {
+    "is no result at byte {}; begin anew with --restart": "results that change under the run",
     "there is no CUDA device here; use --device cpu or auto": "the default is auto",
     "there is no GPU in the Ray cluster; use --device cpu or auto": "the default is auto",
     "`kv_placement` fetch attends on a CPU: give --device cpu": "a GPU",
@@ -314,6 +345,9 @@ NO_ADVICE = [
     ),
     *("--kv-dtype must be one of", "the best plan: ", "{}: plan with `glinthawk plan"),
     *("--xcache is off: ", "--xcache {}: Tier 1 makes", "the bytes of K and V; --xcache 0"),
+    *("--endpoint is chat or completions", "--body is not a JSON object", "--body: {}"),
+    *("--template: {}", "--template: row {}", "--shard: {} is no share"),
+    *("--keep-columns: there is no column", "--prompt-column, --messages-column or --template"),
     *("more sequences wait than fit", "too few sequences to hide it"),
 ]
 

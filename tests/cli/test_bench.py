@@ -150,6 +150,15 @@ def test_the_simulators_own_speed_is_measured() -> None:
     assert row["simulated_tokens_per_s"] > 0
 
 
+def test_converters_are_measured(tmp_path: Path) -> None:
+    done = repository_bench("files", "--lines", "400", "--dir", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert {row["lines"] for row in rows} == {200, 400}
+    assert all(row["lines_per_s"] > 0 and row["peak"] > 0 for row in rows)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_schedulers_events_are_measured() -> None:
     done = repository_bench("scheduler", "--quick", "--most", "16")
     assert done.returncode == 0, done.stderr

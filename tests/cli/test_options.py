@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from commands import call
-from glinthawk.cli import batch_file as batch
+from glinthawk.cli import converted_job
 from glinthawk.cli.options import SettingsOf
 from glinthawk.core.config import EngineConfig
 
@@ -55,7 +55,7 @@ def test_it_arrives(
         arrived.append(config)
         return 0
 
-    monkeypatch.setattr(batch, "answer_file", answer)
+    monkeypatch.setattr(converted_job, "answer_input", answer)
     files = ["-i", tmp_path / "in", "-o", tmp_path / "out"]
     done = call("run", "-m", "demo", *files, *words.split())
     assert done.returncode == 0, done.stderr

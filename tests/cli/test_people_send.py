@@ -28,10 +28,6 @@ _TOOL = {
 _CHAT = "/v1/chat/completions"
 
 
-def _completion(custom_id: str, **body: object) -> dict[str, object]:
-    return {"custom_id": custom_id, "method": "POST", "url": "/v1/completions", "body": body}
-
-
 def _line(name: str, url: str = _CHAT, /, **body: Any) -> dict[str, Any]:
     if url.endswith("chat/completions"):
         body = {"messages": _ASK, "max_tokens": 6, "temperature": 0, **body}
@@ -127,8 +123,8 @@ _LINES = [
     ),
     _line("misspelt", temprature=0.5),
     _line("streamed", stream=True),
-    _completion("prompts", prompt=["Once", "Twice"], max_tokens=4),
-    _completion("echo", prompt="Once", max_tokens=4, echo=True, logprobs=1),
+    _line("prompts", "/v1/completions", prompt=["Once", "Twice"], max_tokens=4),
+    _line("echo", "/v1/completions", prompt="Once", max_tokens=4, echo=True, logprobs=1),
 ]
 _REFUSED = {
     "embed": "/v1/completions",

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -16,30 +18,34 @@ from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.line_rules import LineRules
 
-__all__ = ["answer_file"]
+__all__ = ["answer_file", "fingerprint_of", "open_console"]
 
 #: What an answer depends on. Another value of any of these is another job. So are other types of
 #: numbers and another length, which are known when the model is loaded (``Run.resolved``).
 _FINGERPRINT = ("load_format", "seed")
 
 
+def fingerprint_of(config: EngineConfig, rules: LineRules) -> dict[str, Any]:
+    """What the answers of a job depend on, but for its input."""
+    fingerprint = {name: getattr(config, name) for name in _FINGERPRINT} | rules.changes()
+    return {"model": identify_model(config.model), **fingerprint}
+
+
 def answer_file(
     config: EngineConfig,
+    rules: LineRules,
+    source: Path,
+    output: Path,
     options: JobOptions,
     plan: Plan | None = None,
-    rules: LineRules | None = None,
 ) -> int:
-    """Answer the input in the output; returns the exit status. ``plan`` is stored with the job, if
-    ``config`` follows one."""
-    rules = rules or LineRules()
-    output = options.output
-    console = _open_console(options.quiet)
-    fingerprint = {"model": identify_model(config.model)}
-    fingerprint |= {name: getattr(config, name) for name in _FINGERPRINT} | rules.changes()
+    """Answer ``source`` in ``output``; returns the exit status. ``plan`` is stored with the job,
+    if ``config`` follows one."""
+    console = open_console(options.quiet)
     with Journal.open(
-        options.input,
+        source,
         output,
-        fingerprint,
+        fingerprint_of(config, rules),
         plan=plan,
         restart=options.restart,
         retry_errors=options.retry_errors,
@@ -59,11 +65,12 @@ def answer_file(
             # It takes seconds to import: not before there is work.
             from glinthawk.cli.job_run import answer_lines
 
-            stopped = answer_lines(config, rules, options, journal, console)
-        return _conclude(journal, stopped, options, console)
+            stopped = answer_lines(config, rules, output, options, journal, console)
+        return _conclude(journal, stopped, output, options, console)
 
 
-def _open_console(quiet: bool) -> Console:
+def open_console(quiet: bool) -> Console:
+    """Where all is told, on standard error."""
     # A terminal would break lines inside of words; a file has no width.
     is_file = not sys.stderr.isatty()
     return Console(stderr=True, quiet=quiet, soft_wrap=is_file, highlight=False, markup=False)
@@ -80,15 +87,17 @@ def _telling_what_is_safe(journal: Journal, console: Console) -> Iterator[None]:
         raise
 
 
-def _conclude(journal: Journal, stopped: bool, options: JobOptions, console: Console) -> int:
+def _conclude(
+    journal: Journal, stopped: bool, output: Path, options: JobOptions, console: Console
+) -> int:
     """The exit status."""
     done, total = journal.num_done, journal.survey.num_requests
     is_cut = stopped and done < total
     if is_cut:
-        console.print(f"stopped; {done} of {total} lines are answered in {options.output}")
+        console.print(f"stopped; {done} of {total} lines are answered in {output}")
         console.print("run the same command again to resume")
     else:
-        console.print(f"{done} results{_errors(journal)}: {options.output}")
+        console.print(f"{done} results{_errors(journal)}: {output}")
     report_failures(journal, options.errors, console)
     if is_cut:
         return 130

@@ -1,4 +1,4 @@
-"""Which file ``glinthawk run`` answers, where to, and how."""
+"""How ``glinthawk run`` answers its input, and what it writes beside the output."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from glinthawk.cli.config_file import ConfigFlag
-from glinthawk.cli.outputs import check_apart, check_output
+from glinthawk.cli.outputs import check_output
 from glinthawk.core.errors import UsageError
 
 __all__ = ["JobOptions"]
@@ -17,15 +17,6 @@ __all__ = ["JobOptions"]
 class JobOptions:
     """Beside the engine's settings. Raises UsageError if they do not go together."""
 
-    input: Annotated[
-        Path, typer.Option("-i", "--input", help="OpenAI batch lines, one request a line.")
-    ]
-    output: Annotated[
-        Path,
-        typer.Option(
-            "-o", "--output", help="Result lines are appended here.", callback=check_output
-        ),
-    ]
     config: ConfigFlag = None
     errors: Annotated[
         Path | None,
@@ -65,7 +56,7 @@ class JobOptions:
         typer.Option(
             min=0,
             max=64,
-            help="Processes that tokenise prompts and write long answers beside Tier 1. Default: "
+            help="Processes that tokenise prompts and spell long answers beside Tier 1. Default: "
             "one for four cores, at most 4; none for fewer than 2,000 lines.",
         ),
     ] = None
@@ -85,13 +76,12 @@ class JobOptions:
     def __post_init__(self) -> None:
         if self.restart and self.retry_errors:
             raise UsageError("--restart runs every line again; give that or --retry-errors")
-        check_apart(
-            {
-                "-i": self.input,
-                "-o": self.output,
-                "--errors": self.errors,
-                "--stats-json": self.stats_json,
-                "--trace": self.trace,
-                "--event-log": self.event_log,
-            }
-        )
+
+    def written(self) -> dict[str, Path | None]:
+        """Files that these options name, by the option."""
+        return {
+            "--errors": self.errors,
+            "--stats-json": self.stats_json,
+            "--trace": self.trace,
+            "--event-log": self.event_log,
+        }

@@ -32,6 +32,7 @@ __all__ = ["answer_lines"]
 def answer_lines(
     config: EngineConfig,
     rules: LineRules,
+    output: Path,
     options: JobOptions,
     journal: Journal,
     console: Console,
@@ -42,7 +43,7 @@ def answer_lines(
     num_left = survey.num_requests - journal.num_done + journal.num_to_retry
     with (
         open_trace(options.trace) as trace,
-        keep_events(options.event_log, options.output) as events,
+        keep_events(options.event_log, output) as events,
         # Forked while this process has a single thread.
         _text_processes(config, options, num_left, journal.created) as processes,
         open_run(config, trace, events) as run,

@@ -14,7 +14,9 @@ _PANELS = {
     "batch_invariant",
     "Sampling": "seed generation_config",
     "Lines": "strict served_model_name tool_call_parser reasoning_parser",
-    "Files": "text_processes stats_json",
+    "Tables": "prompt_column messages_column template id_column endpoint body max_tokens "
+    "temperature split keep_columns",
+    "Files": "shard work_dir text_processes stats_json",
     "Diagnosis": "trace event_log",
 }
 #: In the order of a page.

@@ -7,7 +7,7 @@ from glinthawk.core.errors import JournalError
 from glinthawk.jobs.failures import Failures
 from glinthawk.jobs.line_set import LineSet
 
-__all__ = ["Finished", "is_success", "read_finished"]
+__all__ = ["Finished", "is_success", "read_finished", "read_line_number"]
 
 #: How every result line begins, and how one that is an answer; see results.py.
 _HEAD = re.compile(rb'\{"id":"batch_req_([0-9]{9,18})",')
@@ -29,6 +29,11 @@ class Finished:
     def num_done(self) -> int:
         """Failed ones included."""
         return len(self._lines)
+
+    @property
+    def end(self) -> int:
+        """The first number after all of them."""
+        return self._lines.end
 
     def __contains__(self, line: int) -> bool:
         return line in self._lines
@@ -52,10 +57,10 @@ def read_finished(output: Path, num_lines: int) -> tuple[Finished, int]:
         for row, result in enumerate(lines):
             if not result.endswith(b"\n"):
                 break
-            head = _HEAD.match(result)
-            if head is None or not result.endswith(_END) or b"\0" in result:
+            line = read_line_number(result)
+            if line is None:
                 raise _corrupt(output, row, size, "is not a whole result")
-            _count(finished, int(head[1]), result, num_lines, (output, row, size))
+            _count(finished, line, result, num_lines, (output, row, size))
             size += len(result)
     return finished, size
 
@@ -68,6 +73,12 @@ def _count(
     if line in finished:
         raise _corrupt(*where, f"answers line {line + 1} of the input a second time")
     finished.add(line, result, failed=not is_success(result))
+
+
+def read_line_number(result: bytes) -> int | None:
+    """Which line of the input a whole result line answers, from 0; None if it is none."""
+    head = _HEAD.match(result)
+    return int(head[1]) if head and result.endswith(_END) and b"\0" not in result else None
 
 
 def is_success(result: bytes) -> bool:

@@ -8,6 +8,8 @@ class LineSet:
 
     def __init__(self) -> None:
         self._size = 0
+        #: The first number after all of them.
+        self.end = 0
         self._bits = bytearray()
 
     def __contains__(self, line: int) -> bool:
@@ -26,3 +28,4 @@ class LineSet:
             self._bits.extend(bytes(missing))
         self._bits[line >> 3] |= 1 << (line & 7)
         self._size += 1
+        self.end = max(self.end, line + 1)

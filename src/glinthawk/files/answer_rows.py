@@ -1,0 +1,75 @@
+"""What a result line says, as a row of a table."""
+
+from typing import Any
+
+import msgspec
+
+__all__ = ["ANSWER_COLUMNS", "read_answer"]
+
+#: Columns, by their types in Arrow.
+ANSWER_COLUMNS = {
+    "custom_id": "string",
+    "answer": "string",
+    "finish_reason": "string",
+    "prompt_tokens": "int64",
+    "completion_tokens": "int64",
+    "error": "string",
+    "response": "string",
+}
+
+_results = msgspec.json.Decoder(dict[str, Any])
+#: Of a choice and its message, what the table has in columns.
+_CHOICE = {"index", "text", "message", "finish_reason"}
+_MESSAGE = {"role", "content"}
+
+
+def read_answer(result: bytes) -> tuple[Any, ...]:
+    """A value for each of ``ANSWER_COLUMNS``.
+
+    ``response`` is the body's JSON where the other columns do not say all of it: of several
+    choices, tool calls, log-probabilities, and of what is no text.
+    """
+    whole = _results.decode(result)
+    custom_id = whole["custom_id"]
+    body = (whole.get("response") or {}).get("body") or {}
+    problem = whole.get("error") or body.get("error")
+    if problem:
+        return custom_id, None, None, None, None, problem.get("message"), None
+    usage = body.get("usage") or {}
+    choices = body.get("choices") or []
+    answer, reason = _first(choices) if choices else (_text_of(body), body.get("status"))
+    return (
+        custom_id,
+        answer,
+        reason,
+        usage.get("prompt_tokens", usage.get("input_tokens")),
+        usage.get("completion_tokens", usage.get("output_tokens")),
+        None,
+        None if _says_all(choices) else msgspec.json.encode(body).decode(),
+    )
+
+
+def _first(choices: list[dict[str, Any]]) -> tuple[str | None, str | None]:
+    first = choices[0]
+    text = first["text"] if "text" in first else (first.get("message") or {}).get("content")
+    return text, first.get("finish_reason")
+
+
+def _text_of(body: dict[str, Any]) -> str | None:
+    """Of a body of /v1/responses."""
+    parts = [
+        part["text"]
+        for item in body.get("output") or []
+        for part in item.get("content") or []
+        if isinstance(part.get("text"), str)
+    ]
+    return "".join(parts) if parts else None
+
+
+def _says_all(choices: list[dict[str, Any]]) -> bool:
+    if len(choices) != 1:
+        return False
+    (choice,) = choices
+    message = choice.get("message") or {}
+    more = {name for name, value in choice.items() if value is not None} - _CHOICE
+    return not more and not {name for name, value in message.items() if value} - _MESSAGE

@@ -1,0 +1,291 @@
+"""A job between converters: the same results as without them, however often it is stopped."""
+
+import gzip
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from glinthawk.core.errors import JournalError, UsageError
+from glinthawk.files import conversion as conversion_module
+from glinthawk.files.conversion import ConversionOptions, open_conversion
+from glinthawk.files.merging import merge_outputs
+from glinthawk.files.request_maker import TableOptions
+from glinthawk.files.shard import Shard
+from input_forms import FORMS, write_form, write_memory
+from job_files import line, results, run_job
+
+LINES = [line(f"id {n}", prompt=[n], max_tokens=3) for n in range(40)]
+TABLE = TableOptions(prompt_column="prompt", endpoint="completions", body={"max_tokens": 3})
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+def run(source: object, output: object, kill_after: int | None = None, **options: Any) -> bool:
+    """Whether anything had to be done."""
+    given = ConversionOptions(input=str(source), output=str(output), **options)
+    answered = 0
+
+    def count() -> None:
+        nonlocal answered
+        answered += 1
+        if answered == kill_after:
+            raise Killed
+
+    with open_conversion(given) as conversion:
+        if conversion.whole_results is not None:
+            return False
+        conversion.prepare()
+        run_job(conversion.requests, conversion.results, on_finish=count, restart=given.restart)
+        conversion.finish(has_errors=False)
+        return True
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.fixture
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the job says without converters."""
+    folder = tmp_path_factory.mktemp("plain")
+    run(write_form(folder, "plain.jsonl", LINES), folder / "out")
+    return results(folder / "out")
+
+
+def table(folder: Path, rows: int = 40) -> Path:
+    path = folder / "in.parquet"
+    pq.write_table(pa.table({"prompt": [[n] for n in range(rows)]}), path)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_has_the_same_results(
+    form: str, plain: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source = write_form(tmp_path, form, LINES)
+    assert run(source, tmp_path / "out")
+    assert results(tmp_path / "out") == plain
+    assert "out.requests.jsonl" not in files(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_stopped_job_has_the_same_table(seed: int, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    source = table(tmp_path)
+    options: dict[str, Any] = {"table": TABLE, "keep_columns": ()}
+    run(source, tmp_path / "once.parquet", **options)
+    output = tmp_path / "again.parquet"
+    for _ in range(3):
+        with pytest.raises(Killed):
+            run(source, output, kill_after=chance.randint(1, 10), **options)
+        assert not output.exists()
+        assert "again.parquet.requests.jsonl" in files(tmp_path)
+    assert run(source, output, **options)
+    assert pq.read_table(output) == pq.read_table(tmp_path / "once.parquet")
+    assert not run(source, output, **options)
+    assert files(tmp_path) == {"in.parquet"} | {
+        f"{name}.parquet{more}"
+        for name in ("once", "again")
+        for more in ("", ".source", ".results.jsonl", ".results.jsonl.journal")
+    }
+
+
+@pytest.mark.parametrize("where", ["write_lines", "save_source_record", "survey_input"])
+def test_a_kill_between_two_files_loses_nothing(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The input has grown since the job was begun, and the run ends while it is written anew."""
+    source, output = tmp_path / "in.gz", tmp_path / "out"
+    source.write_bytes(FORMS["a.jsonl.gz"](LINES[:20]))
+    with pytest.raises(Killed):
+        run(source, output, kill_after=5)
+    source.write_bytes(FORMS["a.jsonl.gz"](LINES))
+    before = getattr(conversion_module, where)
+
+    def killed(*arguments: Any) -> None:
+        before(*arguments)
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion_module, where, killed)
+        with pytest.raises(Killed):
+            run(source, output)
+    assert run(source, output)
+    assert [one["custom_id"] for one in results(output)] == [one["custom_id"] for one in LINES]
+
+
+def test_requests_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = table(tmp_path)
+    with pytest.raises(Killed):
+        run(source, tmp_path / "out.gz", kill_after=2, table=TABLE)
+    monkeypatch.setattr(conversion_module, "write_lines", None)
+    assert run(source, tmp_path / "out.gz", table=TABLE)
+
+
+def test_another_input_or_question_is_refused(tmp_path: Path) -> None:
+    source, output = table(tmp_path), tmp_path / "out.parquet"
+    with pytest.raises(Killed):
+        run(source, output, kill_after=9, table=TABLE)
+    other = TableOptions(prompt_column="prompt", endpoint="completions", body={"max_tokens": 4})
+    with pytest.raises(JournalError, match="no longer begins with"):
+        run(source, output, table=other)
+    pq.write_table(pa.table({"prompt": [[n + 1] for n in range(40)]}), source)
+    with pytest.raises(JournalError, match=r"in\.parquet no longer begins with"):
+        run(source, output, table=TABLE)
+    assert run(source, output, table=TABLE, restart=True)
+    assert pq.read_table(output).num_rows == 40
+    assert "out.parquet.results.jsonl.1" in files(tmp_path)
+
+
+def test_a_table_may_grow(tmp_path: Path) -> None:
+    source, output = table(tmp_path, 10), tmp_path / "out.parquet"
+    assert run(source, output, table=TABLE)
+    table(tmp_path, 40)
+    assert run(source, output, table=TABLE)
+    assert pq.read_table(output).num_rows == 40
+
+
+def test_an_output_of_somebody_else_stays(tmp_path: Path) -> None:
+    source, output = table(tmp_path), tmp_path / "out.parquet"
+    output.write_text("my thesis")
+    with pytest.raises(JournalError, match="is not of a job here"):
+        run(source, output, table=TABLE)
+    assert output.read_text() == "my thesis"
+    assert run(source, output, table=TABLE, restart=True)
+    assert (tmp_path / "out.parquet.1").read_text() == "my thesis"
+
+
+def test_a_url_is_written_at_the_end(tmp_path: Path, plain: list[dict[str, Any]]) -> None:
+    data = FORMS["a.jsonl.gz"](LINES)
+    source = write_memory(f"{tmp_path.name}/in.jsonl.gz", data)
+    output = f"memory://{tmp_path.name}/out.jsonl.gz"
+    with pytest.raises(Killed):
+        run(source, output, kill_after=7, work_dir=tmp_path)
+    assert run(source, output, work_dir=tmp_path)
+    assert not run(source, output, work_dir=tmp_path)
+    assert results(tmp_path / "out.jsonl.gz.results.jsonl") == plain
+    assert files(tmp_path) == {
+        "out.jsonl.gz.source",
+        "out.jsonl.gz.results.jsonl",
+        "out.jsonl.gz.results.jsonl.journal",
+    }
+    with pytest.raises(JournalError, match="give another --work-dir"):
+        run(source, "memory://elsewhere/out.jsonl.gz", work_dir=tmp_path)
+    (tmp_path / "other").mkdir()
+    assert run(source, "memory://elsewhere/out.jsonl.gz", work_dir=tmp_path / "other")
+
+
+def test_columns_are_kept_of_tables_in_parquet_alone() -> None:
+    for output, given in (("a.jsonl", TABLE), ("a.parquet", TableOptions())):
+        with pytest.raises(UsageError, match="--keep-columns is for a table"):
+            ConversionOptions(input="in", output=output, table=given, keep_columns=())
+
+
+def test_columns_are_kept_of_files(tmp_path: Path) -> None:
+    """Of a pipe they would be gone by the end."""
+    os.mkfifo(tmp_path / "pipe")
+    options: dict[str, Any] = {"table": TABLE, "keep_columns": ()}
+    with pytest.raises(UsageError, match="save it as a file first"):
+        run(tmp_path / "pipe", tmp_path / "out.parquet", **options)
+    assert run(table(tmp_path), tmp_path / "out.parquet", **options)
+
+
+# Shards
+
+
+@pytest.mark.parametrize("form", ["plain.jsonl", "a.jsonl.zst", "array.json"])
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_merged_shards_are_the_whole(
+    form: str, ending: str, plain: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    source = write_form(tmp_path, form, LINES)
+    parts = [tmp_path / f"out-{number}{ending}" for number in (1, 2, 3)]
+    for number, part in enumerate(parts, start=1):
+        run(source, part, shard=Shard(number, 3))
+    merged = merge_outputs(tmp_path / f"merged{ending}", parts)
+    assert (merged.num_results, merged.num_errors, merged.missing) == (40, 0, ())
+    if ending:
+        raw = gzip.decompress((tmp_path / f"merged{ending}").read_bytes())
+        (tmp_path / "merged").write_bytes(raw)
+    assert results(tmp_path / "merged") == plain
+
+
+def test_merged_tables_have_the_rows_in_order(tmp_path: Path) -> None:
+    source = table(tmp_path, 2500)
+    options: dict[str, Any] = {"table": TABLE, "keep_columns": ()}
+    run(source, tmp_path / "whole.parquet", **options)
+    parts = [tmp_path / f"{number}.parquet" for number in (1, 2)]
+    for number, part in enumerate(parts, start=1):
+        run(source, part, shard=Shard(number, 2), **options)
+    merged = merge_outputs(tmp_path / "merged.parquet", parts[::-1])
+    assert (merged.num_results, merged.missing) == (2500, ())
+    assert pq.read_table(tmp_path / "merged.parquet") == pq.read_table(tmp_path / "whole.parquet")
+    merged = merge_outputs(tmp_path / "half.parquet", parts[1:])
+    assert (merged.num_results, merged.missing) == (1250, ("shard 1/2 is missing",))
+
+
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    source = write_form(tmp_path, "plain.jsonl", LINES)
+    run(source, tmp_path / "1", shard=Shard(1, 3))
+    with pytest.raises(Killed):
+        run(source, tmp_path / "2", shard=Shard(2, 3), kill_after=10)
+    there = {int(one["id"].removeprefix("batch_req_")) for one in results(tmp_path / "2")}
+    lacking = [n for n in range(1, 40, 3) if n not in there]
+    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
+    lines = ", ".join(str(n + 1) for n in lacking)
+    assert merged.missing == (
+        "shard 3/3 is missing",
+        f"shard 2/3 lacks {len(lacking)} results: lines {lines}",
+    )
+    (tmp_path / "merged").unlink()
+    for number in ("1", "2"):
+        (tmp_path / f"{number}.source").unlink()
+    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
+    (told,) = merged.missing
+    assert "lines between others have no result, or are blank: lines 3, " in told
+
+
+def test_parts_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    source = write_form(tmp_path, "plain.jsonl", LINES)
+    for name, shard in (("1", Shard(1, 2)), ("2", Shard(2, 3))):
+        run(source, tmp_path / name, shard=shard)
+    one, two, merged = tmp_path / "1", tmp_path / "2", tmp_path / "merged"
+    (tmp_path / "rubbish").write_text("{}\n")
+    for parts, says in (
+        ([one, two], "shards of different jobs"),
+        ([one, one], "has a second result"),
+        ([tmp_path / "rubbish"], "what is no result"),
+        ([tmp_path / "nowhere"], "cannot read"),
+        ([one, tmp_path / "a.parquet"], "do not go together"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            merge_outputs(merged, parts)
+        assert not merged.exists()
+    merged.write_text("mine")
+    with pytest.raises(UsageError, match="exists"):
+        merge_outputs(merged, [one])
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
+def test_a_share_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="write 3/16"):
+        Shard.parse(text)
+
+
+def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.write_bytes(b"\n" + b"\n\n".join(json.dumps(one).encode() for one in LINES))
+    run(source, tmp_path / "whole")
+    for number in (1, 2):
+        run(source, tmp_path / f"{number}", shard=Shard(number, 2))
+    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
+    assert merged.missing == ()
+    assert results(tmp_path / "merged") == results(tmp_path / "whole")
