@@ -162,7 +162,7 @@ def test_what_cannot_be_is_one_line_before_the_model_is_loaded(
 
 
 @pytest.mark.parametrize(
-    ("kills", "rows"), [(3, 60), pytest.param(10, 300, marks=pytest.mark.matrix)]
+    ("kills", "rows"), [(3, 200), pytest.param(10, 300, marks=pytest.mark.matrix)]
 )
 def test_a_table_killed_again_and_again_is_as_if_undisturbed(
     kills: int, rows: int, tmp_path: Path
