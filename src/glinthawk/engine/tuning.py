@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from math import inf
+from operator import truediv
 
 import torch
 from transformers import PreTrainedModel
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 _BUDGET_S = 2.0
 _FIRST_ROWS, _MOST_ROWS = 16, 1024
+#: That are chosen at least: a step takes time beside its dense pass, which is all that is measured.
+_LEAST_ROWS = 64
 #: The batch where steps are so slow that time ran out before larger ones stopped to pay.
 _UNMEASURED_ROWS = 256
 #: Steps run for one figure; the first does not count.
@@ -44,8 +47,8 @@ _STEPS = 3
 _WORTH = 1.08
 #: Small steps differ by little, so each is measured so many times, where they are fast.
 _DRAFT_ROUNDS = 12
-#: How often a batch is measured again that seems not to pay.
-_SECOND_LOOKS = 3
+#: Sizes one after the other that do not pay, after which no larger one is tried.
+_MOST_MISSES = 2
 _LINK_TRIES = 5
 _PROMPT_TOKENS = 256
 
@@ -114,8 +117,7 @@ def _measure_curve(
             if found and time.monotonic() > deadline:
                 break
             found[rows] = min(found.get(rows, inf), measure(rows))
-    fastest = [*accumulate(reversed(found.values()), min)]
-    return tuple(zip(found, reversed(fastest), strict=True))
+    return _no_slower_than_larger(found)
 
 
 def _link_seconds(loaded: LoadedModel, remote: Sequence[Home]) -> dict[int, float]:
@@ -169,33 +171,34 @@ def _grow_batch(
     """Double the batch while that pays, or up to what the user wants: its size, and the (rows,
     seconds) that ``measure`` found. One row comes first; it says what reading the weights takes.
 
-    What else the machine does makes a step look slow, never fast. So a size that seems not to pay
-    is measured again, and one row alone is never chosen. Where there is no time for that, nobody
-    knows."""
+    What else the machine does makes a step look slow, never fast. So it takes two sizes that do not
+    pay to end the search, and no step is taken to be slower than one of more rows. Where time runs
+    out before, nobody knows."""
     deadline = time.monotonic() + _BUDGET_S
     most = min(_MOST_ROWS if wish == "auto" else wish, batch_tokens)
-    rows, pays, in_time, looks = 1, True, True, 0
-    curve = [(rows, measure(rows))]
-    while pays and in_time and rows < most:
+    found = {1: measure(1)}
+    rows, in_time, misses = 1, True, 0
+    while rows < most and in_time and misses < _MOST_MISSES:
+        best = max(map(truediv, found.keys(), found.values()))
         rows = min(most, max(_FIRST_ROWS, 2 * rows))
-        curve.append((rows, measure(rows)))
-        pays = wish != "auto" or _is_faster(*curve[-2:])
-        looks = 0
-        while not pays and looks < _SECOND_LOOKS and time.monotonic() < deadline:
-            looks += 1
-            curve[-1] = rows, min(curve[-1][1], measure(rows))
-            pays = _is_faster(*curve[-2:])
-        in_time = time.monotonic() + 2 * _STEPS * curve[-1][1] < deadline
+        found[rows] = measure(rows)
+        pays = wish != "auto" or rows / found[rows] > _WORTH * best
+        misses = 0 if pays else misses + 1
+        in_time = time.monotonic() + 2 * _STEPS * found[rows] < deadline
+    curve = _no_slower_than_larger(found)
     if wish != "auto":
-        return most, tuple(curve)
-    if not pays and looks == _SECOND_LOOKS:
-        return max(curve[-2][0], min(_FIRST_ROWS, most)), tuple(curve)
-    return (rows if in_time else max(rows, min(_UNMEASURED_ROWS, most))), tuple(curve)
+        return most, curve
+    if not in_time and not misses:
+        return max(rows, min(_UNMEASURED_ROWS, most)), curve
+    best = max(rows / seconds for rows, seconds in curve)
+    sizes = [rows for rows, seconds in curve if _WORTH * rows / seconds >= best]
+    return max(sizes[0], min(_LEAST_ROWS, most)), curve
 
 
-def _is_faster(small: tuple[int, float], large: tuple[int, float]) -> bool:
-    """Whether the larger batch makes enough more tokens a second."""
-    return large[0] / large[1] > _WORTH * small[0] / small[1]
+def _no_slower_than_larger(found: dict[int, float]) -> tuple[tuple[int, float], ...]:
+    """(rows, seconds) by rows, where what more rows took is more than enough for fewer."""
+    fastest = [*accumulate(reversed(found.values()), min)]
+    return tuple(zip(found, reversed(fastest), strict=True))
 
 
 def _step_seconds(loaded: LoadedModel, passes: Passes | None, rows: int) -> float:
