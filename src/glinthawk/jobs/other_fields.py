@@ -52,6 +52,7 @@ _INSTEAD = {
     "functions": "the API has another name for it now; write tools",
     "function_call": "the API has another name for it now; write tool_choice",
     "extra_body": "it is an argument of OpenAI's client; write its fields into the body itself",
+    "suffix": "what is generated stands behind the prompt, before nothing; remove it",
     "use_beam_search": "tokens are sampled here; remove it",
     "chat_template": "the model's own is used; render the prompt and use /v1/completions",
     "previous_response_id": "no answer is kept here; write the conversation into input",
