@@ -249,7 +249,7 @@ class LLM:
         outputs = [self._choice(index, choice) for index, choice in enumerate(choices)]
         num_top = asked.params.prompt_logprobs
         scores = None if num_top is None else prompt_logprobs(choices[0], self._text, num_top)
-        ids = list(asked.token_ids)
+        ids = list(choices[0].request.prompt)  # what truncate_prompt_tokens has left
         return RequestOutput(str(number), asked.text, ids, outputs, prompt_logprobs=scores)
 
     def _choice(self, index: int, sequence: TokenSequence) -> CompletionOutput:

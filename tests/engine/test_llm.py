@@ -260,3 +260,4 @@ def test_the_end_of_a_prompt_is_kept(llm: LLM) -> None:
     (long,) = llm.generate([[9, 9, 9, 5, 6, 7]], cut, use_tqdm=False)
     (short,) = llm.generate([[5, 6, 7]], GREEDY, use_tqdm=False)
     assert long.outputs == short.outputs
+    assert long.prompt_token_ids == [5, 6, 7]

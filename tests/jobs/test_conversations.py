@@ -145,6 +145,7 @@ def test_defaults_of_the_model(tmp_path: Path, reader: LineReader) -> None:
     assert _task(taught).params == SamplingParams(**defaults)
     own = _task(taught, temperature=0, top_k=-1, max_tokens=50).params
     assert own == SamplingParams(temperature=0, top_k=-1, top_p=0.95, max_tokens=50)
+    assert _task(taught, min_tokens=20).params.max_tokens == 20  # a wish goes before a default
     # A completion has a length of its own.
     raw = json.dumps(line("a", prompt="hello")).encode()
     read = taught.read(0, raw)

@@ -25,6 +25,11 @@ def _bodies(folder: Path, text: Text, *lines: dict[str, Any]) -> list[dict[str, 
 # Several prompts
 
 
+def test_ids_of_a_table_are_whole_numbers(tmp_path: Path, text: Text) -> None:
+    one, other = _bodies(tmp_path, text, line("a", prompt=[5, 6]), line("b", prompt=[5.0, 6.0]))
+    assert one["usage"] == other["usage"]
+
+
 def test_a_line_of_prompts_is_answered_as_lines_of_one(tmp_path: Path, text: Text) -> None:
     prompts: list[Any] = ["the cat", [5, 6], "hello"]
     fields: dict[str, Any] = {"n": 2, "seed": 3, "max_tokens": 6}

@@ -130,3 +130,8 @@ def test_what_was_put_together_comes_apart(name: str, thought: str, answer: str)
     assert split_reasoning(name, rest, opened=True) == (thought.strip() or None, answer.lstrip())
     assert is_open(name, f"x{marks.begin}y")
     assert not is_open(name, whole)
+
+
+def test_an_answer_that_speaks_of_the_marks_is_left_alone() -> None:
+    text = "The answer: <think>hm</think> 4"
+    assert split_reasoning("qwen3", text) == (None, text)

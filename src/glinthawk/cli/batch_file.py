@@ -51,7 +51,8 @@ def answer_file(
         retry_errors=options.retry_errors,
     ) as journal:
         left = journal.survey.num_requests - journal.num_done + journal.num_to_retry
-        if journal.num_done and not left:
+        # What a longer --max-model-len would go on with is known when the model is loaded.
+        if journal.num_done and not left and not options.retry_errors:
             console.print(f"every line has its result already{_errors(journal)}: {output}")
             report_failures(journal, options.errors, console)
             return 1 if journal.num_failed else 0

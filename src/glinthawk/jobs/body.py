@@ -15,7 +15,15 @@ from glinthawk.jobs.line_envelope import Kind
 from glinthawk.jobs.other_fields import check_other
 from glinthawk.jobs.structured_fields import StructuredFields, read_structured
 
-__all__ = ["Body", "ChatBody", "CompletionBody", "Effort", "read_body", "sampling_params"]
+__all__ = [
+    "Body",
+    "ChatBody",
+    "CompletionBody",
+    "Effort",
+    "as_whole",
+    "read_body",
+    "sampling_params",
+]
 
 _Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Stops = Annotated[list[str], msgspec.Meta(max_length=16)]
@@ -99,7 +107,7 @@ def read_body(kind: Kind, body: object, *, strict: bool = False) -> ChatBody | C
     except msgspec.ValidationError:
         pass
     for name in given.keys() & _whole_numbers(form):
-        given[name] = _as_whole(given[name])
+        given[name] = as_whole(given[name])
     try:
         return msgspec.convert(given, type=form)
     except msgspec.ValidationError as error:
@@ -114,10 +122,10 @@ def _whole_numbers(form: type[Body]) -> frozenset[str]:
     return frozenset(name for name, kind in hints.items() if whole & {*get_args(kind)})
 
 
-def _as_whole(value: Any) -> Any:
+def as_whole(value: Any) -> Any:
     """Tables make 4.0 of 4."""
     if isinstance(value, list):
-        return [_as_whole(one) for one in value]
+        return [as_whole(one) for one in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -175,7 +183,9 @@ def _max_tokens(body: ChatBody | CompletionBody, longest: int | None) -> int | N
     if given is not None:
         return given
     # OpenAI's defaults: 16 for a completion, as long as it takes for a chat.
-    return 16 if isinstance(body, CompletionBody) else longest
+    if isinstance(body, CompletionBody):
+        return 16
+    return None if longest is None else max(longest, body.min_tokens or 0)
 
 
 def _logprobs(body: ChatBody | CompletionBody) -> int | None:

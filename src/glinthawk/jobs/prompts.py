@@ -9,6 +9,7 @@ import msgspec
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
+from glinthawk.jobs.body import as_whole
 from glinthawk.jobs.text import Text
 
 __all__ = ["Prompt", "fit_prompt", "read_prompts"]
@@ -70,6 +71,6 @@ def _read(said: str | list[int], text: Text, limits: Limits, params: SamplingPar
 
 def _as_ids(given: object) -> list[int] | None:
     try:
-        return msgspec.convert(given, list[int])
+        return msgspec.convert(as_whole(given), list[int])
     except msgspec.ValidationError:
         return None

@@ -53,6 +53,8 @@ def split_reasoning(name: str, text: str, opened: bool = False) -> tuple[str | N
     if not marks.begin:
         return _split_channels(text)
     before, begin, rest = text.partition(marks.begin)
+    if begin and before.strip() and not opened:
+        return None, text  # it speaks of the marks
     if not begin or before.strip():
         # Templates that begin the thoughts leave their end alone in the answer.
         if not opened and marks.end not in text:

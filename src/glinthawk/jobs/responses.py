@@ -20,6 +20,8 @@ _NAMES = {
     "n": None,
     "continue_final_message": None,
     "add_generation_prompt": None,
+    "prompt_logprobs": None,
+    "return_token_ids": None,
 }
 #: Fields that change nothing with one of these values.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -172,6 +174,12 @@ def _format(given: dict[str, Any]) -> dict[str, Any]:
 
 def _effort(given: dict[str, Any]) -> dict[str, Any]:
     reasoning = _object(given, "reasoning", ("effort", "summary", "generate_summary"))
+    for name in ("summary", "generate_summary"):
+        if reasoning.get(name) not in (None, "auto"):
+            raise RequestError(
+                f"reasoning.{name}: thoughts are given whole, and not summed up; leave it out",
+                param="reasoning",
+            )
     effort = reasoning.get("effort")
     return {} if effort is None else {"reasoning_effort": effort}
 

@@ -19,8 +19,8 @@ Answered = tuple[Task, list[TokenSequence]]
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """What the work depends on beside the text. ``model_name`` is what answers to lines without a
-    model say, ``created`` what all say."""
+    """What the work depends on beside the text. All answers say ``created``, and ``model_name``
+    unless ``lines`` have another name."""
 
     limits: Limits
     model_name: str
