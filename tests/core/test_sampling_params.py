@@ -183,3 +183,17 @@ def test_a_requests_own_seed_is_mixed_with_its_prompt_and_nothing_else() -> None
 
 def test_seed_minus_one_is_none() -> None:
     assert SamplingParams(seed=-1) == SamplingParams()
+
+
+@pytest.mark.parametrize("ids", [{5, 9}, frozenset({5, 9}), [5, 9], (5, 9), iter([5, 9])])
+def test_tokens_may_be_given_in_any_form(ids: Any) -> None:
+    allowed = SamplingParams(allowed_token_ids=ids).allowed_token_ids
+    assert isinstance(allowed, list | tuple)
+    assert {*allowed} == {5, 9}
+
+
+@pytest.mark.parametrize("name", ["allowed_token_ids", "bad_words", "stop_token_ids"])
+def test_what_is_no_list_is_named(name: str) -> None:
+    given: dict[str, Any] = {name: 3}
+    with pytest.raises(ValueError, match=f"^{name} must be a list, not 3"):
+        SamplingParams(**given)

@@ -62,14 +62,17 @@ def test_what_drafts_cost_is_measured_where_they_shall_pay(tmp_path: Path) -> No
     assert measured is not None
     assert measured.dense is not None
     rows, seconds = zip(*measured.dense, strict=True)
-    assert rows == (1, 2, 4, 8, 16)[: len(rows)]  # 3 rows with 4 tokens each are 15
+    assert rows == (1, 2, 4, 8, 15)[: len(rows)]  # 3 rows with 4 tokens each are 15
     assert list(seconds) == sorted(seconds)
 
 
 def test_drafts_of_a_pipeline_are_as_long_as_its_slowest_slice_says() -> None:
     config = EngineConfig(model="demo", speculation="auto")
     curves = ((1, 1.0), (2, 1.5)), ((1, 3.0), (2, 3.5))
-    loaded = [Loaded(99, 300, "float32", 4, 0.0, 0.25, draft_s=curve) for curve in curves]
+    loaded = [
+        Loaded(99, 300, "float32", 4, 0.0, 0.0, draft_s=curve, draft_link_s=0.25)
+        for curve in curves
+    ]
     assert choose_limits(config, loaded).drafts == DraftLimits(7, curves[1], 1.0 + 0.5)
     config = EngineConfig(model="demo", speculation="prompt-lookup")
     assert choose_limits(config, loaded).drafts == DraftLimits(7)

@@ -1,5 +1,7 @@
 """Random storms of events; every invariant after every event; every request answered once."""
 
+from itertools import takewhile
+
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -237,7 +239,13 @@ def _draw_tokens(data: st.DataObject, span: Span) -> tuple[int, ...]:
 
 
 def _ones(batch: Batch) -> tuple[tuple[int, ...], ...]:
-    return tuple([(1,) * span.num_sampled for span in batch.spans])
+    return tuple(map(_ones_after, batch.spans))
+
+
+def _ones_after(span: Span) -> tuple[int, ...]:
+    """What follows where 1 always follows: a guess of another token ends it."""
+    right = sum(1 for _ in takewhile(lambda token: token == 1, span.draft))
+    return ((1,) * (right + 1))[: span.num_sampled]
 
 
 def _is_new(span: Span) -> bool:

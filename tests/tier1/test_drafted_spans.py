@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.structured_outputs import StructuredOutputsParams
 from glinthawk.tier1.sampler import Sampled, sample_batch
+from glinthawk.tier1.sampling.row_masks import Bits
 
 VOCAB = 6
 _EOS = 5
@@ -43,11 +43,14 @@ SPANS = st.lists(
 class _Ascending:
     """Masks of a grammar in which no token is followed by itself."""
 
-    def allowed(self, sequences: list[Sequence], vocab_size: int) -> npt.NDArray[np.bool_]:
-        flags = np.ones((len(sequences), vocab_size), np.bool_)
+    def allowed(self, sequences: list[Sequence]) -> Bits:
+        flags = np.ones((len(sequences), 32 * -(-VOCAB // 32)), np.bool_)
         for row, sequence in enumerate(sequences):
             flags[row, sequence.output[-1:]] = False
-        return flags
+        return np.packbits(flags, axis=1, bitorder="little").view(np.int32)
+
+    def begin(self, sequences: list[Sequence], tokens: list[int]) -> None:
+        """Nothing is made ahead."""
 
 
 _MASKS: object = _Ascending()

@@ -12,6 +12,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.core.source import resolve_model
 from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.tier1.sampling.mask_rounds import MaskMaker
 from glinthawk.tier1.sampling.row_masks import Bits
 from glinthawk.tier1.sampling.token_masks import TokenMasks
 from glinthawk.tokens.grammars import Grammars
@@ -115,28 +116,30 @@ def test_who_comes_back_late_is_not_lost(masks: TokenMasks, grammars: Grammars) 
         assert np.array_equal(masks.allowed([late]), _afresh(grammars, [late]))
 
 
-def test_masks_after_drafts_are_those_of_the_tokens(masks: TokenMasks, grammars: Grammars) -> None:
-    draw = Random(2)
-    for sequence in _sequences(6):
-        path = _sequences(6)[sequence.request.id]
-        extra: list[int] = []
-        for _ in range(8):
-            path.output = list(extra)
-            extra += _pick(draw, masks.allowed([path]))
-        rows = masks.allowed_after(sequence, extra)
-        assert len(rows) == len(extra) + 1
-        for count, row in enumerate(rows):
-            path = Sequence(sequence.request, output=extra[:count])
-            assert np.array_equal(row, _afresh(grammars, [path])[0])
-        assert np.array_equal(masks.allowed([sequence])[0], rows[0])
+def test_no_mask_is_made_twice_however_many_batches_are_in_flight(
+    masks: TokenMasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw, batches = Random(3), [[one] for one in _sequences(32)]
+    for batch in batches:
+        (token,) = _pick(draw, masks.allowed(batch))
+        masks.begin(batch, [token])
+        batch[0].output.append(token)
+    monkeypatch.setattr(MaskMaker, "make", _fail)
+    going_on = [batch for batch in batches if batch[0].output[-1] not in EOS]
+    assert len(going_on) > 16
+    for batch in going_on:
+        masks.allowed(batch)
+
+
+def _fail(*_: object) -> Bits:
+    raise AssertionError("a mask is made again")
 
 
 def test_nothing_is_made_for_answers_that_end(masks: TokenMasks) -> None:
-    before = threading.active_count()
     at_its_length, ended = _sequences(1, max_tokens=1)[0], _sequences(1)[0]
     masks.allowed([at_its_length, ended])
     masks.begin([at_its_length, ended], [9, min(EOS)])
-    assert threading.active_count() == before
+    assert not masks._begun
 
 
 def test_the_thread_ends_with_its_masks(grammars: Grammars) -> None:

@@ -1,6 +1,9 @@
 """What is replaced in a model computes the same, and nothing else is replaced."""
 
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch import nn
 from families import FAMILIES, make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.tier1.forward.cpu_kernels import NativeKernels
+from glinthawk.tier1.forward.joining import JoinedProduct, join_model
 from glinthawk.tier1.forward.norms import FusedNorm, match_norm
 from glinthawk.tier1.forward.packing import GatedMLP, PackedLinear, pack_model
 from glinthawk.tier1.kv.home import LocalHome
@@ -107,12 +111,11 @@ def test_gated_mlps_are_known_by_what_they_compute(
     assert (GatedMLP in kinds(model)) == gated
 
 
-def test_float32_is_packed_and_a_plain_model_left_as_it_is(tmp_path: Path) -> None:
+def test_float32_and_plain_models_are_left_as_they_are(tmp_path: Path) -> None:
     path = str(make_model(tmp_path, "llama"))
-    packed = load_model(EngineConfig(model=path, dtype="float32")).model
-    assert kinds(packed) >= {PackedLinear, GatedMLP, FusedNorm}
-    plain = load_model(EngineConfig(model=path, dense="plain")).model
-    assert not kinds(plain) & {PackedLinear, GatedMLP, FusedNorm}
+    for config in (EngineConfig(model=path), EngineConfig(model=path, dense="plain")):
+        model = load_model(config).model
+        assert not kinds(model) & {PackedLinear, GatedMLP, FusedNorm}
 
 
 def test_an_mlp_that_only_looks_gated_is_not_fused() -> None:
@@ -132,3 +135,31 @@ def test_an_mlp_that_only_looks_gated_is_not_fused() -> None:
         outer = nn.Sequential(Odd())
         if pack_model(outer):
             assert type(outer[0]) is Odd
+
+
+@bfloat16
+@pytest.mark.parametrize("replace", [pack_model, join_model])
+def test_old_weights_go_as_their_layers_are_replaced(
+    tmp_path: Path, replace: Callable[[nn.Module], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that just fits into memory is not held twice while it is packed."""
+    path = str(make_model(tmp_path, "llama"))
+    model = load_model(EngineConfig(model=path, dense="plain", dtype="bfloat16")).model
+    old = [weakref.ref(m.weight) for m in model.modules() if type(m) is nn.Linear]
+    alive: list[int] = []
+
+    def count(module: nn.Module, *rest: Any) -> None:
+        alive.append(sum(one() is not None for one in old))
+
+    for kind in (PackedLinear, JoinedProduct):
+        made = kind.__init__
+        monkeypatch.setattr(
+            kind, "__init__", lambda *given, made=made: (made(*given), count(*given))[0]
+        )
+    with torch.inference_mode():
+        replace(model)
+    del model
+    a_layer = 7
+    assert len(alive) >= 6
+    assert alive[-1] <= len(old) - len(alive) + 1 + a_layer
+    assert alive[-1] < alive[0]

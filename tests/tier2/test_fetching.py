@@ -174,7 +174,7 @@ def test_other_backends_refuse_at_once(monkeypatch: pytest.MonkeyPatch, backend:
 def test_head_sizes_that_the_kernels_do_not_take_are_refused_on_both_sides() -> None:
     layer = AttentionLayer(2, 1, 6, 6, 1.0)
     assert Talk([layer]).fault(_open(layer)).refused
-    with pytest.raises(UsageError, match="kv_placement near"):
+    with pytest.raises(UsageError, match="`kv_placement` near"):
         FetchedPages([layer], "float32", 1)
 
 

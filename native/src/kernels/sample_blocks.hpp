@@ -120,7 +120,8 @@ public:
             store(first + 16 * block, at(block, 0));
             top = max(best, top);
         }
-        return numbers == 0xffff ? hmax(top) : __builtin_nanf("");
+        // Not -0: the next number above that is +0, which it reaches itself.
+        return numbers == 0xffff ? hmax(top) + 0.0f : __builtin_nanf("");
     }
 
     // A logit that `rank` tokens reach at least, low enough for few more to do so: that of the last of so

@@ -1,7 +1,7 @@
 """How the next token is chosen; names and meanings as in vLLM's offline API."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
@@ -82,7 +82,7 @@ class SamplingParams:
     allowed_token_ids: Annotated[
         Sequence[int] | None, Setting("The only tokens that are chosen; None: any.")
     ] = None
-    bad_words: Annotated[Sequence[str], Setting("Texts that the answer never has.")] = ()
+    bad_words: Annotated[Sequence[str], Setting("Texts whose tokens no answer has.")] = ()
     truncate_prompt_tokens: Annotated[
         int | None,
         Setting(
@@ -103,6 +103,8 @@ class SamplingParams:
         for name, empty in _EMPTY.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, empty)
+        for name in ("stop", "stop_token_ids", "bad_words", "allowed_token_ids"):
+            object.__setattr__(self, name, _as_list(name, getattr(self, name)))
         check_settings(self, ValueError)
         if self.seed == -1:
             object.__setattr__(self, "seed", None)
@@ -153,17 +155,33 @@ class SamplingParams:
         return self.temperature < _GREEDY_BELOW
 
     @property
+    def looks_back(self) -> bool:
+        """Whether logits change by the tokens that the answer has."""
+        return (
+            self.frequency_penalty != 0
+            or self.presence_penalty != 0
+            or self.repetition_penalty != 1
+            or bool(self.bad_words)
+        )
+
+    @property
     def shapes_logits(self) -> bool:
         """Whether logits change before the choice, so that the plain argmax would be wrong."""
         return (
-            bool(self.logit_bias)
-            or self.frequency_penalty != 0
-            or self.presence_penalty != 0
-            or self.repetition_penalty != 1
+            self.looks_back
+            or bool(self.logit_bias)
             or self.min_tokens > 0
             or self.allowed_token_ids is not None
-            or bool(self.bad_words)
         )
+
+
+def _as_list(name: str, value: object) -> object:
+    """A set, an array or whatever else can be walked, as a tuple."""
+    if value is None or isinstance(value, list | tuple):
+        return value
+    if not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a list, not {value!r}")
+    return tuple(value)
 
 
 def _is_token(value: object) -> bool:

@@ -19,6 +19,7 @@ VLLM_SETTINGS = {
     "kv_cache_dtype": "use kv_dtype",
     "max_num_seqs": "use batch_size",
     "max_num_batched_tokens": "use batch_tokens",
+    "speculative_config": "use speculation='prompt-lookup' or 'auto', and num_speculative_tokens",
     "enforce_eager": "use dense='plain'",
     "tokenizer": "a model's folder holds its own tokenizer",
     "tokenizer_mode": "a model's folder says which one it is",

@@ -43,4 +43,4 @@ def _limit_drafts(config: EngineConfig, loaded: Sequence[Loaded]) -> DraftLimits
     curves = [part.draft_s or ((1, 0.0),) for part in loaded]
     slowest = max(curves, key=lambda curve: curve[0][1])
     others_s = sum(curve[0][1] for curve in curves) - slowest[0][1]
-    return DraftLimits(most, slowest, others_s + sum(part.link_s for part in loaded))
+    return DraftLimits(most, slowest, others_s + sum(part.draft_link_s for part in loaded))

@@ -223,6 +223,7 @@ def _describe(opened: OpenNode) -> Loaded:
         arithmetic=opened.arithmetic,
         longest_len=spec.longest_len,
         draft_s=drafts.dense if drafts else None,
+        draft_link_s=drafts.link_s if drafts else 0.0,
     )
 
 

@@ -110,7 +110,7 @@ def _measure_curve(
     deadline = time.monotonic() + _BUDGET_S
     sizes = [1]
     while sizes[-1] < most_rows:
-        sizes.append(2 * sizes[-1])
+        sizes.append(min(2 * sizes[-1], most_rows))
     found: dict[int, float] = {}
     for round_number in range(_DRAFT_ROUNDS):
         for rows in sizes if round_number == 0 else list(found):

@@ -132,7 +132,7 @@ class Scheduler:
 
     def renewed(self) -> Self:
         """One without sequences, batches and homes, which goes on counting and knows what this one
-        has learned."""
+        has learned of answers' lengths."""
         return type(self)(self.limits, self._lengths, self._page_tokens, self.counts)
 
     # -- forming a batch ---------------------------------------------------------------------------

@@ -50,9 +50,11 @@ class Speculation:
     def add_drafts(self, spans: list[Span]) -> list[Span]:
         """The spans of a batch, some decode rows among them with drafts: as many as there is room
         for in the batch and on their pages."""
+        if self._worth is None:
+            return spans
         rows = sum(span.length for span in spans)
         places = [place for place, span in enumerate(spans) if _may_have_draft(span)]
-        if self._worth is None or not self._worth.may_pay(rows, len(places)):
+        if not self._worth.may_pay(rows, len(places)):
             return spans
         guesses = [(place, self._guess(spans[place])) for place in places]
         guesses = [(place, text) for place, text in guesses if text.guess]

@@ -147,6 +147,8 @@ class Loaded(Message, frozen=True):
     longest_len: int = 0
     #: (rows, seconds) of its part of a step, if drafts are to be as long as they pay.
     draft_s: tuple[tuple[int, float], ...] | None = None
+    #: To its workers and back over its layers, where that is said.
+    draft_link_s: float = 0.0
 
 
 class SampledStep(Message, frozen=True):

@@ -1,5 +1,6 @@
 """Gated MLPs, known by what they compute; and a walk over a model's modules."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -22,10 +23,11 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """Every module with its parent and the name that it has there."""
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            yield parent, name, child
+    """Every module with its parent and the name that it has there, as they are at the beginning:
+    any may be replaced meanwhile, and is kept no longer than till the next one comes."""
+    found = deque((parent, *one) for parent in model.modules() for one in parent.named_children())
+    while found:
+        yield found.popleft()
 
 
 def match_gated(mlp: nn.Module) -> str | None:

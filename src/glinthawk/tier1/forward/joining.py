@@ -4,6 +4,7 @@ A GPU is through with a small product before the next one is launched: q, k and 
 and up of another. These passes replace modules where they match exactly, in any model.
 """
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,8 @@ from glinthawk.tier1.forward.norms import match_norm
 from glinthawk.tier1.forward.rotary import fuse_rotary
 
 __all__ = ["JoinedMLP", "JoinedPart", "JoinedProduct", "join_model"]
+
+_log = logging.getLogger(__name__)
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
@@ -91,7 +94,9 @@ def join_model(model: nn.Module) -> None:
     """Join and fuse what can be, in place. A joined layer's old weight is freed, so the model does
     not grow."""
     kernels = TritonKernels()
-    for parent, name, child in list(children(model)):
+    if not _runs(kernels, model):
+        return
+    for parent, name, child in children(model):
         if (activation := match_gated(child)) is not None:
             setattr(parent, name, JoinedMLP(child, activation, kernels))
         elif (norm := match_norm(child, kernels)) is not None:
@@ -99,6 +104,18 @@ def join_model(model: nn.Module) -> None:
         else:
             fuse_rotary(child, kernels)
             _join_projections(child)
+
+
+def _runs(kernels: TritonKernels, model: nn.Module) -> bool:
+    """Old GPUs, and machines without a compiler, run no such programs."""
+    rows = next(model.parameters()).new_ones(1, 16)
+    try:
+        kernels.rms_norm(rows, torch.ones(16, device=rows.device), 1e-6)
+    except Exception as error:  # whatever a compiler says
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        _log.warning("layers run as transformers has them: triton does not work here (%s)", first)
+        return False
+    return True
 
 
 def _join_projections(attention: nn.Module) -> None:

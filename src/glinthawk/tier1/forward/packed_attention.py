@@ -196,7 +196,7 @@ def agrees(
     """Whether ``attend`` runs here, and says what ``attend_prompts`` does, for every layer."""
     try:
         return all(_agrees_on(attend, layer, dtype, device) for layer in dict.fromkeys(layers))
-    except RuntimeError:  # what this build of torch, or this GPU, does not have
+    except Exception:  # what this build of torch, or this GPU, does not have
         return False
 
 

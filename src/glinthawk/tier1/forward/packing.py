@@ -4,8 +4,6 @@ oneDNN multiplies fastest from a weight in blocks of its own; a plain ``nn.Linea
 that form at every call. These passes replace modules where they match exactly, in any model.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
@@ -82,7 +80,7 @@ def pack_model(model: nn.Module, fixed: bool = False) -> int:
     packed = TileLinear if has_fixed else PackedLinear
     kernels = NativeKernels()
     count = 0 if has_fixed else _pack_gated(model)
-    for parent, name, child in list(children(model)):
+    for parent, name, child in children(model):
         if type(child) is nn.Linear:
             setattr(parent, name, packed(child))
             count += 1
@@ -95,7 +93,7 @@ def pack_model(model: nn.Module, fixed: bool = False) -> int:
 
 def _pack_gated(model: nn.Module) -> int:
     count = 0
-    for parent, name, mlp in list(children(model)):
+    for parent, name, mlp in children(model):
         if (activation := match_gated(mlp)) is not None:
             setattr(parent, name, GatedMLP(mlp, activation))
             count += len(GATED)
@@ -107,10 +105,10 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 def _can_pack(model: nn.Module) -> bool:
+    """float32 stays as it is: its bits would depend on how many rows a pass has."""
     types = {parameter.dtype for parameter in model.parameters()}
     devices = {parameter.device.type for parameter in model.parameters()}
-    supported: dict[torch.dtype, Callable[[], bool]] = {
-        torch.float32: torch.backends.mkldnn.is_available,
+    supported = {
         torch.bfloat16: _ops._is_mkldnn_bf16_supported,
         torch.float16: _ops._is_mkldnn_fp16_supported,
     }

@@ -82,15 +82,16 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
     spreads_experts = config.batch_invariant and spread_experts(model)
     loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts)
     if config.dense == "auto":
-        _speed_up(model, config.batch_invariant)
+        _speed_up(model, config)
     return loaded
 
 
-def _speed_up(model: PreTrainedModel, fixed: bool) -> None:
-    """Replace modules by faster ones of the same meaning; ``fixed``: and of the same bits."""
+def _speed_up(model: PreTrainedModel, config: EngineConfig) -> None:
+    """Replace modules by faster ones of the same meaning; of a batch-invariant run, of the same
+    bits. An X-cache asks for k and v alone, which a joined product does not give."""
     if model.device.type == "cpu":
-        pack_model(model, fixed)
-    elif not fixed and find_spec("triton") is not None:
+        pack_model(model, config.batch_invariant)
+    elif not config.batch_invariant and not config.xcache and find_spec("triton") is not None:
         from glinthawk.tier1.forward.joining import join_model
 
         join_model(model)

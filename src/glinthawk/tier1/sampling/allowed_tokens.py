@@ -1,11 +1,12 @@
 """Of sequences that may not choose just any token: those that may come next."""
 
 from collections.abc import Sequence as Many
+from functools import lru_cache
 
 import numpy as np
 
 from glinthawk.core.sequence import Sequence
-from glinthawk.tier1.sampling.row_masks import RowMasks
+from glinthawk.tier1.sampling.row_masks import Bits, RowMasks
 from glinthawk.tier1.sampling.token_masks import TokenMasks
 
 __all__ = ["is_structured", "mask_rows"]
@@ -40,12 +41,20 @@ def mask_rows(
         known = min(num_words, grammars.shape[1])
         bits[np.searchsorted(rows, structured), :known] = grammars[:, :known]
     for place in np.searchsorted(rows, listed):
-        ids = np.array(_listed(sequences[rows[place]]))
-        ids = ids[ids < vocab_size]
-        flags = np.left_shift(np.uint32(1), (ids % _WORD).astype(np.uint32))
-        np.bitwise_or.at(bits[place].view(np.uint32), ids // _WORD, flags)
+        ids = _listed(sequences[rows[place]])
+        assert ids is not None
+        bits[place] = _pack(ids, vocab_size)
     return RowMasks(rows, bits)
 
 
-def _listed(sequence: Sequence) -> Many[int] | None:
-    return sequence.request.params.allowed_token_ids
+def _listed(sequence: Sequence) -> tuple[int, ...] | None:
+    ids = sequence.request.params.allowed_token_ids
+    return None if ids is None else tuple(ids)
+
+
+@lru_cache(maxsize=256)  # most lines of a job have the same
+def _pack(ids: tuple[int, ...], vocab_size: int) -> Bits:
+    """(W,)"""
+    flags = np.zeros(_WORD * -(-vocab_size // _WORD), np.bool_)
+    flags[[one for one in ids if one < vocab_size]] = True
+    return np.packbits(flags, bitorder="little").view(np.int32)

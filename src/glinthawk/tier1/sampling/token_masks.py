@@ -11,7 +11,7 @@ from llguidance import LLMatcher
 
 from glinthawk.core.errors import ModelError
 from glinthawk.core.sequence import Request, Sequence
-from glinthawk.tier1.sampling.answer_state import AnswerState, consume
+from glinthawk.tier1.sampling.answer_state import AnswerState
 from glinthawk.tier1.sampling.mask_rounds import MaskMaker, MaskRound
 from glinthawk.tier1.sampling.row_masks import Bits
 from glinthawk.tokens.grammars import Grammars
@@ -44,17 +44,6 @@ class TokenMasks:
                 _report(sequence, state)
                 bits[row] = _all_but_ends(sequence, bits.shape[1])
         return bits
-
-    def allowed_after(self, sequence: Sequence, extra: Many[int]) -> Bits:
-        """(E + 1, W): what may follow its tokens, then those and the first of ``extra``, and so on.
-        Nobody says that these come: the state stays where it is."""
-        rows = [self.allowed([sequence])]
-        matcher = self._states[sequence].matcher.deep_copy()
-        for token in extra:
-            consume(matcher, [token])
-            bits = self._maker.make([matcher], self._num_words)
-            rows.append(_all_but_ends(sequence, self._num_words) if matcher.is_error() else bits)
-        return np.concatenate(rows)
 
     def begin(self, sequences: Many[Sequence], tokens: Many[int]) -> None:
         """Make what may follow each one's tokens and its one of ``tokens``, beside what runs here:

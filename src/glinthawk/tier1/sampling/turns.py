@@ -26,9 +26,7 @@ class Turn:
     def at_once(self) -> range:
         """Places behind the span's newest token, from 0, that are drawn from next."""
         place = len(self.tokens)
-        params = self.span.sequence.request.params
-        is_free = not params.shapes_logits and params.structured_outputs is None
-        return range(place, self.span.num_sampled if is_free else place + 1)
+        return range(place, place + 1 if _looks_back(self.span) else self.span.num_sampled)
 
     @property
     def is_over(self) -> bool:
@@ -50,3 +48,14 @@ def list_turns(batch: Batch) -> Iterator[Turn]:
     for span in batch.spans:
         yield Turn(span, first)
         first += span.num_sampled
+
+
+def _looks_back(span: Span) -> bool:
+    """Whether what follows a row depends on the answer's tokens before it, or on how many they are,
+    but for what the model makes of them."""
+    sequence, params = span.sequence, span.sequence.request.params
+    return (
+        params.looks_back
+        or params.structured_outputs is not None
+        or len(sequence.output) < params.min_tokens
+    )
