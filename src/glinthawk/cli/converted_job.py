@@ -22,7 +22,8 @@ def answer_input(
     """Returns the exit status, as ``answer_file`` does, which answers what the converters make of
     the input."""
     console = open_console(options.quiet)
-    with open_conversion(files.resolve(restart=options.restart)) as conversion:
+    given = files.resolve(restart=options.restart, written=options.written().values())
+    with open_conversion(given) as conversion:
         if (status := _earlier_status(conversion, config, rules, options)) is not None:
             console.print(f"every line has its result already: {files.output}")
             return status

@@ -1,5 +1,6 @@
 """Which input ``glinthawk run`` answers where, and what of a table's row is asked."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -114,8 +115,8 @@ class FileOptions:
         """Files here that these options name, by the option."""
         return {"-i": _path(self.input), "-o": _path(self.output)}
 
-    def resolve(self, *, restart: bool) -> "ConversionOptions":
-        """Raises UsageError if they do not go together."""
+    def resolve(self, *, restart: bool, written: Iterable[Path | None] = ()) -> "ConversionOptions":
+        """``written`` are other files of the run. Raises UsageError if they do not go together."""
         from glinthawk.files.conversion import ConversionOptions
         from glinthawk.files.request_maker import TableOptions
         from glinthawk.files.shard import Shard
@@ -139,6 +140,7 @@ class FileOptions:
             shard=Shard.parse(self.shard) if self.shard else None,
             work_dir=self.work_dir,
             restart=restart,
+            written=tuple(path for path in written if path is not None),
         )
 
     def _body(self) -> dict[str, Any]:

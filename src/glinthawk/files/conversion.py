@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.files.drafts import drafted
 from glinthawk.files.kept_columns import KeptColumns
+from glinthawk.files.own_files import own_names
 from glinthawk.files.places import is_url
 from glinthawk.files.request_maker import TableOptions
 from glinthawk.files.request_source import RequestSource
@@ -35,7 +36,8 @@ _ANEW = "begin anew with --restart, or give another -o"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionOptions:
-    """What people say of their files. ``keep_columns`` is None for none, () for all."""
+    """What people say of their files. ``keep_columns`` is None for none, () for all; ``written``
+    are other files that the run writes."""
 
     input: str
     output: str
@@ -45,6 +47,7 @@ class ConversionOptions:
     shard: Shard | None = None
     work_dir: Path | None = None
     restart: bool = False
+    written: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         is_table = Target(self.output).form is TargetForm.PARQUET
@@ -62,7 +65,9 @@ def open_conversion(options: ConversionOptions) -> Iterator["Conversion"]:
     another job's output."""
     target = Target(options.output)
     target.check()
-    source = RequestSource(options.input, options.table, options.split)
+    outputs = (options.output, _base(options, target), *options.written)
+    own = own_names([str(output) for output in outputs])
+    source = RequestSource(options.input, options.table, options.split, own)
     if target.is_stream:
         with tempfile.TemporaryDirectory(prefix="glinthawk-", dir=options.work_dir) as folder:
             yield Conversion(options, source, target, Path(folder) / "output")

@@ -23,9 +23,16 @@ _FORMAT = 1
 
 
 class RequestSource:
-    """The lines of an input, whatever it is. Raises UsageError at once for what is not there."""
+    """The lines of an input, whatever it is, without the files of ``own`` (see ``find_parts``).
+    Raises UsageError at once for what is not there."""
 
-    def __init__(self, place: str, options: TableOptions, split: str | None = None) -> None:
+    def __init__(
+        self,
+        place: str,
+        options: TableOptions,
+        split: str | None = None,
+        own: Sequence[str] = (),
+    ) -> None:
         self.place, self.options = place, options
         self._parts: list[Part] = []
         self.tables: Sequence[Table] = ()
@@ -36,7 +43,7 @@ class RequestSource:
             if not options.is_given:
                 raise _unasked(place, dataset.columns)
         else:
-            self._parts = find_parts(place)
+            self._parts = find_parts(place, own)
             self._stamps = [part.stamp for part in self._parts]
             if options.is_given:
                 self.tables = [FileTable(part) for part in self._parts]
