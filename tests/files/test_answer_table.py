@@ -123,6 +123,9 @@ def test_what_a_row_cannot_say_is_in_the_response() -> None:
         response = json.loads(read_answer(result(0, "text", **more))[-1])
         assert {**response["choices"][0], **more} == response["choices"][0]
     whole = json.loads(result(0, "a"))
+    whole["response"]["body"]["prompt_logprobs"] = [None]
+    assert json.loads(read_answer(json.dumps(whole).encode())[-1])["prompt_logprobs"] == [None]
+    whole = json.loads(result(0, "a"))
     whole["response"]["body"]["choices"] *= 2
     values = read_answer(json.dumps(whole).encode())
     assert values[1] == "a" and len(json.loads(values[-1])["choices"]) == 2
