@@ -186,6 +186,21 @@ def test_columns_stand_beside_their_answers(
     ]
 
 
+@pytest.mark.parametrize("names", [None, ("b",)])
+def test_tables_without_a_column_have_nulls(names: tuple[str, ...] | None, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "in" / "0.parquet")
+    pq.write_table(pa.table({"b": ["x"], "a": [0.5]}), tmp_path / "in" / "1.parquet")
+    kept = KeptColumns([FileTable(p) for p in find_parts(str(tmp_path / "in"))], names, None)
+    (tmp_path / "results").write_bytes(b"".join(result(number, "a") for number in range(3)))
+    Target(str(tmp_path / "a.parquet")).write(tmp_path / "results", kept)
+    rows = [{"a": 1.0, "b": None}, {"a": 2.0, "b": None}, {"a": 0.5, "b": "x"}]
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == [
+        {name: cells[name] for name in names or cells} | row(number, "a")
+        for number, cells in enumerate(rows)
+    ]
+
+
 def test_columns_that_cannot_be_kept_are_named(tmp_path: Path) -> None:
     some = tables(tmp_path, "jsonl")
     with pytest.raises(UsageError, match="there is no column nothing; there are id, text"):
