@@ -1,7 +1,5 @@
 """A job between converters: the same results as without them, however often it is stopped."""
 
-import gzip
-import json
 import os
 import random
 from pathlib import Path
@@ -15,9 +13,7 @@ from conversions import LINES, TABLE, Killed, files, run, table
 from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.files import conversion as conversion_module
 from glinthawk.files.conversion import ConversionOptions
-from glinthawk.files.merging import merge_outputs
 from glinthawk.files.request_maker import TableOptions
-from glinthawk.files.shard import Shard
 from input_forms import FORMS, write_form, write_memory
 from job_files import results
 
@@ -160,96 +156,3 @@ def test_columns_are_kept_of_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="save it as a file first"):
         run(tmp_path / "pipe", tmp_path / "out.parquet", **options)
     assert run(table(tmp_path), tmp_path / "out.parquet", **options)
-
-
-# Shards
-
-
-@pytest.mark.parametrize("form", ["plain.jsonl", "a.jsonl.zst", "array.json"])
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_merged_shards_are_the_whole(
-    form: str, ending: str, plain: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    source = write_form(tmp_path, form, LINES)
-    parts = [tmp_path / f"out-{number}{ending}" for number in (1, 2, 3)]
-    for number, part in enumerate(parts, start=1):
-        run(source, part, shard=Shard(number, 3))
-    merged = merge_outputs(tmp_path / f"merged{ending}", parts)
-    assert (merged.num_results, merged.num_errors, merged.missing) == (40, 0, ())
-    if ending:
-        raw = gzip.decompress((tmp_path / f"merged{ending}").read_bytes())
-        (tmp_path / "merged").write_bytes(raw)
-    assert results(tmp_path / "merged") == plain
-
-
-def test_merged_tables_have_the_rows_in_order(tmp_path: Path) -> None:
-    source = table(tmp_path, 2500)
-    options: dict[str, Any] = {"table": TABLE, "keep_columns": ()}
-    run(source, tmp_path / "whole.parquet", **options)
-    parts = [tmp_path / f"{number}.parquet" for number in (1, 2)]
-    for number, part in enumerate(parts, start=1):
-        run(source, part, shard=Shard(number, 2), **options)
-    merged = merge_outputs(tmp_path / "merged.parquet", parts[::-1])
-    assert (merged.num_results, merged.missing) == (2500, ())
-    assert pq.read_table(tmp_path / "merged.parquet") == pq.read_table(tmp_path / "whole.parquet")
-    merged = merge_outputs(tmp_path / "half.parquet", parts[1:])
-    assert (merged.num_results, merged.missing) == (1250, ("shard 1/2 is missing",))
-
-
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
-    source = write_form(tmp_path, "plain.jsonl", LINES)
-    run(source, tmp_path / "1", shard=Shard(1, 3))
-    with pytest.raises(Killed):
-        run(source, tmp_path / "2", shard=Shard(2, 3), kill_after=10)
-    there = {int(one["id"].removeprefix("batch_req_")) for one in results(tmp_path / "2")}
-    lacking = [n for n in range(1, 40, 3) if n not in there]
-    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
-    lines = ", ".join(str(n + 1) for n in lacking)
-    assert merged.missing == (
-        "shard 3/3 is missing",
-        f"shard 2/3 lacks {len(lacking)} results: lines {lines}",
-    )
-    (tmp_path / "merged").unlink()
-    for number in ("1", "2"):
-        (tmp_path / f"{number}.source").unlink()
-    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
-    (told,) = merged.missing
-    assert "lines between others have no result, or are blank: lines 3, " in told
-
-
-def test_parts_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    source = write_form(tmp_path, "plain.jsonl", LINES)
-    for name, shard in (("1", Shard(1, 2)), ("2", Shard(2, 3))):
-        run(source, tmp_path / name, shard=shard)
-    one, two, merged = tmp_path / "1", tmp_path / "2", tmp_path / "merged"
-    (tmp_path / "rubbish").write_text("{}\n")
-    for parts, says in (
-        ([one, two], "shards of different jobs"),
-        ([one, one], "has a second result"),
-        ([tmp_path / "rubbish"], "what is no result"),
-        ([tmp_path / "nowhere"], "cannot read"),
-        ([one, tmp_path / "a.parquet"], "do not go together"),
-    ):
-        with pytest.raises(UsageError, match=says):
-            merge_outputs(merged, parts)
-        assert not merged.exists()
-    merged.write_text("mine")
-    with pytest.raises(UsageError, match="exists"):
-        merge_outputs(merged, [one])
-
-
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
-def test_a_share_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="write 3/16"):
-        Shard.parse(text)
-
-
-def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
-    source = tmp_path / "in"
-    source.write_bytes(b"\n" + b"\n\n".join(json.dumps(one).encode() for one in LINES))
-    run(source, tmp_path / "whole")
-    for number in (1, 2):
-        run(source, tmp_path / f"{number}", shard=Shard(number, 2))
-    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
-    assert merged.missing == ()
-    assert results(tmp_path / "merged") == results(tmp_path / "whole")

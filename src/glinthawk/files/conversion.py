@@ -139,7 +139,7 @@ class Conversion:
         if self.requests == self._spooled:
             self._spool()
         elif not self.target.is_stream:
-            save_source_record(self._base, self._record)
+            self._save(self._record)
 
     def _check_target(self) -> None:
         """The output, and what lies beside it, must be this job's."""
@@ -172,7 +172,13 @@ class Conversion:
             # A record never stands beside the requests of another one, whenever a kill comes.
             self._spooled.unlink(missing_ok=True)
             if not self.target.is_stream:
-                save_source_record(self._base, self._record)
+                self._save(self._record)
+
+    def _save(self, record: SourceRecord) -> None:
+        """Beside the output too, if the work is done elsewhere: `glinthawk merge` looks there."""
+        save_source_record(self._base, record)
+        if not is_url(self.target.place) and self.target.path != self._base:
+            save_source_record(self.target.path, record)
 
     def _is_of(self, before: SourceRecord) -> bool:
         """Whether what was written ``before`` is what would be written now."""
@@ -196,7 +202,7 @@ class Conversion:
             self.target.write(self.results, self._kept)
         size = self.results.stat().st_size
         whole = replace(self._record, whole=size, has_errors=has_errors)
-        save_source_record(self._base, whole)
+        self._save(whole)
         if self.requests == self._spooled:
             self._spooled.unlink(missing_ok=True)
 
