@@ -2,6 +2,7 @@
 
 import os
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from conversions import LINES, TABLE, Killed, files, run, table
 from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.files import conversion as conversion_module
-from glinthawk.files.conversion import ConversionOptions
+from glinthawk.files.conversion import ConversionOptions, open_conversion
 from glinthawk.files.request_maker import TableOptions
+from glinthawk.jobs.journal import Journal
 from input_forms import FORMS, write_form, write_memory
 from job_files import results
 
@@ -156,3 +158,44 @@ def test_columns_are_kept_of_files(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="save it as a file first"):
         run(tmp_path / "pipe", tmp_path / "out.parquet", **options)
     assert run(table(tmp_path), tmp_path / "out.parquet", **options)
+
+
+def begin_again(source: Path, output: Path, **options: Any) -> None:
+    """With a start that fails, as of a model that is not there."""
+    given = ConversionOptions(input=str(source), output=str(output), restart=True, **options)
+    with open_conversion(given) as conversion:
+        conversion.prepare()
+        with Journal.open(conversion.requests, conversion.results, {}, restart=True):
+            raise Killed
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "out.gz", "out.jsonl"])
+@pytest.mark.parametrize("kill_after", [None, 5])
+@pytest.mark.parametrize("work", [None, "work"])
+def test_a_restart_that_fails_leaves_the_files(
+    output: str, kill_after: int | None, work: str | None, tmp_path: Path
+) -> None:
+    source, asked = table(tmp_path), {"table": TABLE}
+    options: dict[str, Any] = asked | ({"work_dir": tmp_path / work} if work else {})
+    (tmp_path / "work").mkdir()
+    with nullcontext() if kill_after is None else pytest.raises(Killed):
+        run(source, tmp_path / output, kill_after, **options)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(Killed):
+        begin_again(source, tmp_path / output, **options)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="no column"):
+        begin_again(source, tmp_path / output, table=TableOptions(template="{{ nothing }}"))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run(source, tmp_path / output, restart=True, **options)
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".before", ".new"))]
+    assert (tmp_path / f"{output}.1").exists() or (output != "out.jsonl" and kill_after)
+
+
+def test_a_restart_over_another_ones_output_that_fails_leaves_it(tmp_path: Path) -> None:
+    source, output = table(tmp_path), tmp_path / "out.parquet"
+    output.write_text("my thesis")
+    with pytest.raises(Killed):
+        begin_again(source, output, table=TABLE)
+    assert files(tmp_path) == {"in.parquet", "out.parquet"}
+    assert output.read_text() == "my thesis"

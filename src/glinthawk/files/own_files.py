@@ -9,8 +9,11 @@ from glinthawk.files.places import STANDARD, is_url, resolve_url
 
 __all__ = ["is_own_file", "own_names"]
 
-#: What may stand after an output's name: beside it, moved aside by --restart, or half written.
-_BESIDE = re.compile(r"(\.requests\.jsonl|\.results\.jsonl)?(\.\d+)?(\.source|\.journal)?(\.new)?")
+#: What may stand after an output's name: beside it, moved aside by --restart, or half
+#: written.
+_BESIDE = re.compile(
+    r"(\.requests\.jsonl|\.results\.jsonl)?(\.\d+)?(\.source|\.journal)?(\.new|\.before)?"
+)
 
 
 def own_names(places: Sequence[str]) -> tuple[str, ...]:
