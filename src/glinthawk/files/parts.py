@@ -20,7 +20,7 @@ from glinthawk.files.places import (
     telling_failures,
 )
 
-__all__ = ["SUFFIXES", "Part", "find_parts", "is_known_file"]
+__all__ = ["SUFFIXES", "Part", "find_parts", "is_known_file", "unpacked_name"]
 
 #: Of the files that are read in a folder, with ``.gz`` and the like after them or not.
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq")
@@ -53,10 +53,13 @@ def find_parts(place: str, own: Sequence[str] = ()) -> list[Part]:
 
 def is_known_file(name: str) -> bool:
     """Whether a folder's file of this name is read."""
+    return unpacked_name(name).endswith(SUFFIXES)
+
+
+def unpacked_name(name: str) -> str:
+    """In small letters, without the ending of what it is packed by."""
     base = name.lower()
-    for packed in _PACKED:
-        base = base.removesuffix(packed)
-    return base.endswith(SUFFIXES)
+    return next((base.removesuffix(one) for one in _PACKED if base.endswith(one)), base)
 
 
 def _of_pattern(place: str, own: Sequence[str]) -> list[Part]:
