@@ -165,6 +165,13 @@ def test_what_cannot_be_is_one_line_before_the_model_is_loaded(
         *asked, "{{ text }}", "--body", '{"max_token": 1}'
     )
     assert "--endpoint is chat or completions" in refused(*asked, "a", "--endpoint", "both")
+    assert "--split is for a dataset" in refused(*asked, "a", "--split", "train")
+    for name in ("failed.gz", "failed.parquet"):
+        assert "--errors: " in refused(*asked, "a", "--errors", tmp_path / name)
+    for name in ("a.csv", "a.TSV", "a.jsonl.bz2", "a.xz"):
+        assert "give a name in .jsonl" in refused("-i", source, "-o", tmp_path / name)
+    secret = refused("-i", "nosuch://me:pass@host/a?key=word", "-o", output)
+    assert "nosuch://host/a" in secret and "pass" not in secret and "word" not in secret
     assert "write 3/16" in refused(*asked, "a", "--shard", "3")
     hub = ["-i", "nobody/nothing", "-o", output, "--prompt-column", "text"]
     assert "is no file here, and as a dataset the hub does not give it" in refused(*hub)

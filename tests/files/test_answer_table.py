@@ -55,9 +55,9 @@ def result(number: int, answer: str | None, **choice: Any) -> bytes:
 
 def row(number: int, answer: str | None) -> dict[str, Any]:
     if answer is None:
-        values: tuple[Any, ...] = (None, None, None, None, f"no {number}", None)
+        values: tuple[Any, ...] = (None, None, None, None, f"no {number}", "no", None)
     else:
-        values = (answer, "stop", number, 2, None, None)
+        values = (answer, "stop", number, 2, None, None, None)
     return dict(zip(ANSWER_COLUMNS, (f"id {number}", *values), strict=True))
 
 
@@ -142,6 +142,8 @@ def test_other_endpoints_and_refusals_are_read() -> None:
     assert read_answer(json.dumps(whole).encode())[1:6] == ("ab", "completed", 3, 4, None)
     whole["response"] = {"status_code": 400, "body": {"error": {"message": "too long"}}}
     assert read_answer(json.dumps(whole).encode())[1:6] == (None, None, None, None, "too long")
+    whole["response"]["body"]["error"]["code"] = "length"
+    assert read_answer(json.dumps(whole).encode())[5:] == ("too long", "length", None)
 
 
 # Columns of the input

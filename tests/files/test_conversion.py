@@ -14,6 +14,7 @@ from conversions import LINES, TABLE, Killed, files, run, table
 from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.files import conversion as conversion_module
 from glinthawk.files.conversion import ConversionOptions, open_conversion
+from glinthawk.files.places import without_secrets
 from glinthawk.files.request_maker import TableOptions
 from glinthawk.jobs.journal import Journal
 from input_forms import FORMS, write_form, write_memory
@@ -199,3 +200,17 @@ def test_a_restart_over_another_ones_output_that_fails_leaves_it(tmp_path: Path)
         begin_again(source, output, table=TABLE)
     assert files(tmp_path) == {"in.parquet", "out.parquet"}
     assert output.read_text() == "my thesis"
+
+
+def test_secrets_of_urls_are_not_stored(tmp_path: Path) -> None:
+    for url, shown in (
+        ("https://me:p@ss@host/a?X-Signature=b", "https://host/a"),
+        ("s3://bucket/a?.jsonl", "s3://bucket/a?.jsonl"),
+        ("abfs://container@account/a", "abfs://container@account/a"),
+        ("hf://datasets/owner/name@main/a", "hf://datasets/owner/name@main/a"),
+        ("nowhere: 'https://host/a?b=c'; try", "nowhere: 'https://host/a'; try"),
+    ):
+        assert without_secrets(url) == shown
+    source = write_memory(f"me:word@{tmp_path.name}/in.jsonl", FORMS["plain.jsonl"](LINES))
+    assert run(source, tmp_path / "out")
+    assert "word" not in (tmp_path / "out.source").read_text()

@@ -37,7 +37,7 @@ def answer_input(
         if status in (0, 1):
             conversion.finish(has_errors=status == 1)
             if not conversion.target.is_plain:
-                console.print(f"all of it is in {files.output}")
+                console.print(f"all of it is in {conversion.target.shown}")
     return status
 
 
@@ -58,6 +58,6 @@ def _tell_whole(
     record.check_fingerprint(fingerprint, conversion.results)
     if options.errors is not None or (whole.has_errors and options.retry_errors):
         raise UsageError("nothing came by the pipe; pipe the same lines in again")
-    place = conversion.target.place
+    place = conversion.target.shown
     open_console(options.quiet).print(f"every line has its result already: {place}")
     return 1 if whole.has_errors else 0

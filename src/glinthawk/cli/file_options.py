@@ -73,7 +73,7 @@ class FileOptions:
         typer.Option(
             help="Whether a prompt is a user's message (chat) or a text to go on with "
             "(completions).",
-            metavar="[chat|completions]",
+            metavar="chat|completions",
         ),
     ] = "chat"
     body: Annotated[
@@ -88,7 +88,8 @@ class FileOptions:
     keep_columns: Annotated[
         str | None,
         typer.Option(
-            help="Columns of the table that stand beside the answers in Parquet: all, or a,b,c."
+            help="Columns of the table that stand beside the answers in Parquet: all, or a,b,c.",
+            metavar="NAMES",
         ),
     ] = None
     shard: Annotated[
@@ -156,4 +157,4 @@ class FileOptions:
     def _kept(self) -> tuple[str, ...] | None:
         if self.keep_columns is None or self.keep_columns == _ALL:
             return () if self.keep_columns else None
-        return tuple(self.keep_columns.split(","))
+        return tuple(name.strip() for name in self.keep_columns.split(","))

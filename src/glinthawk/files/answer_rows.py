@@ -14,6 +14,7 @@ ANSWER_COLUMNS = {
     "prompt_tokens": "int64",
     "completion_tokens": "int64",
     "error": "string",
+    "error_code": "string",
     "response": "string",
 }
 
@@ -35,7 +36,9 @@ def read_answer(result: bytes) -> tuple[Any, ...]:
     body = (whole.get("response") or {}).get("body") or {}
     problem = whole.get("error") or body.get("error")
     if problem:
-        return custom_id, None, None, None, None, problem.get("message"), None
+        code = problem.get("code")
+        told = problem.get("message"), None if code is None else str(code)
+        return custom_id, None, None, None, None, *told, None
     usage = body.get("usage") or {}
     choices = body.get("choices") or []
     answer, reason = _first(choices) if choices else (_text_of(body), body.get("status"))
@@ -45,6 +48,7 @@ def read_answer(result: bytes) -> tuple[Any, ...]:
         reason,
         usage.get("prompt_tokens", usage.get("input_tokens")),
         usage.get("completion_tokens", usage.get("output_tokens")),
+        None,
         None,
         None if _says_all(body) else msgspec.json.encode(body).decode(),
     )

@@ -14,7 +14,7 @@ from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.files.drafts import drafted
 from glinthawk.files.kept_columns import KeptColumns
 from glinthawk.files.own_files import own_names
-from glinthawk.files.places import is_url
+from glinthawk.files.places import is_url, without_secrets
 from glinthawk.files.request_maker import TableOptions
 from glinthawk.files.request_source import RequestSource
 from glinthawk.files.restart import Restart
@@ -103,8 +103,8 @@ class Conversion:
         self._kept: KeptColumns | None = None
         self._restart: Restart | None = None
         self._record = SourceRecord(
-            source=options.input,
-            target=options.output,
+            source=without_secrets(options.input),
+            target=target.shown,
             digest=self._digest(),
             shard=str(options.shard) if options.shard else None,
         )
@@ -167,7 +167,7 @@ class Conversion:
         if self.target.is_plain or has_results or self._options.restart:
             return
         if self.target.exists():
-            raise JournalError(f"{self.target.place} exists and is not of a job here; {_ANEW}")
+            raise JournalError(f"{self.target.shown} exists and is not of a job here; {_ANEW}")
 
     def _spool(self) -> SourceRecord | None:
         before = self._before

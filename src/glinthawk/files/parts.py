@@ -18,6 +18,7 @@ from glinthawk.files.places import (
     resolve_url,
     stamp_url,
     telling_failures,
+    without_secrets,
 )
 
 __all__ = ["SUFFIXES", "Part", "find_parts", "is_known_file", "unpacked_name"]
@@ -122,10 +123,10 @@ def _remote_parts(url: str, own: Sequence[str]) -> list[Part]:
             return [_remote_part(system, path)]
     names = [name for name in names if not is_own_file(system.unstrip_protocol(name), own)]
     if not names:
-        raise UsageError(f"{url} leads to no file; correct -i")
+        raise UsageError(f"{without_secrets(url)} leads to no file; correct -i")
     return [_remote_part(system, name) for name in sorted(names)]
 
 
 def _remote_part(system: Any, path: str) -> Part:
-    name = system.unstrip_protocol(path)
+    name = without_secrets(system.unstrip_protocol(path))
     return Part(name, stamp_url(system, path), partial(open_url, system, path))
