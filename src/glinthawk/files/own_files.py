@@ -12,7 +12,7 @@ __all__ = ["is_own_file", "own_names"]
 #: What may stand after an output's name: beside it, moved aside by --restart, or half
 #: written.
 _BESIDE = re.compile(
-    r"(\.requests\.jsonl|\.results\.jsonl)?(\.\d+)?(\.source|\.journal)?(\.new|\.before)?"
+    r"(\.requests\.jsonl|\.results\.jsonl)?(\.\d+)?(\.source|\.journal|\.events)?(\.new|\.before)?"
 )
 
 
@@ -34,7 +34,7 @@ def _full_names(place: str) -> set[str]:
     """Two of a link: what is moved aside lies beside the link, and what is written where it leads
     to."""
     if is_url(place):
-        system, path = resolve_url(place)
-        return {str(system.unstrip_protocol(path))}
+        system, name = resolve_url(place)
+        return {str(system.unstrip_protocol(name))}
     path = Path(place)
     return {os.path.realpath(path), os.path.join(os.path.realpath(path.parent), path.name)}
