@@ -17,6 +17,7 @@ from glinthawk.files.conversion import ConversionOptions, open_conversion
 from glinthawk.files.places import without_secrets
 from glinthawk.files.request_maker import TableOptions
 from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.output import OutputFile
 from input_forms import FORMS, write_form, write_memory
 from job_files import results
 
@@ -191,6 +192,18 @@ def test_a_restart_that_fails_leaves_the_files(
     assert run(source, tmp_path / output, restart=True, **options)
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".before", ".new"))]
     assert (tmp_path / f"{output}.1").exists() or (output != "out.jsonl" and kill_after)
+
+
+def test_a_restart_lets_a_running_job_be(tmp_path: Path) -> None:
+    source, output = table(tmp_path), tmp_path / "out.parquet"
+    with pytest.raises(Killed):
+        run(source, output, kill_after=5, table=TABLE)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    held = OutputFile(tmp_path / "out.parquet.results.jsonl")
+    with pytest.raises(JournalError):
+        begin_again(source, output, table=TABLE)
+    held.close()
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_a_restart_over_another_ones_output_that_fails_leaves_it(tmp_path: Path) -> None:

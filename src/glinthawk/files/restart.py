@@ -6,6 +6,7 @@ from pathlib import Path
 
 from glinthawk.files.places import is_url
 from glinthawk.files.target import Target
+from glinthawk.jobs.output import OutputFile
 from glinthawk.jobs.record import record_path
 
 __all__ = ["Restart"]
@@ -14,9 +15,12 @@ __all__ = ["Restart"]
 class Restart:
     """Begun when it is made: ``target`` goes to the first free of OUT.1, OUT.2, ..., unless the
     job appends there itself; an object in a store is replaced at the end. Files ``beside`` it are
-    kept until ``settle`` knows whether the job of ``results`` was begun anew."""
+    kept until ``settle`` knows whether the job of ``results`` was begun anew. Raises JournalError
+    where another run is at it."""
 
     def __init__(self, target: Target, results: Path, beside: Sequence[Path]) -> None:
+        if results.exists():
+            OutputFile(results).close()  # no other run has it, whose files these would be
         self._target, self._results = target, results
         self._journal = self._stamp()
         self._beside = beside
