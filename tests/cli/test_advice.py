@@ -120,6 +120,12 @@ CASES = [
         prepare=lambda folder: (folder / "out").write_text("my thesis\n"),
     ),
     Case(
+        "--errors: {} would have lines as they stand; give a name in .jsonl",
+        f"{RUN} --errors {{tmp}}/failed.gz",
+        (f"{RUN} --errors {{tmp}}/failed.jsonl",),
+    ),
+    Case("--split is for a dataset, and {} is none; leave it out", f"{RUN} --split test", (RUN,)),
+    Case(
         "--restart runs every line again; give that or --retry-errors",
         f"{RUN} --restart --retry-errors",
         (f"{RUN} --restart", f"{RUN} --retry-errors"),

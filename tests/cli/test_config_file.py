@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from commands import call
-from glinthawk.cli import batch_file as batch
+from glinthawk.cli import converted_job
+from glinthawk.cli.file_options import FileOptions
 from glinthawk.cli.job_options import JobOptions
 from glinthawk.core.config import EngineConfig
 
@@ -24,15 +25,17 @@ quiet = true
 
 
 @pytest.fixture
-def arrived(monkeypatch: pytest.MonkeyPatch) -> list[tuple[EngineConfig, JobOptions]]:
+def arrived(monkeypatch: pytest.MonkeyPatch) -> list[tuple[EngineConfig, FileOptions, JobOptions]]:
     """What runs were asked for."""
-    found: list[tuple[EngineConfig, JobOptions]] = []
+    found: list[tuple[EngineConfig, FileOptions, JobOptions]] = []
 
-    def answer(config: EngineConfig, options: JobOptions, *_: object) -> int:
-        found.append((config, options))
+    def answer(
+        config: EngineConfig, _: object, files: FileOptions, options: JobOptions, *__: object
+    ) -> int:
+        found.append((config, files, options))
         return 0
 
-    monkeypatch.setattr(batch, "answer_file", answer)
+    monkeypatch.setattr(converted_job, "answer_input", answer)
     return found
 
 
@@ -45,26 +48,35 @@ def _run(folder: Path, content: str, *words: object) -> Any:
 def test_every_option_may_stand_in_the_file(arrived: list[Any], tmp_path: Path) -> None:
     done = _run(tmp_path, WHOLE)
     assert done.returncode == 0, done.stderr
-    ((config, options),) = arrived
+    ((config, files, options),) = arrived
     assert config == EngineConfig(
         model="demo", tier2=("local:2",), worker_kv="1GiB", batch_size=7, xcache=0.25
     )
-    assert (options.input, options.output) == (Path("in"), tmp_path / "out")
+    assert (files.input, files.output) == ("in", str(tmp_path / "out"))
     assert options.quiet
 
 
 def test_the_command_line_goes_before_it(arrived: list[Any], tmp_path: Path) -> None:
     words = ["--batch-size", 9, "--tier2", "local:1", "-o", tmp_path / "other"]
     assert _run(tmp_path, WHOLE, *words).returncode == 0
-    ((config, options),) = arrived
+    ((config, files, _),) = arrived
     assert (config.batch_size, config.tier2, config.xcache) == (9, ("local:1",), 0.25)
-    assert options.output == tmp_path / "other"
+    assert files.output == str(tmp_path / "other")
 
 
 def test_a_list_is_an_option_given_several_times(arrived: list[Any], tmp_path: Path) -> None:
     content = WHOLE.replace('"local:2"', '["local:1", "ipc:///tmp/w"]')
     assert _run(tmp_path, content).returncode == 0
     assert arrived[0][0].tier2 == ("local:1", "ipc:///tmp/w")
+
+
+def test_names_may_be_a_list_and_json_a_table(arrived: list[Any], tmp_path: Path) -> None:
+    content = WHOLE.replace("/out", "/out.parquet") + 'prompt-column = "p"\n'
+    content += 'keep_columns = ["t", " x"]\nbody = {{top_p = 0.9, n = 2}}\n'
+    assert _run(tmp_path, content).returncode == 0
+    options = arrived[0][1].resolve(restart=False)
+    assert options.keep_columns == ("t", "x")
+    assert options.table.body == {"top_p": 0.9, "n": 2}
 
 
 @pytest.mark.parametrize(

@@ -77,11 +77,21 @@ def test_errors_are_in_the_table_and_may_be_retried(tmp_path: Path) -> None:
     assert short.returncode == 1
     first, second = pq.read_table(tmp_path / "o.parquet").to_pylist()
     assert first["error"] is None and "--max-model-len" in second["error"]
-    again = run(tmp_path / "in.parquet", tmp_path / "o.parquet", *asked, "--max-model-len", 99)
-    assert again.returncode == 1
+    told = [*asked, "--max-model-len", 99, "--errors", tmp_path / "failed.jsonl"]
+    for _ in range(2):
+        again = run(tmp_path / "in.parquet", tmp_path / "o.parquet", *told)
+        assert again.returncode == 1
+        assert (tmp_path / "failed.jsonl").read_text().count("\n") == 1
+        (tmp_path / "failed.jsonl").unlink()
+    loud = [word for word in again.args[1:] if word != "--quiet"]
+    assert "--max-model-len" in call(*loud).stderr.partition("1 of them errors")[2]
     more = ["--retry-errors", "--max-model-len", 999]
     assert run(tmp_path / "in.parquet", tmp_path / "o.parquet", *asked, *more).returncode == 0
     assert pq.read_table(tmp_path / "o.parquet").column("error").null_count == 2
+    (tmp_path / "failed.jsonl").write_text("of an earlier run")
+    told = [*asked, "--max-model-len", 999, "--errors", tmp_path / "failed.jsonl"]
+    assert run(tmp_path / "in.parquet", tmp_path / "o.parquet", *told).returncode == 0
+    assert (tmp_path / "failed.jsonl").read_bytes() == b""
 
 
 def test_urls_are_no_paths(tmp_path: Path) -> None:
@@ -114,6 +124,9 @@ def test_standard_input_and_output(tmp_path: Path) -> None:
     assert pipe(kept, lines[0]).returncode == 0
     assert pipe(kept, "".join(lines)).returncode == 0
     assert len(results(tmp_path / "kept")) == 2
+    nothing = pipe(kept, "")
+    assert nothing.returncode == 0 and not nothing.stderr
+    assert not list(tmp_path.glob("*.requests.jsonl"))
     other = pipe(kept, lines[1])
     assert other.returncode == 2 and "no longer begins with" in other.stderr
 
@@ -152,6 +165,13 @@ def test_what_cannot_be_is_one_line_before_the_model_is_loaded(
         *asked, "{{ text }}", "--body", '{"max_token": 1}'
     )
     assert "--endpoint is chat or completions" in refused(*asked, "a", "--endpoint", "both")
+    assert "--split is for a dataset" in refused(*asked, "a", "--split", "train")
+    for name in ("failed.gz", "failed.parquet"):
+        assert "--errors: " in refused(*asked, "a", "--errors", tmp_path / name)
+    for name in ("a.csv", "a.TSV", "a.jsonl.bz2", "a.xz"):
+        assert "give a name in .jsonl" in refused("-i", source, "-o", tmp_path / name)
+    secret = refused("-i", "nosuch://me:pass@host/a?key=word", "-o", output)
+    assert "nosuch://host/a" in secret and "pass" not in secret and "word" not in secret
     assert "write 3/16" in refused(*asked, "a", "--shard", "3")
     hub = ["-i", "nobody/nothing", "-o", output, "--prompt-column", "text"]
     assert "is no file here, and as a dataset the hub does not give it" in refused(*hub)

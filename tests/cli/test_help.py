@@ -49,6 +49,12 @@ def test_nothing_is_cut_at_80_columns(command: str) -> None:
         assert all(address in said for address in ADDRESSES)
 
 
+def test_arguments_have_one_name() -> None:
+    said = call("merge", "--help").stdout
+    assert "merge [OPTIONS] OUTPUT PARTS..." in said
+    assert "--endpoint chat|completions\n" in call("run", "--help").stdout
+
+
 def test_what_is_left_out_is_said() -> None:
     said = " ".join(_help("run").split())
     assert (

@@ -55,9 +55,9 @@ def result(number: int, answer: str | None, **choice: Any) -> bytes:
 
 def row(number: int, answer: str | None) -> dict[str, Any]:
     if answer is None:
-        values: tuple[Any, ...] = (None, None, None, None, f"no {number}", None)
+        values: tuple[Any, ...] = (None, None, None, None, f"no {number}", "no", None)
     else:
-        values = (answer, "stop", number, 2, None, None)
+        values = (answer, "stop", number, 2, None, None, None)
     return dict(zip(ANSWER_COLUMNS, (f"id {number}", *values), strict=True))
 
 
@@ -123,6 +123,9 @@ def test_what_a_row_cannot_say_is_in_the_response() -> None:
         response = json.loads(read_answer(result(0, "text", **more))[-1])
         assert {**response["choices"][0], **more} == response["choices"][0]
     whole = json.loads(result(0, "a"))
+    whole["response"]["body"]["prompt_logprobs"] = [None]
+    assert json.loads(read_answer(json.dumps(whole).encode())[-1])["prompt_logprobs"] == [None]
+    whole = json.loads(result(0, "a"))
     whole["response"]["body"]["choices"] *= 2
     values = read_answer(json.dumps(whole).encode())
     assert values[1] == "a" and len(json.loads(values[-1])["choices"]) == 2
@@ -139,6 +142,8 @@ def test_other_endpoints_and_refusals_are_read() -> None:
     assert read_answer(json.dumps(whole).encode())[1:6] == ("ab", "completed", 3, 4, None)
     whole["response"] = {"status_code": 400, "body": {"error": {"message": "too long"}}}
     assert read_answer(json.dumps(whole).encode())[1:6] == (None, None, None, None, "too long")
+    whole["response"]["body"]["error"]["code"] = "length"
+    assert read_answer(json.dumps(whole).encode())[5:] == ("too long", "length", None)
 
 
 # Columns of the input
@@ -180,6 +185,21 @@ def test_columns_stand_beside_their_answers(
     chosen = names or tuple(ROWS[0])
     assert pq.read_table(tmp_path / "a.parquet").to_pylist() == [
         {name: ROWS[n][name] for name in chosen} | row(n, f"answer {n}") for n in numbers
+    ]
+
+
+@pytest.mark.parametrize("names", [None, ("b",)])
+def test_tables_without_a_column_have_nulls(names: tuple[str, ...] | None, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"a": [1, 2]}), tmp_path / "in" / "0.parquet")
+    pq.write_table(pa.table({"b": ["x"], "a": [0.5]}), tmp_path / "in" / "1.parquet")
+    kept = KeptColumns([FileTable(p) for p in find_parts(str(tmp_path / "in"))], names, None)
+    (tmp_path / "results").write_bytes(b"".join(result(number, "a") for number in range(3)))
+    Target(str(tmp_path / "a.parquet")).write(tmp_path / "results", kept)
+    rows = [{"a": 1.0, "b": None}, {"a": 2.0, "b": None}, {"a": 0.5, "b": "x"}]
+    assert pq.read_table(tmp_path / "a.parquet").to_pylist() == [
+        {name: cells[name] for name in names or cells} | row(number, "a")
+        for number, cells in enumerate(rows)
     ]
 
 

@@ -1,9 +1,8 @@
 """A job between converters: the same results as without them, however often it is stopped."""
 
-import gzip
-import json
 import os
 import random
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from conversions import LINES, TABLE, Killed, files, run, table
 from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.files import conversion as conversion_module
 from glinthawk.files.conversion import ConversionOptions, open_conversion
-from glinthawk.files.merging import merge_outputs
+from glinthawk.files.places import without_secrets
 from glinthawk.files.request_maker import TableOptions
-from glinthawk.files.shard import Shard
+from glinthawk.jobs.journal import Journal
+from glinthawk.jobs.output import OutputFile
 from input_forms import FORMS, write_form, write_memory
-from job_files import line, results, run_job
-
-LINES = [line(f"id {n}", prompt=[n], max_tokens=3) for n in range(40)]
-TABLE = TableOptions(prompt_column="prompt", endpoint="completions", body={"max_tokens": 3})
-
-
-class Killed(Exception):
-    """Stands for a kill."""
-
-
-def run(source: object, output: object, kill_after: int | None = None, **options: Any) -> bool:
-    """Whether anything had to be done."""
-    given = ConversionOptions(input=str(source), output=str(output), **options)
-    answered = 0
-
-    def count() -> None:
-        nonlocal answered
-        answered += 1
-        if answered == kill_after:
-            raise Killed
-
-    with open_conversion(given) as conversion:
-        if conversion.whole_results is not None:
-            return False
-        conversion.prepare()
-        run_job(conversion.requests, conversion.results, on_finish=count, restart=given.restart)
-        conversion.finish(has_errors=False)
-        return True
-
-
-def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+from job_files import results
 
 
 @pytest.fixture
@@ -58,12 +28,6 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("plain")
     run(write_form(folder, "plain.jsonl", LINES), folder / "out")
     return results(folder / "out")
-
-
-def table(folder: Path, rows: int = 40) -> Path:
-    path = folder / "in.parquet"
-    pq.write_table(pa.table({"prompt": [[n] for n in range(rows)]}), path)
-    return path
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -198,94 +162,68 @@ def test_columns_are_kept_of_files(tmp_path: Path) -> None:
     assert run(table(tmp_path), tmp_path / "out.parquet", **options)
 
 
-# Shards
+def begin_again(source: Path, output: Path, **options: Any) -> None:
+    """With a start that fails, as of a model that is not there."""
+    given = ConversionOptions(input=str(source), output=str(output), restart=True, **options)
+    with open_conversion(given) as conversion:
+        conversion.prepare()
+        with Journal.open(conversion.requests, conversion.results, {}, restart=True):
+            raise Killed
 
 
-@pytest.mark.parametrize("form", ["plain.jsonl", "a.jsonl.zst", "array.json"])
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_merged_shards_are_the_whole(
-    form: str, ending: str, plain: list[dict[str, Any]], tmp_path: Path
+@pytest.mark.parametrize("output", ["out.parquet", "out.gz", "out.jsonl"])
+@pytest.mark.parametrize("kill_after", [None, 5])
+@pytest.mark.parametrize("work", [None, "work"])
+def test_a_restart_that_fails_leaves_the_files(
+    output: str, kill_after: int | None, work: str | None, tmp_path: Path
 ) -> None:
-    source = write_form(tmp_path, form, LINES)
-    parts = [tmp_path / f"out-{number}{ending}" for number in (1, 2, 3)]
-    for number, part in enumerate(parts, start=1):
-        run(source, part, shard=Shard(number, 3))
-    merged = merge_outputs(tmp_path / f"merged{ending}", parts)
-    assert (merged.num_results, merged.num_errors, merged.missing) == (40, 0, ())
-    if ending:
-        raw = gzip.decompress((tmp_path / f"merged{ending}").read_bytes())
-        (tmp_path / "merged").write_bytes(raw)
-    assert results(tmp_path / "merged") == plain
-
-
-def test_merged_tables_have_the_rows_in_order(tmp_path: Path) -> None:
-    source = table(tmp_path, 2500)
-    options: dict[str, Any] = {"table": TABLE, "keep_columns": ()}
-    run(source, tmp_path / "whole.parquet", **options)
-    parts = [tmp_path / f"{number}.parquet" for number in (1, 2)]
-    for number, part in enumerate(parts, start=1):
-        run(source, part, shard=Shard(number, 2), **options)
-    merged = merge_outputs(tmp_path / "merged.parquet", parts[::-1])
-    assert (merged.num_results, merged.missing) == (2500, ())
-    assert pq.read_table(tmp_path / "merged.parquet") == pq.read_table(tmp_path / "whole.parquet")
-    merged = merge_outputs(tmp_path / "half.parquet", parts[1:])
-    assert (merged.num_results, merged.missing) == (1250, ("shard 1/2 is missing",))
-
-
-def test_what_is_missing_is_told(tmp_path: Path) -> None:
-    source = write_form(tmp_path, "plain.jsonl", LINES)
-    run(source, tmp_path / "1", shard=Shard(1, 3))
+    source, asked = table(tmp_path), {"table": TABLE}
+    options: dict[str, Any] = asked | ({"work_dir": tmp_path / work} if work else {})
+    (tmp_path / "work").mkdir()
+    with nullcontext() if kill_after is None else pytest.raises(Killed):
+        run(source, tmp_path / output, kill_after, **options)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(Killed):
-        run(source, tmp_path / "2", shard=Shard(2, 3), kill_after=10)
-    there = {int(one["id"].removeprefix("batch_req_")) for one in results(tmp_path / "2")}
-    lacking = [n for n in range(1, 40, 3) if n not in there]
-    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
-    lines = ", ".join(str(n + 1) for n in lacking)
-    assert merged.missing == (
-        "shard 3/3 is missing",
-        f"shard 2/3 lacks {len(lacking)} results: lines {lines}",
-    )
-    (tmp_path / "merged").unlink()
-    for number in ("1", "2"):
-        (tmp_path / f"{number}.source").unlink()
-    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
-    (told,) = merged.missing
-    assert "lines between others have no result, or are blank: lines 3, " in told
+        begin_again(source, tmp_path / output, **options)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="no column"):
+        begin_again(source, tmp_path / output, table=TableOptions(template="{{ nothing }}"))
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert run(source, tmp_path / output, restart=True, **options)
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith((".before", ".new"))]
+    assert (tmp_path / f"{output}.1").exists() or (output != "out.jsonl" and kill_after)
 
 
-def test_parts_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    source = write_form(tmp_path, "plain.jsonl", LINES)
-    for name, shard in (("1", Shard(1, 2)), ("2", Shard(2, 3))):
-        run(source, tmp_path / name, shard=shard)
-    one, two, merged = tmp_path / "1", tmp_path / "2", tmp_path / "merged"
-    (tmp_path / "rubbish").write_text("{}\n")
-    for parts, says in (
-        ([one, two], "shards of different jobs"),
-        ([one, one], "has a second result"),
-        ([tmp_path / "rubbish"], "what is no result"),
-        ([tmp_path / "nowhere"], "cannot read"),
-        ([one, tmp_path / "a.parquet"], "do not go together"),
+def test_a_restart_lets_a_running_job_be(tmp_path: Path) -> None:
+    source, output = table(tmp_path), tmp_path / "out.parquet"
+    with pytest.raises(Killed):
+        run(source, output, kill_after=5, table=TABLE)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    held = OutputFile(tmp_path / "out.parquet.results.jsonl")
+    with pytest.raises(JournalError):
+        begin_again(source, output, table=TABLE)
+    held.close()
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_a_restart_over_another_ones_output_that_fails_leaves_it(tmp_path: Path) -> None:
+    source, output = table(tmp_path), tmp_path / "out.parquet"
+    output.write_text("my thesis")
+    with pytest.raises(Killed):
+        begin_again(source, output, table=TABLE)
+    assert files(tmp_path) == {"in.parquet", "out.parquet"}
+    assert output.read_text() == "my thesis"
+
+
+def test_secrets_of_urls_are_not_stored(tmp_path: Path) -> None:
+    for url, shown in (
+        ("https://me:p@ss@host/a?X-Signature=b", "https://host/a"),
+        ("s3://bucket/a?.jsonl", "s3://bucket/a?.jsonl"),
+        ("abfs://container@account/a", "abfs://container@account/a"),
+        ("hf://datasets/owner/name@main/a", "hf://datasets/owner/name@main/a"),
+        ("nowhere: 'https://host/a?b=c'; try", "nowhere: 'https://host/a'; try"),
     ):
-        with pytest.raises(UsageError, match=says):
-            merge_outputs(merged, parts)
-        assert not merged.exists()
-    merged.write_text("mine")
-    with pytest.raises(UsageError, match="exists"):
-        merge_outputs(merged, [one])
-
-
-@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
-def test_a_share_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="write 3/16"):
-        Shard.parse(text)
-
-
-def test_line_numbers_count_blank_lines(tmp_path: Path) -> None:
-    source = tmp_path / "in"
-    source.write_bytes(b"\n" + b"\n\n".join(json.dumps(one).encode() for one in LINES))
-    run(source, tmp_path / "whole")
-    for number in (1, 2):
-        run(source, tmp_path / f"{number}", shard=Shard(number, 2))
-    merged = merge_outputs(tmp_path / "merged", [tmp_path / "1", tmp_path / "2"])
-    assert merged.missing == ()
-    assert results(tmp_path / "merged") == results(tmp_path / "whole")
+        assert without_secrets(url) == shown
+    source = write_memory(f"me:word@{tmp_path.name}/in.jsonl", FORMS["plain.jsonl"](LINES))
+    assert run(source, tmp_path / "out")
+    assert "word" not in (tmp_path / "out.source").read_text()

@@ -83,6 +83,12 @@ def test_urls_are_read(tmp_path: Path) -> None:
     assert read(f"memory://{tmp_path.name}/*.gz") == LINES
 
 
+@pytest.mark.parametrize("name", ["rows.csv.jsonl", "rows.tsv.gz.jsonl", "csv.1"])
+def test_a_name_is_of_csv_by_its_end(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(as_lines(LINES))
+    assert read(tmp_path / name) == LINES
+
+
 def test_a_pipe_is_read_once(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -113,6 +113,17 @@ def test_a_column_that_is_not_there_is_named(
         requests(tmp_path / form, **options)
 
 
+@pytest.mark.parametrize("form", TABLES)
+def test_a_column_goes_before_a_word_of_jinjas(form: str, tmp_path: Path) -> None:
+    TABLES[form](tmp_path / form, [{"range": "a", "n": 1}, {"range": "b", "n": 2}])
+    found = requests(tmp_path / form, template="{{ range }}{{ dict(a=n) }}", endpoint="completions")
+    sign = "'" if form.endswith(("csv", "tsv", "ending")) else ""
+    assert [one["body"]["prompt"] for one in found] == [
+        f"a{{'a': {sign}1{sign}}}",
+        f"b{{'a': {sign}2{sign}}}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("template", "says"),
     [

@@ -1,5 +1,6 @@
 """Options of a command from a TOML file. What the command line says goes before it."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,9 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.nearest import advise_name
 
 __all__ = ["ConfigFlag"]
+
+#: What help calls the values of options that take names with commas between, or an object.
+_NAMES, _JSON = "NAMES", "JSON"
 
 
 def _read(context: typer.Context, parameter: typer.CallbackParam, path: Path | None) -> Path | None:
@@ -47,6 +51,10 @@ def _fitting(option: Any, value: Any, what: str) -> Any:
         if all(isinstance(one, str) for one in many):
             return many
         raise UsageError(f"{what} must be text in quotes, or a list of that, not {value!r}")
+    if option.metavar == _NAMES and isinstance(value, list):
+        return ",".join(map(str, value))
+    if option.metavar == _JSON and isinstance(value, dict):
+        return json.dumps(value, default=str)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(f"{what} must be text in quotes or a number, not {value!r}")
     return str(value)

@@ -1,11 +1,15 @@
 """A job from whatever its input is to whatever its output shall be."""
 
+from typing import Any
+
 from glinthawk.cli.batch_file import answer_file, fingerprint_of, open_console
 from glinthawk.cli.file_options import FileOptions
 from glinthawk.cli.job_options import JobOptions
 from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
 from glinthawk.files.conversion import Conversion, open_conversion
+from glinthawk.files.source_record import SourceRecord
 from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.record import load_record
 
@@ -22,30 +26,38 @@ def answer_input(
     """Returns the exit status, as ``answer_file`` does, which answers what the converters make of
     the input."""
     console = open_console(options.quiet)
-    with open_conversion(files.resolve(restart=options.restart)) as conversion:
-        if (status := _earlier_status(conversion, config, rules, options)) is not None:
-            console.print(f"every line has its result already: {files.output}")
-            return status
-        conversion.prepare()
+    given = files.resolve(restart=options.restart, written=options.written().values())
+    with open_conversion(given) as conversion:
+        whole = conversion.whole_results
+        if whole is None or _wants_lines(whole, options):
+            whole = conversion.prepare()
+        if whole is not None:
+            return _tell_whole(whole, conversion, fingerprint_of(config, rules), options)
         status = answer_file(config, rules, conversion.requests, conversion.results, options, plan)
         if status in (0, 1):
             conversion.finish(has_errors=status == 1)
             if not conversion.target.is_plain:
-                console.print(f"all of it is in {files.output}")
+                console.print(f"all of it is in {conversion.target.shown}")
     return status
 
 
-def _earlier_status(
-    conversion: Conversion, config: EngineConfig, rules: LineRules, options: JobOptions
-) -> int | None:
-    """Of a job that has been done already, with the settings of this one."""
-    whole = conversion.whole_results
-    if whole is None:
-        return None
-    if whole.has_errors and (options.retry_errors or options.errors is not None):
-        return None  # lines are wanted again
+def _wants_lines(whole: SourceRecord, options: JobOptions) -> bool:
+    """Of a job that has been done already: to tell reasons, and for --errors and --retry-errors."""
+    return whole.has_errors or options.errors is not None
+
+
+def _tell_whole(
+    whole: SourceRecord,
+    conversion: Conversion,
+    fingerprint: dict[str, Any],
+    options: JobOptions,
+) -> int:
+    """Nothing is to be done, if the settings are those of then."""
     record = load_record(conversion.results)
-    if record is None:
-        return None
-    record.check_fingerprint(fingerprint_of(config, rules), conversion.results)
+    assert record is not None
+    record.check_fingerprint(fingerprint, conversion.results)
+    if options.errors is not None or (whole.has_errors and options.retry_errors):
+        raise UsageError("nothing came by the pipe; pipe the same lines in again")
+    place = conversion.target.shown
+    open_console(options.quiet).print(f"every line has its result already: {place}")
     return 1 if whole.has_errors else 0

@@ -1,5 +1,6 @@
 """Which input ``glinthawk run`` answers where, and what of a table's row is asked."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,7 +73,7 @@ class FileOptions:
         typer.Option(
             help="Whether a prompt is a user's message (chat) or a text to go on with "
             "(completions).",
-            metavar="[chat|completions]",
+            metavar="chat|completions",
         ),
     ] = "chat"
     body: Annotated[
@@ -87,7 +88,8 @@ class FileOptions:
     keep_columns: Annotated[
         str | None,
         typer.Option(
-            help="Columns of the table that stand beside the answers in Parquet: all, or a,b,c."
+            help="Columns of the table that stand beside the answers in Parquet: all, or a,b,c.",
+            metavar="NAMES",
         ),
     ] = None
     shard: Annotated[
@@ -114,8 +116,8 @@ class FileOptions:
         """Files here that these options name, by the option."""
         return {"-i": _path(self.input), "-o": _path(self.output)}
 
-    def resolve(self, *, restart: bool) -> "ConversionOptions":
-        """Raises UsageError if they do not go together."""
+    def resolve(self, *, restart: bool, written: Iterable[Path | None] = ()) -> "ConversionOptions":
+        """``written`` are other files of the run. Raises UsageError if they do not go together."""
         from glinthawk.files.conversion import ConversionOptions
         from glinthawk.files.request_maker import TableOptions
         from glinthawk.files.shard import Shard
@@ -139,6 +141,7 @@ class FileOptions:
             shard=Shard.parse(self.shard) if self.shard else None,
             work_dir=self.work_dir,
             restart=restart,
+            written=tuple(path for path in written if path is not None),
         )
 
     def _body(self) -> dict[str, Any]:
@@ -154,4 +157,4 @@ class FileOptions:
     def _kept(self) -> tuple[str, ...] | None:
         if self.keep_columns is None or self.keep_columns == _ALL:
             return () if self.keep_columns else None
-        return tuple(self.keep_columns.split(","))
+        return tuple(name.strip() for name in self.keep_columns.split(","))

@@ -1,6 +1,7 @@
 """Help at the width of a terminal: options in panels, nothing cut."""
 
 import inspect
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -50,7 +51,9 @@ def write_help(
 
 
 def _usage(command: Any, context: Any) -> list[str]:
-    return list(command.collect_usage_pieces(context))
+    """Arguments in capitals, as in their panel."""
+    pieces = command.collect_usage_pieces(context)
+    return [re.sub(r"\{(\w+)\}", lambda name: name[1].upper(), piece) for piece in pieces]
 
 
 def _panels(command: Any, context: Any) -> dict[str, list[Any]]:

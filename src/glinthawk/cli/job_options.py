@@ -12,6 +12,9 @@ from glinthawk.core.errors import UsageError
 
 __all__ = ["JobOptions"]
 
+#: Of files that are not text, or no lines of JSON.
+_NO_LINES = (".gz", ".zst", ".bz2", ".xz", ".zip", ".parquet", ".pq", ".csv", ".tsv")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
@@ -76,6 +79,10 @@ class JobOptions:
     def __post_init__(self) -> None:
         if self.restart and self.retry_errors:
             raise UsageError("--restart runs every line again; give that or --retry-errors")
+        if self.errors is not None and self.errors.name.lower().endswith(_NO_LINES):
+            raise UsageError(
+                f"--errors: {self.errors} would have lines as they stand; give a name in .jsonl"
+            )
 
     def written(self) -> dict[str, Path | None]:
         """Files that these options name, by the option."""

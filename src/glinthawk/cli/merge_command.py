@@ -22,7 +22,8 @@ def merge(
 ) -> None:
     """Join the outputs of shards, and say what is missing.
 
-    Exit status: 0 all results are there; 1 some are missing; 2 the parts do not go together.
+    Exit status: 0 all results are there; 1 some are missing, repeated or cannot be known to be
+    there; 2 the parts do not go together.
     """
     from glinthawk.files.merging import merge_outputs
 

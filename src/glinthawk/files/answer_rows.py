@@ -14,11 +14,13 @@ ANSWER_COLUMNS = {
     "prompt_tokens": "int64",
     "completion_tokens": "int64",
     "error": "string",
+    "error_code": "string",
     "response": "string",
 }
 
 _results = msgspec.json.Decoder(dict[str, Any])
-#: Of a choice and its message, what the table has in columns.
+#: Of a body, a choice and its message, what the table has in columns or says of every answer.
+_BODY = {"id", "object", "created", "model", "choices", "usage"}
 _CHOICE = {"index", "text", "message", "finish_reason"}
 _MESSAGE = {"role", "content"}
 
@@ -27,14 +29,16 @@ def read_answer(result: bytes) -> tuple[Any, ...]:
     """A value for each of ``ANSWER_COLUMNS``.
 
     ``response`` is the body's JSON where the other columns do not say all of it: of several
-    choices, tool calls, log-probabilities, and of what is no text.
+    choices, tool calls, log-probabilities (a prompt's too), and of what is no text.
     """
     whole = _results.decode(result)
     custom_id = whole["custom_id"]
     body = (whole.get("response") or {}).get("body") or {}
     problem = whole.get("error") or body.get("error")
     if problem:
-        return custom_id, None, None, None, None, problem.get("message"), None
+        code = problem.get("code")
+        told = problem.get("message"), None if code is None else str(code)
+        return custom_id, None, None, None, None, *told, None
     usage = body.get("usage") or {}
     choices = body.get("choices") or []
     answer, reason = _first(choices) if choices else (_text_of(body), body.get("status"))
@@ -45,7 +49,8 @@ def read_answer(result: bytes) -> tuple[Any, ...]:
         usage.get("prompt_tokens", usage.get("input_tokens")),
         usage.get("completion_tokens", usage.get("output_tokens")),
         None,
-        None if _says_all(choices) else msgspec.json.encode(body).decode(),
+        None,
+        None if _says_all(body) else msgspec.json.encode(body).decode(),
     )
 
 
@@ -66,10 +71,12 @@ def _text_of(body: dict[str, Any]) -> str | None:
     return "".join(parts) if parts else None
 
 
-def _says_all(choices: list[dict[str, Any]]) -> bool:
+def _says_all(body: dict[str, Any]) -> bool:
+    choices = body.get("choices") or []
     if len(choices) != 1:
         return False
     (choice,) = choices
     message = choice.get("message") or {}
-    more = {name for name, value in choice.items() if value is not None} - _CHOICE
+    more = {name for name, value in body.items() if value is not None} - _BODY
+    more |= {name for name, value in choice.items() if value is not None} - _CHOICE
     return not more and not {name for name, value in message.items() if value} - _MESSAGE

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import BinaryIO, cast
 
 from glinthawk.files.byte_streams import Prefixed, encoding_of, unpack, utf8
-from glinthawk.files.parts import Part
+from glinthawk.files.parts import Part, unpacked_name
 
 __all__ = ["Content", "Form", "open_content"]
 
@@ -68,7 +68,7 @@ def _form(head: bytes, name: str, is_table: bool) -> Form:
 
 def _is_csv(name: str) -> bool:
     """Packed once at most: ``rows.csv``, ``rows.csv.gz``."""
-    return any(word in ("csv", "tsv") for word in name.lower().rsplit(".", 2)[1:])
+    return unpacked_name(name).endswith((".csv", ".tsv"))
 
 
 @contextmanager

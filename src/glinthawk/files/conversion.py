@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -14,14 +13,17 @@ from msgspec.structs import replace
 from glinthawk.core.errors import JournalError, UsageError
 from glinthawk.files.drafts import drafted
 from glinthawk.files.kept_columns import KeptColumns
-from glinthawk.files.places import is_url
+from glinthawk.files.own_files import own_names
+from glinthawk.files.places import is_url, without_secrets
 from glinthawk.files.request_maker import TableOptions
 from glinthawk.files.request_source import RequestSource
+from glinthawk.files.restart import Restart
 from glinthawk.files.shard import Shard
 from glinthawk.files.source_record import (
     SourceRecord,
     load_source_record,
     save_source_record,
+    source_record_path,
 )
 from glinthawk.files.spool import write_lines
 from glinthawk.files.target import Target, TargetForm
@@ -35,7 +37,8 @@ _ANEW = "begin anew with --restart, or give another -o"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionOptions:
-    """What people say of their files. ``keep_columns`` is None for none, () for all."""
+    """What people say of their files. ``keep_columns`` is None for none, () for all; ``written``
+    are other files that the run writes."""
 
     input: str
     output: str
@@ -45,6 +48,7 @@ class ConversionOptions:
     shard: Shard | None = None
     work_dir: Path | None = None
     restart: bool = False
+    written: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         is_table = Target(self.output).form is TargetForm.PARQUET
@@ -62,12 +66,18 @@ def open_conversion(options: ConversionOptions) -> Iterator["Conversion"]:
     another job's output."""
     target = Target(options.output)
     target.check()
-    source = RequestSource(options.input, options.table, options.split)
+    outputs = (options.output, _base(options, target), *options.written)
+    own = own_names([str(output) for output in outputs])
+    source = RequestSource(options.input, options.table, options.split, own)
     if target.is_stream:
         with tempfile.TemporaryDirectory(prefix="glinthawk-", dir=options.work_dir) as folder:
             yield Conversion(options, source, target, Path(folder) / "output")
-    else:
-        yield Conversion(options, source, target, _base(options, target))
+        return
+    conversion = Conversion(options, source, target, _base(options, target))
+    try:
+        yield conversion
+    finally:
+        conversion.settle()
 
 
 def _base(options: ConversionOptions, target: Target) -> Path:
@@ -91,9 +101,10 @@ class Conversion:
         self.results = target.path if target.is_plain else _beside(base, ".results.jsonl")
         self._is_converted = in_place is None or not target.is_plain
         self._kept: KeptColumns | None = None
+        self._restart: Restart | None = None
         self._record = SourceRecord(
-            source=options.input,
-            target=options.output,
+            source=without_secrets(options.input),
+            target=target.shown,
             digest=self._digest(),
             shard=str(options.shard) if options.shard else None,
         )
@@ -107,34 +118,43 @@ class Conversion:
     def whole_results(self) -> SourceRecord | None:
         """Of an earlier run, if all is there already that the command would make."""
         before = self._before
-        is_whole = (
-            before is not None
-            and before.whole is not None
-            and before.digest is not None
-            and (before.digest, before.target) == (self._record.digest, self._record.target)
+        if before is None or before.digest is None or before.digest != self._record.digest:
+            return None
+        return before if self._is_whole(before) else None
+
+    def _is_whole(self, before: SourceRecord) -> bool:
+        return (
+            before.whole is not None
+            and (before.target, before.shard) == (self._record.target, self._record.shard)
             and self.results.is_file()
             and self.results.stat().st_size == before.whole
             and self.target.exists()
+            and load_record(self.results) is not None
         )
-        return before if is_whole else None
 
-    def prepare(self) -> None:
-        """Write the requests, if they are not there."""
-        if not self._is_converted:
-            return
-        self._check_target()
-        if self._options.keep_columns is not None:
-            if not self._source.is_lasting:
-                raise UsageError("--keep-columns reads the input again; save it as a file first")
-            self._kept = KeptColumns(
-                self._source.tables, self._options.keep_columns or None, self._options.shard
-            )
-        if self._options.restart and not self.target.is_plain:
-            _move_aside(self.target)
+    def prepare(self) -> SourceRecord | None:
+        """Write the requests, if they are not there. Returns the record of a job whose results are
+        all there, if nothing came by its pipe this time."""
+        if self._is_converted:
+            self._check_target()
+            self._open_kept()
+        if self._options.restart and not self.target.is_stream:
+            records = [source_record_path(base) for base in self._bases()]
+            self._restart = Restart(self.target, self.results, [self._spooled, *records])
         if self.requests == self._spooled:
-            self._spool()
-        elif not self.target.is_stream:
-            save_source_record(self._base, self._record)
+            return self._spool()
+        if self._is_converted and not self.target.is_stream:
+            self._save(self._record)
+        return None
+
+    def _open_kept(self) -> None:
+        if self._options.keep_columns is None:
+            return
+        if not self._source.is_lasting:
+            raise UsageError("--keep-columns reads the input again; save it as a file first")
+        self._kept = KeptColumns(
+            self._source.tables, self._options.keep_columns or None, self._options.shard
+        )
 
     def _check_target(self) -> None:
         """The output, and what lies beside it, must be this job's."""
@@ -147,27 +167,45 @@ class Conversion:
         if self.target.is_plain or has_results or self._options.restart:
             return
         if self.target.exists():
-            raise JournalError(f"{self.target.place} exists and is not of a job here; {_ANEW}")
+            raise JournalError(f"{self.target.shown} exists and is not of a job here; {_ANEW}")
 
-    def _spool(self) -> None:
+    def _spool(self) -> SourceRecord | None:
         before = self._before
         is_there = before is not None and before.whole is None and self._spooled.exists()
         if is_there and before is not None and self._is_of(before):
             self._record = before
-            return
+            return None
         with drafted(self._spooled) as draft:
             num_lines, num_requests = write_lines(self._source, draft, self._options.shard)
-            if is_there and before is not None and not num_lines and not self._source.is_lasting:
+            is_empty = not num_lines and not self._source.is_lasting
+            if is_there and before is not None and is_empty:
                 # Nothing came by the pipe: the job goes on with what came before.
                 shutil.copyfile(self._spooled, draft)
                 self._record = before
-                return
-            self._record = replace(self._record, num_lines=num_lines, num_requests=num_requests)
-            self._check_begun(draft)
-            # A record never stands beside the requests of another one, whenever a kill comes.
-            self._spooled.unlink(missing_ok=True)
-            if not self.target.is_stream:
-                save_source_record(self._base, self._record)
+                return None
+            is_whole = before is not None and is_empty and self._is_whole(before)
+            if not is_whole:
+                self._begin(draft, num_lines, num_requests)
+        if is_whole:
+            self._spooled.unlink()
+        return before if is_whole else None
+
+    def _begin(self, draft: Path, num_lines: int, num_requests: int) -> None:
+        self._record = replace(self._record, num_lines=num_lines, num_requests=num_requests)
+        self._check_begun(draft)
+        # A record never stands beside the requests of another one, whenever a kill comes.
+        self._spooled.unlink(missing_ok=True)
+        if not self.target.is_stream:
+            self._save(self._record)
+
+    def _save(self, record: SourceRecord) -> None:
+        """Beside the output too, if the work is done elsewhere: `glinthawk merge` looks there."""
+        for base in self._bases():
+            save_source_record(base, record)
+
+    def _bases(self) -> list[Path]:
+        is_elsewhere = not is_url(self.target.place) and self.target.path != self._base
+        return [self._base, self.target.path] if is_elsewhere else [self._base]
 
     def _is_of(self, before: SourceRecord) -> bool:
         """Whether what was written ``before`` is what would be written now."""
@@ -191,21 +229,15 @@ class Conversion:
             self.target.write(self.results, self._kept)
         size = self.results.stat().st_size
         whole = replace(self._record, whole=size, has_errors=has_errors)
-        save_source_record(self._base, whole)
+        self._save(whole)
         if self.requests == self._spooled:
             self._spooled.unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """At the end of all: a restart that came to nothing leaves the files as they were."""
+        if self._restart is not None:
+            self._restart.settle()
 
 
 def _beside(base: Path, ending: str) -> Path:
     return base.with_name(base.name + ending)
-
-
-def _move_aside(target: Target) -> None:
-    """To the first free of OUT.1, OUT.2, ...; an object in a store is replaced at the end."""
-    if is_url(target.place) or not target.path.exists():
-        return
-    for number in count(1):
-        aside = target.path.with_name(f"{target.path.name}.{number}")
-        if not aside.exists():
-            target.path.rename(aside)
-            return

@@ -83,7 +83,7 @@ class KeptColumns:
 
     def _of(self, table: Table) -> Iterator[Any]:
         names = self.schema.names
-        if table.arrow_schema() is None:
+        if (own := table.arrow_schema()) is None:
             for rows in _chunks(table.rows(names)):
                 columns = [
                     self._arrow.array([row.get(field.name) for row in rows], type=field.type)
@@ -91,8 +91,20 @@ class KeptColumns:
                 ]
                 yield self._arrow.record_batch(columns, schema=self.schema)
             return
-        for batch in table.arrow_batches(names):
-            yield batch.select(names).cast(self.schema)
+        there = [name for name in names if name in own.names]
+        # Without any of the columns it still says how many rows there are.
+        for batch in table.arrow_batches(there or own.names[:1]):
+            yield self._filled(batch)
+
+    def _filled(self, batch: Any) -> Any:
+        """With nulls for the columns that other tables have."""
+        columns = [
+            batch.column(field.name).cast(field.type)
+            if field.name in batch.schema.names
+            else self._arrow.nulls(len(batch), field.type)
+            for field in self.schema
+        ]
+        return self._arrow.record_batch(columns, schema=self.schema)
 
     def _share(self, batch: Any, begin: int) -> Any:
         if self._shard is None:

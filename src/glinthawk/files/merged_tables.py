@@ -8,16 +8,19 @@ from typing import Any
 
 from glinthawk.files.byte_streams import telling_damage
 from glinthawk.files.extras import load_extra
+from glinthawk.files.repeated_ids import RepeatedIds
 
-__all__ = ["join_tables"]
+__all__ = ["count_rows", "join_tables", "read_ids"]
 
 #: Of each file at a time.
 _ROWS = 1024
 
 
-def join_tables(path: Path, parts: Sequence[Path], *, in_turn: bool) -> tuple[int, int]:
-    """Rows, and errors among them. ``in_turn`` takes a row of each part, as shards were dealt, else
-    one part comes after another."""
+def join_tables(
+    path: Path, parts: Sequence[Path], ids: RepeatedIds, *, in_turn: bool
+) -> tuple[int, int]:
+    """Rows, and errors among them; the custom_ids of answers go to ``ids``. ``in_turn`` takes a row
+    of each part, as shards were dealt, else one part comes after another."""
     arrow, parquet = load_extra("pyarrow", "Parquet"), load_extra("pyarrow.parquet", "Parquet")
     count = errors = 0
     with ExitStack() as stack:
@@ -29,8 +32,29 @@ def join_tables(path: Path, parts: Sequence[Path], *, in_turn: bool) -> tuple[in
         for table in _in_turn(tables, arrow) if in_turn else (t for one in tables for t in one):
             count += len(table)
             errors += len(table) - table.column("error").null_count
+            ids.add(_answered(table))
             writer.write_table(table)
     return count, errors
+
+
+def count_rows(path: Path) -> int:
+    """Of a Parquet file."""
+    parquet = load_extra("pyarrow.parquet", "Parquet")
+    with telling_damage(str(path)), parquet.ParquetFile(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def read_ids(path: Path) -> Iterator[str]:
+    """The custom_ids of a Parquet file's answers."""
+    parquet = load_extra("pyarrow.parquet", "Parquet")
+    with telling_damage(str(path)), parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS, columns=["custom_id", "error"]):
+            yield from _answered(batch)
+
+
+def _answered(table: Any) -> list[str]:
+    rows = zip(table["custom_id"].to_pylist(), table["error"].to_pylist(), strict=True)
+    return [name for name, error in rows if name is not None and error is None]
 
 
 def _even_tables(file: Any, arrow: Any, schema: Any) -> Iterator[Any]:

@@ -1,29 +1,34 @@
 """Outputs of several shards become one, and what they lack is told."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from glinthawk.core.errors import UsageError
 from glinthawk.files.byte_streams import telling_damage, unpack, utf8
 from glinthawk.files.drafts import drafted
-from glinthawk.files.merged_tables import join_tables
+from glinthawk.files.merged_tables import count_rows, join_tables, read_ids
 from glinthawk.files.packed_results import pack_gzip, pack_zstd
-from glinthawk.files.shard import Shard
-from glinthawk.files.source_record import SourceRecord, load_source_record
+from glinthawk.files.repeated_ids import RepeatedIds
+from glinthawk.files.shard_parts import ShardParts
 from glinthawk.files.target import Target, TargetForm
 from glinthawk.jobs.finished import Finished, is_success, read_line_number
 
 __all__ = ["Merged", "merge_outputs"]
 
-#: Numbers of lines that are told one by one.
+#: Numbers of lines, and custom_ids, that are told one by one.
 _MOST = 10
+_CUSTOM_ID = re.compile(rb'\{"id":"[^"]*","custom_id":("(?:[^"\\]|\\.)*")')
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """``missing`` has a sentence for whatever is not there."""
+    """``missing`` has a sentence for whatever is not as in a job that was not divided."""
 
     num_results: int
     num_errors: int
@@ -33,55 +38,69 @@ class Merged:
 def merge_outputs(output: Path, parts: Sequence[Path]) -> Merged:
     """Write the results of all ``parts`` to ``output``, which must not be there yet.
 
-    Parquet gets the rows in the input's order if every part's record lies beside it. Raises
-    UsageError where parts are of different forms, or answer a line twice.
+    Parquet gets the rows in the input's order if every part's record lies beside it, and no line
+    of the input is blank. Raises UsageError where parts are of different forms or jobs, or answer
+    a line twice.
     """
     if output.exists():
         raise UsageError(f"{output} exists; remove it, or give another file to merge into")
-    records = {part: record for part in parts if (record := load_source_record(part))}
-    shards = _shards(records)
     forms = {Target(str(path)).form is TargetForm.PARQUET for path in (output, *parts)}
     if len(forms) > 1:
         raise UsageError("Parquet and JSONL do not go together; give all the files one form")
-    if True in forms:
-        ordered = sorted(parts, key=lambda part: shards[part].number if part in shards else 0)
-        with drafted(output) as draft:
-            count, errors = join_tables(draft, ordered, in_turn=len(shards) == len(parts))
-        return Merged(count, errors, tuple(_missing_shards(records, shards)))
-    finished = Finished()
+    shards = ShardParts(parts)
+    return (_merge_tables if True in forms else _merge_lines)(output, shards)
+
+
+def _merge_tables(output: Path, parts: ShardParts) -> Merged:
+    shards, ids = parts.shards, RepeatedIds()
+    ordered = sorted(parts.paths, key=lambda part: shards[part].number if part in shards else 0)
+    in_turn = not parts.unknown and not any(map(parts.num_blank, ordered))
     with drafted(output) as draft:
-        _join_lines(draft, parts, finished, Target(str(output)).form)
-    missing = (*_missing_shards(records, shards), *_missing_lines(records, shards, finished))
-    return Merged(finished.num_done, len(finished.failures), missing)
+        count, errors = join_tables(draft, ordered, ids, in_turn=in_turn)
+    missing = chain(parts.missing(), _missing_rows(parts), _repeated(ids, map(read_ids, ordered)))
+    return Merged(count, errors, tuple(missing))
 
 
-def _shards(records: dict[Path, SourceRecord]) -> dict[Path, Shard]:
-    found = {path: Shard.parse(one.shard) for path, one in records.items() if one.shard}
-    if len({shard.count for shard in found.values()}) > 1:
-        told = ", ".join(f"{path} is {shard}" for path, shard in found.items())
-        raise UsageError(f"the parts are shards of different jobs: {told}; give those of one")
-    return found
+def _missing_rows(parts: ShardParts) -> Iterator[str]:
+    if parts.unknown:
+        yield (
+            f"no record of a shard lies beside {', '.join(map(str, parts.unknown))}: whether all "
+            "rows are there, and in the input's order, is not known"
+        )
+    elif any(map(parts.num_blank, parts.shards)):
+        yield "the input has blank lines, so one shard's rows stand after another's"
+    for path, shard in parts.shards.items():
+        rows, awaited = count_rows(path), parts.records[path].num_requests
+        if rows != awaited:
+            yield f"shard {shard} has {rows} rows for {awaited} requests"
 
 
-def _missing_shards(records: dict[Path, SourceRecord], shards: dict[Path, Shard]) -> Iterator[str]:
-    if not shards:
-        return
-    (count,) = {shard.count for shard in shards.values()}
-    there = {shard.number for shard in shards.values()}
-    for number in range(1, count + 1):
-        if number not in there:
-            yield f"shard {number}/{count} is missing"
-    lengths = {records[path].num_lines for path in shards}
-    if len(lengths) > 1:
-        yield "the shards are of inputs of different lengths"
+def _merge_lines(output: Path, parts: ShardParts) -> Merged:
+    finished, ids = Finished(), RepeatedIds()
+    with drafted(output) as draft:
+        _join_lines(draft, parts.paths, finished, ids, Target(str(output)).form)
+    again = (_answered_ids(_results(part)) for part in parts.paths)
+    missing = chain(parts.missing(), _missing_lines(parts, finished), _repeated(ids, again))
+    return Merged(finished.num_done, len(finished.failures), tuple(missing))
 
 
-def _join_lines(path: Path, parts: Sequence[Path], finished: Finished, form: TargetForm) -> None:
+def _repeated(ids: RepeatedIds, again: Iterable[Iterable[str]]) -> Iterator[str]:
+    if ids.is_likely and (names := ids.among(chain.from_iterable(again))):
+        some = f"{', '.join(names[:_MOST])}{', ...' if len(names) > _MOST else ''}"
+        yield (
+            f"{len(names)} custom_ids have several answers, where a job that is not divided gives "
+            f"one, and errors: {some}"
+        )
+
+
+def _join_lines(
+    path: Path, parts: Sequence[Path], finished: Finished, ids: RepeatedIds, form: TargetForm
+) -> None:
     plain = path.with_name(path.name + ".lines") if form is not TargetForm.LINES else path
     try:
         with plain.open("wb", buffering=1 << 20) as file:
             for part in parts:
-                _append_lines(file, part, finished)
+                _append_lines(file, part, finished, ids)
         if form is TargetForm.GZIP:
             pack_gzip(plain, path)
         elif form is TargetForm.ZSTD:
@@ -91,7 +110,7 @@ def _join_lines(path: Path, parts: Sequence[Path], finished: Finished, form: Tar
             plain.unlink(missing_ok=True)
 
 
-def _append_lines(file: BinaryIO, part: Path, finished: Finished) -> None:
+def _append_lines(file: BinaryIO, part: Path, finished: Finished, ids: RepeatedIds) -> None:
     """What is torn at the end of a part belongs to a job that has not ended."""
     for result in _results(part):
         number = read_line_number(result)
@@ -105,7 +124,14 @@ def _append_lines(file: BinaryIO, part: Path, finished: Finished) -> None:
                 "once, and shards of one job alone"
             )
         finished.add(number, result, failed=not is_success(result))
+        ids.add(_answered_ids([result]))
         file.write(result)
+
+
+def _answered_ids(results: Iterable[bytes]) -> Iterator[str]:
+    for result in results:
+        if is_success(result) and (found := _CUSTOM_ID.match(result)):
+            yield msgspec.json.decode(found[1], type=str)
 
 
 def _results(part: Path) -> Iterator[bytes]:
@@ -117,18 +143,14 @@ def _results(part: Path) -> Iterator[bytes]:
         yield from utf8(unpack(raw, str(part)))
 
 
-def _missing_lines(
-    records: dict[Path, SourceRecord], shards: dict[Path, Shard], finished: Finished
-) -> Iterator[str]:
+def _missing_lines(parts: ShardParts, finished: Finished) -> Iterator[str]:
     """Of each shard that is there; without records, the gaps between what is answered."""
-    for path, shard in shards.items():
-        record = records[path]
-        numbers = range(shard.number - 1, record.num_lines or 0, shard.count)
-        count, which = _find_open(numbers, finished)
-        count -= len(numbers) - (record.num_requests or 0)  # blank lines
+    for path, shard in parts.shards.items():
+        count, which = _find_open(parts.lines_of(path), finished)
+        count -= parts.num_blank(path)
         if count > 0:
             yield f"shard {shard} lacks {count} results: {which}"
-    if not shards:
+    if not parts.shards:
         count, which = _find_open(range(finished.end), finished)
         if count:
             yield f"{count} lines between others have no result, or are blank: {which}"

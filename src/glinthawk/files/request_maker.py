@@ -85,7 +85,8 @@ class RequestMaker:
 
     @cached_property
     def columns(self) -> frozenset[str] | None:
-        """Those that are read; None if they may be any. Raises UsageError for a bad template."""
+        """Those that are read where they are there; None if they may be any. Raises UsageError for
+        a bad template."""
         options = self._options
         named = {options.prompt_column, options.messages_column, options.id_column} - {None}
         if options.template is not None:
@@ -98,11 +99,19 @@ class RequestMaker:
 
     def check_columns(self, there: tuple[str, ...], name: str) -> None:
         """Raise UsageError that names a column that is not ``there``."""
-        missing = sorted((self.columns or frozenset()) - {*there})
+        missing = sorted((self.columns or frozenset()) - self._builtins - {*there})
         if missing:
             raise UsageError(
                 f"{name} has no column {missing[0]}; its columns are {', '.join(there)}"
             )
+
+    @cached_property
+    def _builtins(self) -> set[str]:
+        """Words that Jinja itself gives a meaning, like ``range``, where no column has the name."""
+        options = self._options
+        if options.template is None:
+            return set()
+        return {*self._template.environment.globals} - {options.id_column}
 
     def make(self, number: int, row: Mapping[str, Any]) -> bytes:
         """The line of row ``number`` of all, from 0. What it says is checked as in any line."""
@@ -145,8 +154,8 @@ def _free_words(template: str) -> set[str]:
     from jinja2.meta import find_undeclared_variables
 
     environment = Environment()  # parses, and runs nothing
-    words = find_undeclared_variables(environment.parse(template))
-    return set(words) - set(environment.globals)
+    environment.globals.clear()  # else words in it do not count
+    return set(find_undeclared_variables(environment.parse(template)))
 
 
 def _messages(value: Any) -> Any:

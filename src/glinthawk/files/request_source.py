@@ -12,7 +12,7 @@ from glinthawk.files.contents import Form, open_content
 from glinthawk.files.dataset_table import DatasetTable, is_dataset
 from glinthawk.files.json_values import JsonValues
 from glinthawk.files.parts import Part, find_parts
-from glinthawk.files.places import is_url
+from glinthawk.files.places import is_url, without_secrets
 from glinthawk.files.request_maker import RequestMaker, TableOptions
 from glinthawk.files.table_rows import FileTable, Table
 
@@ -23,9 +23,16 @@ _FORMAT = 1
 
 
 class RequestSource:
-    """The lines of an input, whatever it is. Raises UsageError at once for what is not there."""
+    """The lines of an input, whatever it is, without the files of ``own`` (see ``find_parts``).
+    Raises UsageError at once for what is not there."""
 
-    def __init__(self, place: str, options: TableOptions, split: str | None = None) -> None:
+    def __init__(
+        self,
+        place: str,
+        options: TableOptions,
+        split: str | None = None,
+        own: Sequence[str] = (),
+    ) -> None:
         self.place, self.options = place, options
         self._parts: list[Part] = []
         self.tables: Sequence[Table] = ()
@@ -35,8 +42,12 @@ class RequestSource:
             self.tables, self._stamps = [dataset], [dataset.stamp]
             if not options.is_given:
                 raise _unasked(place, dataset.columns)
+        elif split is not None:
+            raise UsageError(
+                f"--split is for a dataset, and {without_secrets(place)} is none; leave it out"
+            )
         else:
-            self._parts = find_parts(place)
+            self._parts = find_parts(place, own)
             self._stamps = [part.stamp for part in self._parts]
             if options.is_given:
                 self.tables = [FileTable(part) for part in self._parts]

@@ -11,12 +11,14 @@ from glinthawk.files.drafts import drafted
 from glinthawk.files.extras import load_extra
 from glinthawk.files.kept_columns import KeptColumns
 from glinthawk.files.packed_results import pack_gzip, pack_zstd
-from glinthawk.files.places import STANDARD, is_url, resolve_url, telling_failures
+from glinthawk.files.places import STANDARD, is_url, resolve_url, telling_failures, without_secrets
 from glinthawk.jobs.stream import is_stream
 
 __all__ = ["Target", "TargetForm"]
 
 _STDOUT = Path("/dev/stdout")
+#: Forms that are read, or that people know; none of them is lines of JSON.
+_NOT_MADE = (".csv", ".tsv", ".bz2", ".xz", ".zip", ".arrow", ".feather", ".xlsx")
 
 
 class TargetForm(Enum):
@@ -64,16 +66,26 @@ class Target:
         """The last part of its path, for files that lie elsewhere."""
         return Path(self.place.rstrip("/")).name
 
+    @property
+    def shown(self) -> str:
+        """To be told and stored."""
+        return without_secrets(self.place)
+
     def check(self) -> None:
         """Raise UsageError for what could not be written at the end: a store that is not there, or
-        a library."""
+        a library, or a form that is not made."""
+        if not self.is_stream and self.place.lower().endswith(_NOT_MADE):
+            raise UsageError(
+                f"-o {self.shown}: no such file is made; give a name in .jsonl, .gz, .zst or "
+                ".parquet"
+            )
         if self.form is TargetForm.PARQUET:
-            load_extra("pyarrow.parquet", f"-o {self.place}")
+            load_extra("pyarrow.parquet", f"-o {self.shown}")
         if self.form is TargetForm.ZSTD:
-            load_extra("zstandard", f"-o {self.place}")
+            load_extra("zstandard", f"-o {self.shown}")
         if is_url(self.place):
             if self.place.endswith("/"):
-                raise UsageError(f"-o {self.place} is a folder; give a file in it")
+                raise UsageError(f"-o {self.shown} is a folder; give a file in it")
             resolve_url(self.place)
 
     def exists(self) -> bool:

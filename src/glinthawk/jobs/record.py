@@ -11,7 +11,7 @@ from glinthawk.core.errors import JournalError
 from glinthawk.jobs.output import sync_folder
 from glinthawk.jobs.survey import Survey
 
-__all__ = ["Record", "load_record", "plain", "record_path", "save_record"]
+__all__ = ["Record", "list_differences", "load_record", "plain", "record_path", "save_record"]
 
 _FORMAT = 2
 #: Of what settings came to: the only one that may change while a job runs.
@@ -71,16 +71,21 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def _check_same(then: dict[str, Any], now: dict[str, Any], output: Path, way: str = "") -> None:
-    differing = [
-        f"{key} was {_show(then, key)} and is {_show(now, key)}"
-        for key in sorted(then.keys() | now.keys())
-        if _show(then, key) != _show(now, key)
-    ]
+    differing = [f"{key} was {a} and is {b}" for key, a, b in list_differences(then, now)]
     if differing:
         raise JournalError(
             f"{output} was begun with other settings: {', '.join(differing)}; "
             f"run with the same ones, {way}{_WAYS_OUT}"
         )
+
+
+def list_differences(one: dict[str, Any], other: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Settings that are not the same: their names, and what each says, to be told."""
+    return [
+        (key, _show(one, key), _show(other, key))
+        for key in sorted(one.keys() | other.keys())
+        if _show(one, key) != _show(other, key)
+    ]
 
 
 def record_path(output: Path) -> Path:
