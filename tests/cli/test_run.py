@@ -37,7 +37,7 @@ STATS = {
         "repeated_tokens",
         "prompt_tokens_shared",
     ),
-    *("kv_full_share", "input_share", "limit"),
+    *("kv_full_share", "input_share", "limit", "drafted_tokens", "accepted_tokens"),
 }
 
 
