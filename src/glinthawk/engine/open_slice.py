@@ -56,6 +56,9 @@ class OpenSlice:
         self._sequences: dict[int, TokenSequence] = {}
         self._waiting: dict[int, Batch] = {}
         self._hidden: dict[int, torch.Tensor] = {}
+        #: Whose KV is to be freed once steps that were announced before, and share its pages, have
+        #: begun: (the last step before it, those steps, it). Later steps may need the pages.
+        self._late: list[tuple[int, set[int], Forget]] = []
         self._last_step = -1
         self._told = Fates({}, [])
         for home in self._node.homes():
@@ -86,14 +89,16 @@ class OpenSlice:
                 self._run(message)
             case Hidden(step):
                 self._receive(step, frames)
-            case Forget(home, sequences):
-                self._node.release(home, sequences)
-                for sequence in sequences:
+            case Forget():
+                for sequence in message.sequences:
                     self._sequences.pop(sequence, None)
+                self._late.append((self._last_step, self._sharers(message), message))
+                self._forget_late()
             case Cancel(step):
                 self._hidden.pop(step, None)
                 if self._waiting.pop(step, None) is None:
                     self._node.abort(step)
+                self._forget_late(step)
             case Lose(home):
                 for number in [s.id for s in self._sequences.values() if s.home == home]:
                     del self._sequences[number]
@@ -166,11 +171,35 @@ class OpenSlice:
         self._start_if_ready(step)
 
     def _start_if_ready(self, step: int) -> None:
-        if step in self._waiting and step in self._hidden:
+        is_held = bool(self._late) and self._late[0][0] < step
+        if step in self._waiting and step in self._hidden and not is_held:
             hidden, batch = self._hidden.pop(step), self._waiting.pop(step)
             if len(hidden) != batch.num_tokens:
                 raise WireError(f"step {step} has {batch.num_tokens} rows, not {len(hidden)}")
             self._node.start(batch, hidden)
+            self._forget_late(step)
+
+    def _sharers(self, message: Forget) -> set[int]:
+        """Steps that wait, and will share pages of what is to be forgotten."""
+        gone = {*message.sequences}
+        return {
+            step
+            for step, batch in self._waiting.items()
+            if any(span.source in gone for span in batch.spans)
+        }
+
+    def _forget_late(self, begun: int | None = None) -> None:
+        """Forget, in the order in which that was said, what no step waits to share any more; step
+        ``begun`` does not wait now."""
+        for _, steps, _ in self._late:
+            steps.discard(begun if begun is not None else -1)
+        if not self._late or self._late[0][1]:
+            return
+        while self._late and not self._late[0][1]:
+            _, _, message = self._late.pop(0)
+            self._node.release(message.home, message.sequences)
+        for step in sorted(self._waiting):
+            self._start_if_ready(step)
 
     def _check_link(self) -> None:
         """The node behind has nothing to say, unless it refuses what it is sent; what else comes is
