@@ -9,6 +9,7 @@ import typer
 
 from glinthawk.cli.outputs import check_output
 from glinthawk.core.errors import UsageError
+from glinthawk.files.places import STANDARD, is_url
 
 if TYPE_CHECKING:
     from glinthawk.files.conversion import ConversionOptions
@@ -25,7 +26,7 @@ def _check_place(parameter: typer.CallbackParam, place: str) -> str:
 
 def _path(place: str) -> Path | None:
     """None of a URL, and of what the shell gives."""
-    return None if "://" in place or place == "-" else Path(place)
+    return None if is_url(place) or place == STANDARD else Path(place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

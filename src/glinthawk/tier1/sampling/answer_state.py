@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from llguidance import LLMatcher
 
-__all__ = ["AnswerState", "consume"]
+__all__ = ["AnswerState"]
 
 
 class AnswerState:
@@ -25,14 +25,12 @@ class AnswerState:
         is_behind = len(output) < self._num_known
         new, ahead = output[self._num_known :], self._ahead
         self._num_known, self._ahead = len(output), []
-        if new == ahead and not is_behind:
-            return True
-        if new[: len(ahead)] == ahead and not is_behind:
-            consume(self.matcher, new[len(ahead) :])
-        else:
+        if is_behind or new[: len(ahead)] != ahead:
             self.matcher = self._begin()
-            consume(self.matcher, output)
-        return False
+            _consume(self.matcher, output)
+            return False
+        _consume(self.matcher, new[len(ahead) :])
+        return len(new) == len(ahead)
 
     def expect(self, token: int) -> bool:
         """``token`` is likely to come next. Whether the matcher is to be told of it, by the
@@ -43,7 +41,7 @@ class AnswerState:
         return True
 
 
-def consume(matcher: LLMatcher, tokens: list[int]) -> None:
+def _consume(matcher: LLMatcher, tokens: list[int]) -> None:
     """What comes once the answer is complete is no part of it."""
     for token in tokens:
         if not matcher.is_stopped():
