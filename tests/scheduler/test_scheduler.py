@@ -155,8 +155,8 @@ def test_smaller_priorities_begin_first_and_stay_longest() -> None:
     scheduler = Scheduler(BatchLimits(2, 1, 100), short_answers())
     scheduler.handle(HomeJoined(0, 2, page_tokens=4))
     for number, priority in enumerate((5, 0, 5)):
-        scheduler.handle(Submitted(make_sequence(number, 3, 7 + number, priority)))
-    for _ in range(2):
+        scheduler.handle(Submitted(make_sequence(number, 2, 7 + number, priority)))
+    for _ in range(3):
         batch = _only_batch(scheduler.schedule())
         assert [span.sequence.id for span in batch.spans] == [1, 2]
         scheduler.handle(Stepped(batch, ((1,), (1,))))
