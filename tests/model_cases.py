@@ -52,13 +52,15 @@ class Case:
         ]
 
     def _own_answers(self, family: str, settings: str) -> list[list[int]]:
-        """What the model itself says to each prompt, as if it were the first (some rotary embeddings
-        remember longer ones); computed once, for a family's weights are always the same."""
+        """What the model itself says to each prompt, by a copy that has seen no longer ones, which
+        some remember. Computed once, for a family's weights are always the same."""
         key = family, settings, tuple(self.prompts)
         if key not in _OWN_ANSWERS:
             own = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation="eager")
             _OWN_ANSWERS[key] = [
-                self._own_answer(copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else _LONG)
+                self._own_answer(
+                    copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else _LONG
+                )
                 for number, prompt in enumerate(self.prompts)
             ]
         return _OWN_ANSWERS[key]

@@ -15,35 +15,9 @@ from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run, open_run
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
+from length_rotations import ORIGINAL, ROTATIONS
 from model_cases import NUM_SHORT, Case
 from pipeline_nodes import write_cluster
-
-#: Tokens up to which nothing changes: a page and some.
-_ORIGINAL = 40
-
-
-def _long(num_factors: int, **others: Any) -> dict[str, Any]:
-    rope = {
-        "rope_theta": 10_000.0,
-        "rope_type": "longrope",
-        "original_max_position_embeddings": _ORIGINAL,
-        "short_factor": [1.0 + 0.1 * place for place in range(num_factors)],
-        "long_factor": [3.0 - 0.2 * place for place in range(num_factors)],
-        **others,
-    }
-    return {"rope_parameters": rope, "original_max_position_embeddings": _ORIGINAL}
-
-
-_DYNAMIC = {"rope_theta": 10_000.0, "rope_type": "dynamic", "factor": 4.0}
-#: Phi-3 and its kin compute a sequence again that grows beyond; others leave older keys as they
-#: are. PhiMoE changes the scale of the embedding, too.
-_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "phi3": ("phi3", _long(8)),
-    "a part of each head": ("phi3", _long(6, partial_rotary_factor=0.75)),
-    "phimoe": ("phimoe", _long(8, short_mscale=1.1, long_mscale=1.3)),
-    "longrope": ("llama", _long(8)),
-    "dynamic": ("llama", {"rope_parameters": _DYNAMIC, "max_position_embeddings": _ORIGINAL}),
-}
 
 
 def _tokens(length: int, seed: int) -> tuple[int, ...]:
@@ -61,9 +35,9 @@ def _prompts() -> list[tuple[int, ...]]:
     return [*short, *long, *alike, page + _tokens(30, 71), page + _tokens(3, 72)]
 
 
-@pytest.fixture(scope="module", params=_MODELS)
+@pytest.fixture(scope="module", params=ROTATIONS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    family, settings = _MODELS[request.param]
+    family, settings = ROTATIONS[request.param]
     return Case(tmp_path_factory.mktemp("models"), family, _prompts(), **settings)
 
 
@@ -148,7 +122,7 @@ def _without_parts(answers: dict[int, Any]) -> dict[int, Any]:
 
 
 def test_a_short_run_leaves_the_embedding_as_it_is(case: Case) -> None:
-    config = EngineConfig(model=str(case.path), tier1_kv="1MiB", max_model_len=_ORIGINAL)
+    config = EngineConfig(model=str(case.path), tier1_kv="1MiB", max_model_len=ORIGINAL)
     with open_run(config) as run:
         assert run.engine.scheduler.limits.rope is None
-        assert run.limits.longest_len > _ORIGINAL
+        assert run.limits.longest_len > ORIGINAL

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from glinthawk.core.batch import Span
+from glinthawk.core.batch import Batch, Span
 from glinthawk.core.sequence import Sequence
 
 __all__ = ["LengthRope"]
@@ -35,6 +35,10 @@ class LengthRope:
         whole = sequence.length if self.renews else len(sequence.request.prompt)
         places = range(span.start, span.start + span.length)
         return [max(whole, place + 1) for place in places]
+
+    def of_batch(self, batch: Batch) -> list[int]:
+        """For each row of ``batch``, flattened."""
+        return [length for span in batch.spans for length in self.lengths(span)]
 
     def group(self, sequence: Sequence) -> int:
         """Sequences of one group rotate the tokens that their prompts begin with alike."""

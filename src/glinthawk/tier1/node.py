@@ -38,7 +38,7 @@ Sampler = Callable[[Batch, torch.Tensor], object]
 
 class Node:
     """Runs the batches of one model. ``layers`` are its attention layers in calling order;
-    ``passes`` makes the forward passes (None: as transformers runs them). ``rope`` says by which
+    ``passes`` makes the forward passes (None: as transformers runs them); ``rope`` says by which
     length rows are rotated, where that matters."""
 
     def __init__(
@@ -54,12 +54,10 @@ class Node:
     ) -> None:
         self._device, self._rope = model.device, rope
         self._passes = passes or partial(Pass, model)
-        self._layers = layers
+        self._layers, self._sample = layers, sample
         self._homes = {home.id: home for home in homes}
-        self._sample = sample
         self._running: dict[int, RunningBatch] = {}
-        self._trace = trace
-        self._attend_prompts = attend_prompts
+        self._trace, self._attend_prompts = trace, attend_prompts
         self._poller = HomePoller()
         self.busy_s = 0.0
         #: How fast each home attended so far.
@@ -160,10 +158,8 @@ class Node:
         rows = batch.rows()
         columns = rows.tokens, rows.positions, rows.kept
         ids, positions, keep = (upload(column, self._device) for column in columns)
-        if self._rope is None:
-            return self._passes(ids, positions, keep, hidden)
-        each = [length for span in batch.spans for length in self._rope.lengths(span)]
-        return self._passes(ids, positions, keep, hidden, upload(each, self._device))
+        lengths = None if self._rope is None else upload(self._rope.of_batch(batch), self._device)
+        return self._passes(ids, positions, keep, hidden, lengths)
 
     def _can_run(self, running: RunningBatch) -> bool:
         """A slow home slows the batches with rows there, and no other ones."""

@@ -73,10 +73,11 @@ class InvariantPasses:
     ) -> "_Part":
         end = first + num_rows
         given = {name: fill_up(rows[first:end], size) for name, rows in columns.items()}
+        ids, positions = given["input_ids"], given["position_ids"]
         kept = max(0, min(num_rows, num_kept - first))
         # All or one: the product that makes logits has a fixed number of rows, too.
-        keep = torch.arange(size if kept else 1, device=given["input_ids"].device)
-        forward = self._passes(keep=keep, **given)
+        keep = torch.arange(size if kept else 1, device=ids.device)
+        forward = self._passes(ids, positions, keep, given.get("hidden"), given.get("lengths"))
         return _Part(forward, num_rows, size, kept)
 
 
