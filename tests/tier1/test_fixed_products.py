@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from glinthawk.tier1.forward.experts import FixedProducts
 
@@ -28,7 +28,7 @@ def _two_threads() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("curve", _CURVES, ids=str)
+@pytest.mark.parametrize("curve", _CURVES, ids=range(len(_CURVES)))
 @pytest.mark.parametrize("columns", [96, 33])
 def test_a_row_on_a_curve(
     curve: Callable[[torch.Tensor], torch.Tensor], columns: int, dtype: torch.dtype

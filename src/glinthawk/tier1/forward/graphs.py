@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
+from glinthawk.core.error_text import first_line
 from glinthawk.core.slices import LayerSlice
 from glinthawk.tier1.forward.closeness import distance
 from glinthawk.tier1.forward.cut import Call, Forward, Pass, attend_alone, make_hidden
@@ -85,8 +86,7 @@ class GraphedPasses:
             recording = _Recording(self._model, num_rows, self._recorder, *begins)
             _compare(recording, self._model)
         except Exception as error:  # if it is the model's own, the plain pass will say so
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            _log.warning("passes run without CUDA graphs: %s", first)
+            _log.warning("passes run without CUDA graphs: %s", first_line(error))
             self._is_off = True
             self._free.clear()
             return None

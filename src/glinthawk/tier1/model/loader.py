@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from glinthawk.attention.devices import pick_device
 from glinthawk.core.config import EngineConfig
+from glinthawk.core.error_text import first_line
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.hub import check_hub
 from glinthawk.core.slices import LayerSlice
@@ -178,10 +179,6 @@ def _refusal(name: str, kind: str, part: LayerSlice, error: Exception) -> Unsupp
 def _failure(name: str, error: Exception) -> ModelError:
     refuse_code(name, error)
     return ModelError(
-        f"cannot load {name!r}: {_first_line(error)} Give a folder in Hugging Face format, a hub "
+        f"cannot load {name!r}: {first_line(error)} Give a folder in Hugging Face format, a hub "
         "name, or demo."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
