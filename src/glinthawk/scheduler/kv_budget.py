@@ -56,7 +56,7 @@ class KVBudget:
     def start(self, sequence: Sequence) -> Start:
         """What ``sequence`` finds here of its prompt."""
         prompt = sequence.request.prompt
-        if sequence.is_unscored:  # rows that others computed are not scored
+        if sequence.needs_rows:
             return Start(None, 0, sequence.length, False)
         source, num_tokens = self._prefilled.find(prompt)
         coming, more_tokens = self._prefilling.find(prompt)

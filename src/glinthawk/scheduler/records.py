@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from glinthawk.core.batch import Batch
+from glinthawk.core.pooling import PooledRows
 from glinthawk.scheduler import commands
 
 __all__ = [
@@ -126,6 +127,8 @@ class SubmittedRecord(_Record, frozen=True):
     out: Out
     #: Whether its prompt is scored.
     is_scored: bool = False
+    #: Which of its prompt's rows are pooled.
+    pooled: PooledRows | None = None
 
 
 class SteppedRecord(_Record, frozen=True):
@@ -198,6 +201,7 @@ def record_of(event: commands.Event, out: Out) -> Record:
                 tuple(sorted(asked.stop_ids)),
                 out,
                 asked.params.prompt_logprobs is not None,
+                None if asked.pooling is None else asked.pooling.rows,
             )
         case commands.Paced(step_cost):
             return PacedRecord(

@@ -2,6 +2,7 @@
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
+from glinthawk.core.pooling import Pooling
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler import commands, records
@@ -102,6 +103,13 @@ def _sequence(record: records.SubmittedRecord) -> Sequence:
     params = SamplingParams(max_tokens=None, min_tokens=record.min_tokens, prompt_logprobs=scored)
     stop_ids = frozenset(record.stop_ids)
     request = Request(
-        record.request, record.prompt, params, 0, record.max_tokens, stop_ids, record.name
+        record.request,
+        record.prompt,
+        params,
+        0,
+        record.max_tokens,
+        stop_ids,
+        record.name,
+        pooling=None if record.pooled is None else Pooling(record.pooled),
     )
     return Sequence(request, record.sequence)

@@ -15,9 +15,11 @@ from glinthawk.core.hub import check_hub
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
+from glinthawk.tier1.forward.cut import hold_states
 from glinthawk.tier1.forward.experts import spread_experts
 from glinthawk.tier1.forward.packing import pack_model
 from glinthawk.tier1.model.discovery import Discovery, discover
+from glinthawk.tier1.model.heads import detach_head
 from glinthawk.tier1.model.self_check import Truth, own_answers
 from glinthawk.tier1.model.shards import check_shards
 from glinthawk.tier1.model.weights import load_weights, make_random
@@ -41,6 +43,8 @@ class LoadedModel:
     part: LayerSlice
     #: Whether it computes its experts one after the other, though it could do it otherwise.
     spreads_experts: bool = False
+    #: Of a classifier: makes labels' logits (R, N) of hidden states (R, hidden), in float32.
+    head: torch.nn.Module | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -73,16 +77,18 @@ def load_model(config: EngineConfig, part: LayerSlice | None = None) -> LoadedMo
 
 
 def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
-    model = _make(config, part)
+    model, head = detach_head(_make(config, part))
     if model.dtype not in _DTYPES:
         raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
     model.requires_grad_(False)
     model.eval()
     spec = _describe(config, model, discover(model, part))
     spreads_experts = config.batch_invariant and spread_experts(model)
-    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts)
+    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts, head)
     if config.dense == "auto":
         _speed_up(model, config)
+    if part.is_last:
+        hold_states(model)
     return loaded
 
 
