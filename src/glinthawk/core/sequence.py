@@ -108,7 +108,7 @@ class Sequence:
     #: Of the rows that are scored, in order, from the first on.
     scores: list[PromptScores] = field(default_factory=list)
     #: What was pooled, added up: as many numbers as the hidden state has, or as were asked for.
-    pooled: array[float] | None = None
+    pooled: "array[float] | None" = None
 
     def __post_init__(self) -> None:
         if self.id < 0:
