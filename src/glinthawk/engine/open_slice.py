@@ -218,7 +218,7 @@ class OpenSlice:
             return
         tokens = [[choice.token for choice in choices] for choices in result]
         logprobs = [[choice.logprobs for choice in choices] for choices in result]
-        self._tell(SampledStep(number, tokens, logprobs, list(done.scores), list(done.pooled)))
+        self._tell(SampledStep(number, tokens, logprobs, list(done.scores), tuple(done.pooled)))
 
 
 @contextmanager

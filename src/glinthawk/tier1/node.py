@@ -29,10 +29,9 @@ __all__ = ["Node", "Sampler"]
 #: How often, in seconds, links are looked at on which nothing comes.
 _LOOK_S = 0.5
 
-#: What follows a finished pass: the batch, the logits (R, V) of its rows that are ``kept``, and the
-#: hidden states (P, hidden) of those that are ``pooled``, if any; or, on a pipeline slice before the
-#: last, the hidden state (T, hidden) of all rows. It must not keep them: another pass may have the
-#: memory next.
+#: What follows a finished pass: the batch, logits (R, V) of its rows that are ``kept``, and hidden
+#: states (P, hidden) of those that are ``pooled``, if any; or, on a pipeline slice before the last,
+#: hidden states (T, hidden) of all. It must not keep them: another pass may have the memory next.
 Sampler = Callable[[Batch, torch.Tensor, torch.Tensor | None], object]
 
 

@@ -162,7 +162,7 @@ class SampledStep(Message, frozen=True):
     #: Of those spans of which rows were scored.
     scores: list[PromptScores]
     #: Of those spans of which rows were pooled, what was added up: float64.
-    pooled: list[bytes] = []
+    pooled: tuple[bytes, ...] = ()
 
 
 class Gone(Message, frozen=True):
