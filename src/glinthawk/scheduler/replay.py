@@ -60,6 +60,8 @@ class Replay:
                 return commands.Stepped(batch, record.rows, frozenset(record.stopped))
             case records.SubmittedRecord():
                 return commands.Submitted(_sequence(record))
+            case records.WithdrawnRecord(sequences):
+                return commands.Withdrawn(frozenset(sequences))
             case records.JoinedRecord(home, num_pages, page_tokens, most):
                 return commands.HomeJoined(home, num_pages, page_tokens, most)
             case records.Lost(home):
@@ -110,6 +112,7 @@ def _sequence(record: records.SubmittedRecord) -> Sequence:
         record.max_tokens,
         stop_ids,
         record.name,
+        priority=record.priority,
         pooling=None if record.pooled is None else Pooling(record.pooled),
     )
     return Sequence(request, record.sequence)
