@@ -20,7 +20,7 @@ from glinthawk.jobs.pooling_bodies import (
 from glinthawk.jobs.pooling_wish import PoolingWish
 from glinthawk.jobs.prompts import Prompt
 from glinthawk.jobs.text import Text
-from glinthawk.jobs.text_pairs import Cut, PairEncoder, encode_cut, no_instruction
+from glinthawk.jobs.text_pairs import PromptCut, PairEncoder, encode_cut, no_instruction
 from glinthawk.tokens.pooler import Pooler
 
 __all__ = ["Asked", "PoolingReader"]
@@ -137,7 +137,7 @@ class PoolingReader:
             )
         return wanted
 
-    def _cut(self, body: PoolingBody) -> Cut:
+    def _cut(self, body: PoolingBody) -> PromptCut:
         most = body.truncate_prompt_tokens
         if most == 0:
             raise RequestError(
@@ -145,9 +145,9 @@ class PoolingReader:
                 param="truncate_prompt_tokens",
             )
         longest = self.limits.max_model_len
-        return Cut(longest if most == -1 else most, body.truncation_side, longest)
+        return PromptCut(longest if most == -1 else most, body.truncation_side, longest)
 
-    def _prompt(self, given: str | list[int], cut: Cut, special: bool, name: str) -> Prompt:
+    def _prompt(self, given: str | list[int], cut: PromptCut, special: bool, name: str) -> Prompt:
         if isinstance(given, str):
             ids = encode_cut(self.text, given, cut, name, add_special_tokens=special)
         else:

@@ -9,7 +9,7 @@ from glinthawk.core.errors import RequestError
 from glinthawk.jobs.text import Text
 from glinthawk.tokens.pooler import Pooler
 
-__all__ = ["Cut", "PairEncoder", "encode_cut", "no_instruction"]
+__all__ = ["PairEncoder", "PromptCut", "encode_cut", "no_instruction"]
 
 #: How Qwen3-Reranker is asked; a public fact of its model card.
 _BEFORE = (
@@ -22,7 +22,7 @@ _INSTRUCTION = "Given a web search query, retrieve relevant passages that answer
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class PromptCut:
     """Of prompts that may have ``longest`` tokens: ``most`` are kept (None: all), of the "right"
     those before the cut, of the "left" those behind it. None: as the tokenizer says."""
 
@@ -38,7 +38,9 @@ class Cut:
         return ids[: self.most] if side == "right" else ids[-self.most :]
 
 
-def encode_cut(text: Text, said: str, cut: Cut, param: str, **options: Any) -> tuple[int, ...]:
+def encode_cut(
+    text: Text, said: str, cut: PromptCut, param: str, **options: Any
+) -> tuple[int, ...]:
     """Special tokens around ``said`` stay. Raises RequestError, which names ``param``."""
     if cut.most is None or text.tokenizer is None:
         return text.encode(said, cut.longest, param, **options)
@@ -89,19 +91,19 @@ class PairEncoder:
             ids.append(number)
         return tuple(ids)
 
-    def encode(self, query: str, document: str, cut: Cut) -> tuple[int, ...]:
+    def encode(self, query: str, document: str, cut: PromptCut) -> tuple[int, ...]:
         """Token ids of the pair. Raises RequestError."""
         # Who has put the whole question in vLLM's way has written its beginning and its end.
         if self._pooler.asks_as_qwen3 and not query.startswith(_BEFORE):
             return self._ask(query, document, cut)
         return encode_cut(self._text, query, cut, "prompt", text_pair=document)
 
-    def _ask(self, query: str, document: str, cut: Cut) -> tuple[int, ...]:
+    def _ask(self, query: str, document: str, cut: PromptCut) -> tuple[int, ...]:
         before, behind = (self._plain(part) for part in (_BEFORE, _BEHIND))
         told = f"<Instruct>: {self._instruction}\n<Query>: {query}\n<Document>: {document}"
         around = len(before) + len(behind)
         most = None if cut.most is None else max(1, cut.most - around)
-        inner = Cut(most, cut.side, cut.longest)
+        inner = PromptCut(most, cut.side, cut.longest)
         asked = encode_cut(self._text, told, inner, "prompt", add_special_tokens=False)
         return before + asked + behind
 

@@ -6,7 +6,7 @@ import torch
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.prompt_scores import PromptScores
-from glinthawk.tier1.pooling import pool_batch
+from glinthawk.tier1.pooled_states import pool_batch
 from glinthawk.tier1.sampler import Sampled, sample_batch
 from glinthawk.tier1.sampling.scoring import score_spans
 from glinthawk.tier1.sampling.token_masks import TokenMasks
@@ -21,7 +21,7 @@ class StepResult(NamedTuple):
     sampled: list[tuple[Sampled, ...]]
     #: Of those spans, in order, of which rows are scored.
     scores: list[PromptScores]
-    #: Of those spans, in order, of which rows are pooled: float64, see ``tier1/pooling.py``.
+    #: Of those spans, in order, of which rows are pooled: float64, see ``tier1/pooled_states.py``.
     pooled: list[bytes]
 
 
