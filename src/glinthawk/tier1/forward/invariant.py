@@ -131,7 +131,9 @@ class _InvariantPass:
             results = list(self._resume_parts(output))
         calls = [result for result in results if isinstance(result, Call)]
         if not calls:
-            return _join([result for result in results if isinstance(result, torch.Tensor)], 0)
+            ends = [result for result in results if isinstance(result, torch.Tensor)]
+            # A part without logits ends with no rows, of any width.
+            return _join([rows for rows in ends if len(rows)] or ends[:1], 0)
         joined = (
             _join([getattr(call, field) for call in calls], 2)
             for field in ("queries", "keys", "values")
