@@ -126,7 +126,7 @@ class LineReader:
         kind, body = read_kind(envelope), envelope.get("body")
         if kind in _POOLED:
             return self._pooled(line, custom_id, kind, body)
-        self._check_head()
+        self.pooler.require_head()
         if kind != "response":
             return self._asked(line, custom_id, kind, body)
         body, echoed = chat_body(body)
@@ -176,16 +176,6 @@ class LineReader:
         prompts, wish = read(PoolingReader(self.text, self.limits, pooler), body)
         model = self.rules.served_model_name or self.model_name
         return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish)
-
-    def _check_head(self) -> None:
-        if self.pooler.kind != "causal":
-            use = "/v1/score" if self.pooler.kind == "classifier" else "/v1/embeddings"
-            raise RequestError(
-                f"this model has no head that makes tokens, so it answers nothing; use {use}, or "
-                "a model whose architecture ends with ForCausalLM",
-                param="url",
-                code="model_not_supported",
-            )
 
     def _check_model(self, body: Body | PoolingBody) -> None:
         served = self.rules.served_model_name

@@ -20,7 +20,7 @@ from glinthawk.jobs.pooling_bodies import (
 from glinthawk.jobs.pooling_wish import PoolingWish
 from glinthawk.jobs.prompts import Prompt
 from glinthawk.jobs.text import Text
-from glinthawk.jobs.text_pairs import PromptCut, PairEncoder, encode_cut, no_instruction
+from glinthawk.jobs.text_pairs import PairEncoder, PromptCut, encode_cut, no_instruction
 from glinthawk.tokens.pooler import Pooler
 
 __all__ = ["Asked", "PoolingReader"]

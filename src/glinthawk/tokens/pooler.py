@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from glinthawk.core.errors import ModelError
+from glinthawk.core.errors import ModelError, RequestError
 from glinthawk.core.model_kind import ModelKind, kind_of
 from glinthawk.core.pooling import PooledRows
 
@@ -51,6 +51,17 @@ class Pooler:
     tokens: tuple[str, ...] = ()
     #: Whether pairs are put as Qwen3-Reranker was trained on them.
     asks_as_qwen3: bool = False
+
+    def require_head(self) -> None:
+        """Raise RequestError for a model that answers nothing."""
+        if self.kind != "causal":
+            use = "scores (/v1/score)" if self.kind == "classifier" else "embeddings"
+            raise RequestError(
+                f"this model has no head that makes tokens, so it answers nothing; ask it for {use}"
+                ", or use a model whose architecture ends with ForCausalLM",
+                param="url",
+                code="model_not_supported",
+            )
 
     def scoring_by(self, reranker: Reranker) -> "Pooler":
         """The same, where the user has said how pairs are scored."""
