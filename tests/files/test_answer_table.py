@@ -152,18 +152,18 @@ def test_packed_results_are_the_results(tmp_path: Path) -> None:
 
 
 def test_what_a_row_cannot_say_is_in_the_response() -> None:
-    assert read_answer(result(0, "text"))[-1] is None
+    assert read_answer(result(0, "text"))[-2] is None
     calls = {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}
     for more in ({"logprobs": {"content": []}}, {"message": calls}, {"token_ids": [1]}):
-        response = json.loads(read_answer(result(0, "text", **more))[-1])
+        response = json.loads(read_answer(result(0, "text", **more))[-2])
         assert {**response["choices"][0], **more} == response["choices"][0]
     whole = json.loads(result(0, "a"))
     whole["response"]["body"]["prompt_logprobs"] = [None]
-    assert json.loads(read_answer(json.dumps(whole).encode())[-1])["prompt_logprobs"] == [None]
+    assert json.loads(read_answer(json.dumps(whole).encode())[-2])["prompt_logprobs"] == [None]
     whole = json.loads(result(0, "a"))
     whole["response"]["body"]["choices"] *= 2
     values = read_answer(json.dumps(whole).encode())
-    assert values[1] == "a" and len(json.loads(values[-1])["choices"]) == 2
+    assert values[1] == "a" and len(json.loads(values[-2])["choices"]) == 2
 
 
 def test_other_endpoints_and_refusals_are_read() -> None:
@@ -178,7 +178,7 @@ def test_other_endpoints_and_refusals_are_read() -> None:
     whole["response"] = {"status_code": 400, "body": {"error": {"message": "too long"}}}
     assert read_answer(json.dumps(whole).encode())[1:6] == (None, None, None, None, "too long")
     whole["response"]["body"]["error"]["code"] = "length"
-    assert read_answer(json.dumps(whole).encode())[5:] == ("too long", "length", None)
+    assert read_answer(json.dumps(whole).encode())[5:] == ("too long", "length", None, None)
 
 
 # Columns of the input
