@@ -31,6 +31,6 @@ def detach_head(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module | No
     """A classifier's decoder, which ends with hidden states, and its head in float32; any other
     model as it is. A classifier's own forward would look for the last token that is no padding."""
     head = getattr(model, "score", None)
-    if not isinstance(head, nn.Linear) or model.base_model is model:
+    if not isinstance(head, nn.Module) or model.base_model is model:
         return model, None
     return model.base_model, head.float()
