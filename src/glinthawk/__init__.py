@@ -25,7 +25,10 @@ from glinthawk.core.sequence import TokenLogprobs
 from glinthawk.core.structured_outputs import StructuredOutputsParams
 
 if TYPE_CHECKING:
-    from glinthawk.llm import LLM, CompletionOutput, Logprob, Messages, Prompt, RequestOutput
+    from glinthawk.jobs.prompt_logprobs import Logprob
+    from glinthawk.llm.llm import LLM
+    from glinthawk.llm.prompt_reader import Messages, Prompt
+    from glinthawk.llm.request_outputs import CompletionOutput, RequestOutput
     from glinthawk.telemetry.stats import RunStats
 
 __all__ = [
@@ -52,9 +55,20 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+#: Where names are that need torch, which takes seconds to import.
+_LAZY = {
+    "LLM": "llm.llm",
+    "CompletionOutput": "llm.request_outputs",
+    "Logprob": "jobs.prompt_logprobs",
+    "Messages": "llm.prompt_reader",
+    "Prompt": "llm.prompt_reader",
+    "RequestOutput": "llm.request_outputs",
+    "RunStats": "telemetry.stats",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported at first use, for that takes seconds."""
-    if name not in __all__:
+    """Imported at first use."""
+    if name not in _LAZY:
         raise AttributeError(f"module 'glinthawk' has no attribute {name!r}")
-    return getattr(import_module("glinthawk.llm"), name)
+    return getattr(import_module(f"glinthawk.{_LAZY[name]}"), name)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_a_stop_string_is_cut_off_and_ends_the_answer(llm: LLM) -> None:
 
 
 def test_a_special_token_can_be_a_stop_string(llm: LLM) -> None:
-    tokenizer = llm._text._tokenizer
+    tokenizer = llm.get_tokenizer()
     special, token = tokenizer.eos_token, tokenizer.eos_token_id
     wish = {"temperature": 0, "max_tokens": 12, "ignore_eos": True, "logit_bias": {token: 100.0}}
     for min_tokens in (0, 3):
@@ -141,14 +142,14 @@ def test_a_special_token_can_be_a_stop_string(llm: LLM) -> None:
 
 
 def test_a_template_that_reads_parts_gets_them(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = llm._text._tokenizer
+    tokenizer = llm.get_tokenizer()
     monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content[0].text }}")
-    monkeypatch.setattr(llm, "_text", Text(tokenizer))
+    monkeypatch.setattr(llm, "_opened", replace(llm._model, text=Text(tokenizer)))
     for content in ("Return", [{"type": "text", "text": "Return"}]):
         (output,) = llm.chat([{"role": "user", "content": content}], GREEDY, use_tqdm=False)
         assert tokenizer.decode(output.prompt_token_ids) == "Return"
     monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].text }}")
-    monkeypatch.setattr(llm, "_text", Text(tokenizer))
+    monkeypatch.setattr(llm, "_opened", replace(llm._model, text=Text(tokenizer)))
     with pytest.raises(RequestError, match="neither as a string"):
         llm.chat([{"role": "user", "content": "Return"}], GREEDY, use_tqdm=False)
 

@@ -1,0 +1,156 @@
+"""Answers to lists of prompts, with names and meanings as in vLLM's offline API."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import UsageError
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request
+from glinthawk.core.sequence import Sequence as TokenSequence
+from glinthawk.core.setting import describe_settings
+from glinthawk.jobs.conversation import Conversation
+from glinthawk.llm.open_model import OpenModel, make_config, open_model
+from glinthawk.llm.output_writer import write_output
+from glinthawk.llm.prompt_reader import (
+    Asked,
+    Messages,
+    Prompt,
+    list_prompts,
+    read_chat,
+    read_prompt,
+)
+from glinthawk.llm.prompt_requests import make_requests, stop_finder
+from glinthawk.llm.request_outputs import RequestOutput
+from glinthawk.telemetry.progress import make_meter
+from glinthawk.telemetry.stats import RunStats
+
+__all__ = ["LLM"]
+
+
+class LLM:
+    __doc__ = f"""A model on one or two tiers, held open between calls.
+
+    Use it with ``with``, or call ``close``: it may own worker processes. Raises UsageError for
+    settings that cannot be, TypeError for those that there are not, ModelError for a model that
+    cannot be loaded, and WorkerError for a worker that cannot be used. Settings are those of
+    ``glinthawk run``, sizes may be text ("4GiB"):
+
+    {textwrap.indent(describe_settings(EngineConfig), "    ").strip()}
+    """
+
+    def __init__(self, model: str, *, tier2: str | Sequence[str] = (), **settings: Any) -> None:
+        config = make_config("LLM", model, tier2, settings)
+        self._stack = ExitStack()
+        self._opened: OpenModel | None = self._stack.enter_context(open_model(config))
+
+    def __enter__(self) -> "LLM":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the run's workers and sessions."""
+        self._opened = None
+        self._stack.close()
+
+    @property
+    def _model(self) -> OpenModel:
+        if self._opened is None:
+            raise UsageError("this LLM is closed; make a new one")
+        return self._opened
+
+    def get_tokenizer(self) -> Any:
+        """The model's own, as ``transformers`` made it. Raises UsageError if there is none."""
+        if self._model.text.tokenizer is None:
+            raise UsageError("this model has no tokenizer; give prompts as token ids")
+        return self._model.text.tokenizer
+
+    @property
+    def stats(self) -> RunStats:
+        """What each tier did so far."""
+        return self._model.run.stats()
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Answers in the order of ``prompts``. All prompts are checked before the first is run:
+        raises RequestError for one that cannot be answered. ``use_tqdm`` shows progress."""
+        many = list_prompts(prompts)
+        pairs = zip(many, self._spread(sampling_params, len(many)), strict=True)
+        asked = [read_prompt(self._model, prompt, params) for prompt, params in pairs]
+        return self._answer(asked, use_tqdm)
+
+    def chat(
+        self,
+        messages: Messages | Sequence[Messages],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: list[dict[str, Any]] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Like ``generate`` for one conversation, or a list of them. The chat template is told
+        ``tools`` and ``chat_template_kwargs``; with ``continue_final_message``, and without
+        ``add_generation_prompt``, the answers go on with the last message."""
+        many: list[Any] = list(messages)
+        conversations = [many] if many and isinstance(many[0], dict) else many
+        told = partial(
+            Conversation,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            extras=chat_template_kwargs or {},
+        )
+        pairs = zip(conversations, self._spread(sampling_params, len(conversations)), strict=True)
+        asked = [read_chat(self._model, told(messages=said), params) for said, params in pairs]
+        return self._answer(asked, use_tqdm)
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What answers are sampled by that no parameters are given for: the model's
+        generation_config.json."""
+        return self._model.default_params
+
+    def _spread(
+        self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
+    ) -> list[SamplingParams]:
+        """One rule for each prompt: as given, or the same for all."""
+        if params is None or isinstance(params, SamplingParams):
+            return [params or self._model.default_params] * count
+        if len(params) != count:
+            raise ValueError(f"there are {count} prompts but {len(params)} sampling_params")
+        return list(params)
+
+    def _answer(self, asked: list[Asked], show: bool) -> list[RequestOutput]:
+        model = self._model
+        requests = list(_number_requests(model, asked))
+        finished: dict[int, TokenSequence] = {}
+        tokens = 0
+        sequences = model.run.engine.generate(requests, stop_finder(model))
+        with make_meter(quiet=not show) as meter, closing(sequences):
+            for sequence in sequences:
+                finished[sequence.request.id] = sequence
+                tokens += len(sequence.output)
+                meter.update(len(finished), len(requests), tokens)
+        answers = iter(finished[request.id] for request in requests)
+        return [
+            write_output(model, str(number), one, [next(answers) for _ in range(one.params.n)])
+            for number, one in enumerate(asked)
+        ]
+
+
+def _number_requests(model: OpenModel, asked: list[Asked]) -> Iterator[Request]:
+    first_id = 0
+    for number, one in enumerate(asked):
+        yield from make_requests(model, one, str(number), first_id)
+        first_id += one.params.n

@@ -1,0 +1,58 @@
+"""A model that is ready to answer: its run, its text and what it says of sampling."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.setting import list_settings
+from glinthawk.core.source import resolve_model
+from glinthawk.core.vllm_settings import explain_unknown
+from glinthawk.engine.run import Run, open_run
+from glinthawk.jobs.text import Text
+from glinthawk.tokens.generation_defaults import load_sampling_defaults
+
+__all__ = ["OpenModel", "make_config", "open_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """``defaults`` are of the model's generation_config.json."""
+
+    config: EngineConfig
+    text: Text
+    run: Run
+    defaults: dict[str, Any]
+    eos_token_ids: frozenset[int]
+
+    @property
+    def default_params(self) -> SamplingParams:
+        """What answers are sampled by that no parameters are given for."""
+        return SamplingParams(**self.defaults)
+
+
+@contextmanager
+def open_model(config: EngineConfig) -> Iterator[OpenModel]:
+    """Held open within the block. Raises UsageError, ModelError or WorkerError; then nothing is
+    left behind."""
+    source = resolve_model(config.model)
+    text = Text.load(source, config.trust_remote_code)
+    with open_run(config) as run:
+        defaults = load_sampling_defaults(source)
+        eos_token_ids = text.eos_token_ids(source, config.trust_remote_code)
+        yield OpenModel(config, text, run, defaults, eos_token_ids)
+
+
+def make_config(
+    owner: str, model: str, tier2: str | Sequence[str], settings: dict[str, Any]
+) -> EngineConfig:
+    """Of keywords of ``owner``. Raises TypeError for one that there is not."""
+    known = [one.name for one in list_settings(EngineConfig)]
+    for name in settings:
+        if name not in known:
+            advice = explain_unknown(name, known)
+            raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}: {advice}")
+    places = (tier2,) if isinstance(tier2, str) else tuple(tier2)
+    return EngineConfig(model=model, tier2=places, **settings)
