@@ -21,11 +21,11 @@ from glinthawk.core.errors import (
     WorkerRefused,
 )
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.sequence import TokenLogprobs
 from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.core.vllm_params import RequestOutputKind
 
 if TYPE_CHECKING:
-    from glinthawk.jobs.prompt_logprobs import Logprob
+    from glinthawk.jobs.vllm_logprobs import Logprob
     from glinthawk.llm.llm import LLM
     from glinthawk.llm.prompt_reader import Messages, Prompt
     from glinthawk.llm.request_outputs import CompletionOutput, RequestOutput
@@ -41,10 +41,10 @@ __all__ = [
     "Prompt",
     "RequestError",
     "RequestOutput",
+    "RequestOutputKind",
     "RunStats",
     "SamplingParams",
     "StructuredOutputsParams",
-    "TokenLogprobs",
     "UnsupportedModel",
     "UsageError",
     "WorkerError",
@@ -59,7 +59,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "LLM": "llm.llm",
     "CompletionOutput": "llm.request_outputs",
-    "Logprob": "jobs.prompt_logprobs",
+    "Logprob": "jobs.vllm_logprobs",
     "Messages": "llm.prompt_reader",
     "Prompt": "llm.prompt_reader",
     "RequestOutput": "llm.request_outputs",

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from glinthawk import (
     LLM, CompletionOutput, GlinthawkError, Messages, Prompt, RequestError, RequestOutput, RunStats,
-    SamplingParams, TokenLogprobs,
+    SamplingParams, Logprob,
 )
 
 
@@ -43,9 +43,9 @@ def answer(prompts: Sequence[Prompt], chat: Messages) -> list[RequestOutput]:
     return outputs
 
 
-def likeliest(output: CompletionOutput) -> tuple[int, float] | None:
-    logprobs: list[TokenLogprobs] | None = output.logprobs
-    return logprobs[0].top[0] if logprobs else None
+def likeliest(output: CompletionOutput) -> Logprob | None:
+    logprobs: list[dict[int, Logprob]] | None = output.logprobs
+    return min(logprobs[0].values(), key=lambda one: one.rank) if logprobs else None
 """
 #: Large, and of no concern to who imports glinthawk alone.
 _STRICT = """

@@ -123,7 +123,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 def _sequence(prompt: list[int], output: list[int], **params: Any) -> Sequence:
     request = Request(0, tuple(prompt), SamplingParams(**params), 0, 1000)
     sequence = Sequence(request, output=output, finish_reason=FinishReason.LENGTH)
-    sequence.logprobs = [TokenLogprobs(token, -0.5, ((token, -0.5),)) for token in output]
+    sequence.logprobs = [TokenLogprobs(token, -0.5, 1, ((token, -0.5),)) for token in output]
     return sequence
 
 

@@ -50,11 +50,13 @@ class Limits:
         answer."""
         kept = params.truncate_prompt_tokens
         if kept == -1:
-            kept = max(1, self.max_model_len - (params.max_tokens or 1))
+            room = 1 if params.max_tokens is None else params.max_tokens
+            kept = max(1, self.max_model_len - room)
         return prompt if kept is None else prompt[-kept:]
 
-    def check_prompt(self, prompt: tuple[int, ...]) -> None:
-        """Raise RequestError for a prompt that no amount of waiting can answer."""
+    def _check_prompt(self, prompt: tuple[int, ...], fewest: int) -> None:
+        """Raise RequestError for a prompt that no amount of waiting can answer with ``fewest``
+        tokens."""
         if not prompt:
             raise RequestError("the prompt has no tokens; give at least one", param="prompt")
         worst = max(prompt) if min(prompt) >= 0 else min(prompt)
@@ -63,10 +65,11 @@ class Limits:
                 f"token id {worst} is not in the vocabulary (0 to {self.vocab_size - 1})",
                 param="prompt",
             )
-        if len(prompt) >= self.max_model_len:
+        if len(prompt) + fewest > self.max_model_len:
+            excess = "which leaves no room for an answer in" if fewest else "more than"
             raise RequestError(
-                f"the prompt has {len(prompt)} tokens, which leaves no room for an answer in the "
-                f"maximum length of {self.max_model_len}; {self.shorter(len(prompt))}",
+                f"the prompt has {len(prompt)} tokens, {excess} the maximum length of "
+                f"{self.max_model_len}; {self.shorter(len(prompt))}",
                 param="prompt",
                 code="context_length_exceeded",
             )
@@ -85,7 +88,8 @@ class Limits:
         depends on the machine's memory: an explicit wish that the KV memory can never hold is an
         error, and an open one is when it comes so far (``check_answer``).
         """
-        self.check_prompt(prompt)
+        # Prompts that are only scored may be as long as the model allows.
+        self._check_prompt(prompt, fewest=0 if asked == 0 else 1)
         room = self.max_model_len - len(prompt)
         wanted = room if asked is None else min(asked, room)
         # The last token is sampled but its KV is never needed.

@@ -3,9 +3,9 @@
 from collections.abc import Sequence as Many
 
 from glinthawk.core.errors import RequestError
-from glinthawk.core.sequence import Sequence
-from glinthawk.jobs.prompt_logprobs import prompt_logprobs
+from glinthawk.core.sequence import FinishReason, Sequence
 from glinthawk.jobs.results import answer_text
+from glinthawk.jobs.vllm_logprobs import prompt_logprobs, sample_logprobs
 from glinthawk.llm.open_model import OpenModel
 from glinthawk.llm.prompt_reader import Asked
 from glinthawk.llm.request_outputs import CompletionOutput, RequestOutput
@@ -29,13 +29,14 @@ def write_output(
 
 
 def _write_choice(model: OpenModel, index: int, sequence: Sequence) -> CompletionOutput:
-    asked_logprobs = sequence.request.params.logprobs is not None
+    params = sequence.request.params
     return CompletionOutput(
         index=index,
-        text=answer_text(model.text, sequence),
+        text=answer_text(model.text, sequence) if params.detokenize else "",
         token_ids=sequence.output,
         finish_reason=_finish_reason(model, sequence),
-        logprobs=sequence.logprobs if asked_logprobs else None,
+        logprobs=sample_logprobs(sequence, model.text) if params.logprobs is not None else None,
+        stop_reason=_stop_reason(model, sequence),
     )
 
 
@@ -46,3 +47,13 @@ def _finish_reason(model: OpenModel, sequence: Sequence) -> str:
     except RequestError:
         return "error"
     return sequence.finish_reason.value
+
+
+def _stop_reason(model: OpenModel, sequence: Sequence) -> int | str | None:
+    request, output = sequence.request, sequence.output
+    if sequence.finish_reason is not FinishReason.STOP:
+        return None
+    if found := model.text.stop_string(request.prompt, output, request.params):
+        return found
+    is_named = output[-1] in request.params.stop_token_ids
+    return output[-1] if is_named and output[-1] not in request.eos_token_ids else None
