@@ -1,7 +1,7 @@
 """Answers to lists of prompts, with names and meanings as in vLLM's offline API."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -9,10 +9,9 @@ from typing import Any
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.sequence import Request
-from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.setting import describe_settings
 from glinthawk.jobs.conversation import Conversation
+from glinthawk.llm.answering import answer_prompts
 from glinthawk.llm.open_model import OpenModel, make_config, open_model
 from glinthawk.llm.output_writer import write_output
 from glinthawk.llm.prompt_reader import (
@@ -23,7 +22,7 @@ from glinthawk.llm.prompt_reader import (
     read_chat,
     read_prompt,
 )
-from glinthawk.llm.prompt_requests import make_requests, stop_finder
+from glinthawk.llm.prompt_requests import make_requests
 from glinthawk.llm.request_outputs import RequestOutput
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
@@ -133,24 +132,15 @@ class LLM:
 
     def _answer(self, asked: list[Asked], show: bool) -> list[RequestOutput]:
         model = self._model
-        requests = list(_number_requests(model, asked))
-        finished: dict[int, TokenSequence] = {}
-        tokens = 0
-        sequences = model.run.engine.generate(requests, stop_finder(model))
-        with make_meter(quiet=not show) as meter, closing(sequences):
-            for sequence in sequences:
-                finished[sequence.request.id] = sequence
-                tokens += len(sequence.output)
-                meter.update(len(finished), len(requests), tokens)
-        answers = iter(finished[request.id] for request in requests)
-        return [
-            write_output(model, str(number), one, [next(answers) for _ in range(one.params.n)])
-            for number, one in enumerate(asked)
+        requests = [
+            r for number, one in enumerate(asked) for r in make_requests(model, one, number)
         ]
-
-
-def _number_requests(model: OpenModel, asked: list[Asked]) -> Iterator[Request]:
-    first_id = 0
-    for number, one in enumerate(asked):
-        yield from make_requests(model, one, str(number), first_id)
-        first_id += one.params.n
+        outputs: dict[int, RequestOutput] = {}
+        tokens = 0
+        answers = answer_prompts(model, requests)
+        with make_meter(quiet=not show) as meter, closing(answers):
+            for number, choices in answers:
+                outputs[number] = write_output(model, str(number), asked[number], choices)
+                tokens += sum(len(choice.output) for choice in choices)
+                meter.update(len(outputs), len(asked), tokens)
+        return [outputs[number] for number in range(len(asked))]
