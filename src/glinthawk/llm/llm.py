@@ -1,17 +1,19 @@
 """Answers to lists of prompts, with names and meanings as in vLLM's offline API."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.setting import describe_settings
+from glinthawk.files.request_maker import TableOptions
 from glinthawk.jobs.conversation import Conversation
 from glinthawk.llm.answering import answer_prompts
+from glinthawk.llm.mapping import map_data
 from glinthawk.llm.open_model import OpenModel, make_config, open_model
 from glinthawk.llm.output_writer import write_output
 from glinthawk.llm.prompt_reader import (
@@ -114,6 +116,38 @@ class LLM:
         pairs = zip(conversations, self._spread(sampling_params, len(conversations)), strict=True)
         asked = [read_chat(self._model, told(messages=said), params) for said, params in pairs]
         return self._answer(asked, use_tqdm)
+
+    def map(
+        self,
+        data: Any,
+        sampling_params: SamplingParams | None = None,
+        *,
+        prompt_column: str | None = None,
+        messages_column: str | None = None,
+        template: str | None = None,
+        endpoint: Literal["chat", "completions"] = "chat",
+        body: Mapping[str, Any] | None = None,
+        use_tqdm: bool = True,
+    ) -> Any:
+        """``data`` with answers beside its rows: a data frame of pandas or polars, an Arrow table,
+        a ``datasets.Dataset``, a dictionary of NumPy's arrays or a list of dictionaries. An Arrow
+        reader, an ``IterableDataset`` and other iterables of dictionaries are answered as they are
+        read, some thousand rows ahead; take all of them before the next call.
+
+        A row is asked by one of ``prompt_column``, ``messages_column`` and ``template`` (Jinja),
+        as by the options of ``glinthawk run``; with ``endpoint`` "completions" a prompt is no
+        message. ``body`` has other fields of a batch line's body. The new columns are answer,
+        finish_reason, prompt_tokens, completion_tokens, error, error_code, and response: the
+        answer's JSON where it says more. What is wrong with a row is that row's error. Raises
+        UsageError where nothing can be asked."""
+        options = TableOptions(
+            prompt_column=prompt_column,
+            messages_column=messages_column,
+            template=template,
+            endpoint=endpoint,
+            body=body or {},
+        )
+        return map_data(self._model, data, options, sampling_params, is_quiet=not use_tqdm)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What answers are sampled by that no parameters are given for: the model's

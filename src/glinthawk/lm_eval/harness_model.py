@@ -53,10 +53,13 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
         chat_template_args: dict[str, Any] | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
+        device: str = "auto",
         **settings: Any,
     ) -> None:
         super().__init__()
         stack = ExitStack()
+        # The harness's command says "cuda:0" where nobody has said anything.
+        settings["device"] = device if device in ("cpu", "cuda") else "auto"
         config = make_config("glinthawk", pretrained, tier2, settings)
         self._model = stack.enter_context(open_model(config))
         # The harness says nothing when it needs a model no more.
