@@ -26,6 +26,7 @@ from glinthawk.core.vllm_params import RequestOutputKind
 
 if TYPE_CHECKING:
     from glinthawk.jobs.vllm_logprobs import Logprob
+    from glinthawk.llm.async_llm import AsyncLLM
     from glinthawk.llm.llm import LLM
     from glinthawk.llm.prompt_reader import Messages, Prompt
     from glinthawk.llm.request_outputs import CompletionOutput, RequestOutput
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "AsyncLLM",
     "CompletionOutput",
     "GlinthawkError",
     "Logprob",
@@ -58,6 +60,7 @@ __version__ = "0.1.0"
 #: Where names are that need torch, which takes seconds to import.
 _LAZY = {
     "LLM": "llm.llm",
+    "AsyncLLM": "llm.async_llm",
     "CompletionOutput": "llm.request_outputs",
     "Logprob": "jobs.vllm_logprobs",
     "Messages": "llm.prompt_reader",

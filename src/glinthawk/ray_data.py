@@ -1,5 +1,6 @@
 """A stage for Ray Data: ``dataset.map_batches(AnswerBatches, ...)``, a model in each actor."""
 
+import weakref
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -44,6 +45,8 @@ class AnswerBatches:
             "use_tqdm": False,
         }
         self._llm = LLM(model, **settings)
+        # Ray says nothing to a stage that it needs no more: it drops it, or ends its process.
+        weakref.finalize(self, self._llm.close)
 
     def __call__(self, batch: Any) -> Any:
         """A batch of any of Ray's formats, with the answers' columns."""

@@ -67,9 +67,7 @@ class LLM:
 
     def get_tokenizer(self) -> Any:
         """The model's own, as ``transformers`` made it. Raises UsageError if there is none."""
-        if self._model.text.tokenizer is None:
-            raise UsageError("this model has no tokenizer; give prompts as token ids")
-        return self._model.text.tokenizer
+        return self._model.tokenizer
 
     @property
     def stats(self) -> RunStats:

@@ -5,30 +5,35 @@ from collections.abc import Sequence as Many
 from glinthawk.core.errors import RequestError
 from glinthawk.core.sequence import FinishReason, Sequence
 from glinthawk.jobs.results import answer_text
-from glinthawk.jobs.vllm_logprobs import prompt_logprobs, sample_logprobs
+from glinthawk.jobs.vllm_logprobs import PromptLogprobs, prompt_logprobs, sample_logprobs
 from glinthawk.llm.open_model import OpenModel
 from glinthawk.llm.prompt_reader import Asked
 from glinthawk.llm.request_outputs import CompletionOutput, RequestOutput
 
-__all__ = ["write_output"]
+__all__ = ["write_choice", "write_output", "write_scores"]
 
 
 def write_output(
     model: OpenModel, request_id: str, asked: Asked, choices: Many[Sequence]
 ) -> RequestOutput:
     """Of a prompt whose choices have all finished, in their order."""
-    num_top = asked.params.prompt_logprobs
-    scores = None if num_top is None else prompt_logprobs(choices[0], model.text, num_top)
     return RequestOutput(
         request_id,
         asked.text,
         list(choices[0].request.prompt),  # what truncate_prompt_tokens has left
-        [_write_choice(model, index, choice) for index, choice in enumerate(choices)],
-        prompt_logprobs=scores,
+        [write_choice(model, index, choice) for index, choice in enumerate(choices)],
+        prompt_logprobs=write_scores(model, choices[0]),
     )
 
 
-def _write_choice(model: OpenModel, index: int, sequence: Sequence) -> CompletionOutput:
+def write_scores(model: OpenModel, sequence: Sequence) -> PromptLogprobs | None:
+    """Of a prompt's tokens, by the first of its choices; None where nobody has asked."""
+    num_top = sequence.request.params.prompt_logprobs
+    return None if num_top is None else prompt_logprobs(sequence, model.text, num_top)
+
+
+def write_choice(model: OpenModel, index: int, sequence: Sequence) -> CompletionOutput:
+    """Of a sequence that has finished."""
     params = sequence.request.params
     return CompletionOutput(
         index=index,
