@@ -17,7 +17,7 @@ class AnswerBatches:
     >>> #     AnswerBatches,
     >>> #     fn_constructor_kwargs={"model": "demo", "prompt_column": "text"},
     >>> #     batch_size=1024,
-    >>> #     concurrency=1,
+    >>> #     compute=ray.data.ActorPoolStrategy(size=1),
     >>> # )
     """
 

@@ -1,7 +1,10 @@
 """A stage of Ray Data, on a real Ray on this machine, answers as ``LLM.map`` does."""
 
+import gc
 import os
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,11 +54,16 @@ def test_a_stage_answers_as_map_does(batch_format: str, truth: list[dict[str, An
         fn_constructor_kwargs={**asked, **places},
         batch_size=8,
         batch_format=batch_format,
-        concurrency=1,
+        compute=ray.data.ActorPoolStrategy(size=1),
     )
     rows = sorted(dataset.take_all(), key=lambda row: row["id"])
     for name in ("id", "answer", "finish_reason", "completion_tokens", "error_code"):
         assert [_plain(row[name]) for row in rows] == [row[name] for row in truth]
+
+    # The stage that Ray drops ends its workers, and removes their sockets.
+    del dataset
+    gc.collect()
+    wait_until(lambda: not [*Path(tempfile.gettempdir()).glob("glinthawk-*")])
 
 
 def _plain(value: object) -> object:
