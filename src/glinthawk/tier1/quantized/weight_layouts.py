@@ -26,6 +26,11 @@ _AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 class WeightLayout(Protocol):
     """Of one linear layer."""
 
+    @property
+    def bits_per_weight(self) -> float:
+        """With its share of scales and zero points."""
+        ...
+
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """Of the tensors that stand in the place of its weight, by their names; ``dtype`` is that
         of tensors whose type the format leaves open. Raises ValueError for sizes it cannot have."""
@@ -46,6 +51,11 @@ class PackedLayout:
     is_symmetric: bool = True
     #: Whether a tensor says which group each input is of.
     has_order: bool = False
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Scales have 16 bits; one a row counts for nothing."""
+        return self.bits + _share(16 + (0 if self.is_symmetric else self.bits), self.group)
 
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """Zero points are packed along N."""
@@ -85,6 +95,11 @@ class PlainLayout:
     #: Scales that stand beside it, for activations, and are not needed.
     ignored: tuple[str, ...] = ()
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Of a byte; scales are few."""
+        return 8.0
+
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """The last block of rows, or of inputs, may be smaller."""
         rows, columns = self.block
@@ -120,6 +135,11 @@ class GptqLayout:
     #: In the first version of the format zero points are kept less 1.
     zero_shift: int = 1
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Scales have 16 bits; one a row counts for nothing."""
+        return self.bits + _share(16 + self.bits, self.group)
+
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """Scales are in float16, whatever the rest is in."""
         groups, fold = _count_groups(inputs, self.group), 32 // self.bits
@@ -148,6 +168,11 @@ class AwqLayout:
     group: int | None
     has_zeros: bool = True
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Scales have 16 bits; one a row counts for nothing."""
+        return 4 + _share(16 + (4 if self.has_zeros else 0), self.group)
+
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """Scales are in float16, whatever the rest is in."""
         groups = _count_groups(inputs, self.group)
@@ -173,6 +198,10 @@ def _in_order(words: torch.Tensor) -> torch.Tensor:
     """int32 (R, N / 8) -> uint8 (R, N)."""
     places = torch.argsort(torch.tensor(_AWQ_COLUMNS))
     return unpack_columns(words, 4).view(len(words), -1, 8)[:, :, places].flatten(1)
+
+
+def _share(bits: int, group: int | None) -> float:
+    return 0.0 if group is None else bits / group
 
 
 def _count_groups(inputs: int, group: int | None) -> int:
