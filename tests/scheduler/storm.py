@@ -21,7 +21,9 @@ from glinthawk.scheduler.commands import (
     Step,
     Stepped,
     Submitted,
+    Withdrawn,
 )
+from glinthawk.scheduler.kv_budget import KVBudget
 from glinthawk.scheduler.scheduler import Scheduler
 from glinthawk.scheduler.step_cost import StepCost
 
@@ -71,6 +73,7 @@ class Storm(RuleBasedStateMachine):
         self.kv: dict[int, dict[int, list[int]]] = {}  # home -> sequence -> tokens stored
         self.asked: dict[int, Sequence] = {}
         self.finished: list[int] = []
+        self.left: set[int] = set()  # withdrawn before they had ended
         self.num_homes = self.num_asked = 0
         for pages in homes:
             self.add_home(pages)
@@ -100,20 +103,48 @@ class Storm(RuleBasedStateMachine):
         ),
         ends=st.booleans(),
         is_scored=st.booleans(),
+        priority=st.integers(-1, 1),
     )
-    def submit(self, sizes: list[tuple[int, int, int]], ends: bool, is_scored: bool) -> None:
+    def submit(
+        self, sizes: list[tuple[int, int, int]], ends: bool, is_scored: bool, priority: int
+    ) -> None:
         for length, wanted, kind in sizes:
-            self.ask(self.prompt_of(length, kind), wanted, ends, is_scored)
+            self.ask(self.prompt_of(length, kind), wanted, ends, is_scored, priority)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.asked)
+    def withdraw(self, data: st.DataObject) -> None:
+        numbers = data.draw(st.sets(st.sampled_from(sorted(self.asked)), max_size=4))
+        commands = self.scheduler.handle(Withdrawn(frozenset(numbers)))
+        self.left |= {number for number in numbers if number not in self.finished}
+        self.carry_out(commands)
+        stepping = {span.sequence.id for batch in self.batches for span in batch.spans}
+        for number in self.left - stepping:
+            self.is_gone(number)
+
+    def is_gone(self, number: int) -> None:
+        assert self.asked[number].phase is Phase.FINISHED
+        assert number not in {sequence.id for sequence in self.scheduler.waiting}
+        kept = {number for budget in self.budgets() for number in budget.kept}
+        assert all(number not in kv or number in kept for kv in self.kv.values())
+
+    def budgets(self) -> list[KVBudget]:
+        return list(self.scheduler._table.budgets.values())
 
     def ask(
-        self, prompt: tuple[int, ...], wanted: int, ends: bool, is_scored: bool = False
+        self,
+        prompt: tuple[int, ...],
+        wanted: int,
+        ends: bool,
+        is_scored: bool = False,
+        priority: int = 0,
     ) -> None:
         number = self.num_asked
         self.num_asked += 1
         max_tokens = min(wanted, self.longest - len(prompt) + 1)
         params = SamplingParams(max_tokens=max_tokens, prompt_logprobs=0 if is_scored else None)
         eos = frozenset({EOS}) if ends else frozenset()
-        request = Request(number, prompt, params, 0, max_tokens, eos)
+        request = Request(number, prompt, params, 0, max_tokens, eos, priority=priority)
         self.asked[number] = Sequence(request)
         self.carry_out(self.scheduler.handle(Submitted(self.asked[number])))
 
@@ -210,7 +241,8 @@ class Storm(RuleBasedStateMachine):
             return
         self.scheduler.validate()
         for sequence in self.asked.values():
-            assert (sequence.phase is Phase.FINISHED) == (sequence.id in self.finished)
+            is_over = sequence.id in self.finished
+            assert (sequence.phase is Phase.FINISHED) == is_over or sequence.id in self.left
         assert len(self.finished) == len(set(self.finished))
 
     def teardown(self) -> None:
@@ -225,7 +257,10 @@ class Storm(RuleBasedStateMachine):
             batch = self.batches.pop()
             self.take_scores(batch)
             self.carry_out(self.scheduler.handle(Stepped(batch, _ones(batch))))
-        assert sorted(self.finished) == sorted(self.asked)
+        for number in self.left:
+            self.is_gone(number)
+        # What is withdrawn in its last step may have its answer still.
+        assert self.asked.keys() - self.left <= set(self.finished) <= self.asked.keys()
         assert self.scheduler.is_idle
         kept = {home: budget.kept.keys() for home, budget in self.scheduler._table.budgets.items()}
         assert {home: sequences.keys() for home, sequences in self.kv.items()} == kept
@@ -263,7 +298,8 @@ def short_answers() -> AnswerLengths:
     return lengths
 
 
-def make_sequence(number: int, prompt: int, max_tokens: int) -> Sequence:
+def make_sequence(number: int, prompt: int, max_tokens: int, priority: int = 0) -> Sequence:
     params = SamplingParams(temperature=0, max_tokens=max_tokens)
     tokens = (1000 + number, *range(1, prompt))  # no two begin alike
-    return Sequence(Request(number, tokens, params, 0, max_tokens, frozenset({EOS})))
+    eos = frozenset({EOS})
+    return Sequence(Request(number, tokens, params, 0, max_tokens, eos, priority=priority))

@@ -50,6 +50,7 @@ class RecordedStorm(Storm):
         self.batches.clear()
         self.kv.clear()
         self.asked = {number: self.asked[number] for number in self.finished}
+        self.left.clear()
         self.add_home(pages)
 
     def teardown(self) -> None:
@@ -255,6 +256,19 @@ def test_the_story_of_what_is_given_up() -> None:
     told.scheduler.renewed()
     assert told.story("b")[-1] == "given up while it waited"
     assert told.story("a")[-1] == "given up: all that was under way was left"
+
+
+def test_the_story_of_what_nobody_wants() -> None:
+    told = Told(8)
+    told.ask(0, (1, 2), 4, "a")
+    told.schedule()
+    told.ask(1, (3, 4), 4, "b")
+    told.take(commands.Withdrawn(frozenset({0, 1})))
+    told.step()
+    withdrawn = "withdrawn: nobody wants its answer any more"
+    assert told.story("b")[1:] == [withdrawn]
+    freed = "its KV at home 0 is freed"
+    assert told.story("a")[2:] == [withdrawn, "token 1 is 1 (batch 0)", freed]
 
 
 def test_the_story_of_a_draft() -> None:

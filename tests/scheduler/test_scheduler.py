@@ -16,6 +16,7 @@ from glinthawk.scheduler.commands import (
     Step,
     Stepped,
     Submitted,
+    Withdrawn,
 )
 from glinthawk.scheduler.scheduler import Scheduler
 from plain_peak import peak_tokens
@@ -147,6 +148,32 @@ def test_what_waits_for_a_page_can_be_preempted_meanwhile() -> None:
     release, step = scheduler.schedule()
     assert release == Release(0, (young.spans[0].sequence.id,))
     assert step.batch.spans[0].sequence is old.spans[0].sequence
+    scheduler.validate()
+
+
+def test_smaller_priorities_begin_first_and_stay_longest() -> None:
+    scheduler = Scheduler(BatchLimits(2, 1, 100), short_answers())
+    scheduler.handle(HomeJoined(0, 2, page_tokens=4))
+    for number, priority in enumerate((5, 0, 5)):
+        scheduler.handle(Submitted(make_sequence(number, 2, 7 + number, priority)))
+    for _ in range(3):
+        batch = _only_batch(scheduler.schedule())
+        assert [span.sequence.id for span in batch.spans] == [1, 2]
+        scheduler.handle(Stepped(batch, ((1,), (1,))))
+    release, step = scheduler.schedule()  # one page each, and the next token begins another
+    assert release == Release(0, (2,))
+    assert isinstance(step, Step)
+    assert [span.sequence.id for span in step.batch.spans] == [1]
+
+
+def test_who_is_withdrawn_in_a_step_leaves_after_it() -> None:
+    scheduler = _scheduler(20)
+    for number in range(3):
+        scheduler.handle(Submitted(make_sequence(number, 4, 9)))
+    batch = _only_batch(scheduler.schedule())
+    assert scheduler.handle(Withdrawn(frozenset({0, 1, 77}))) == []
+    assert scheduler.handle(Stepped(batch, ((1,),) * 3)) == [Release(1, (0, 1))]
+    assert [span.sequence.id for span in _only_batch(scheduler.schedule()).spans] == [2]
     scheduler.validate()
 
 

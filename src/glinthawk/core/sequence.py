@@ -30,6 +30,12 @@ class Request:
     name: str = ""
     #: Of ``params.bad_words``: tokens that never follow one another in the answer.
     bad_tokens: tuple[tuple[int, ...], ...] = ()
+    #: Which of those who share the engine wants it.
+    asker: int = 0
+    #: Those of smaller numbers are admitted first, and give up KV last.
+    priority: int = 0
+    #: Whether the asker wants to see its answer grow.
+    is_streamed: bool = False
     #: Token ids that end the answer: end-of-sequence and stop tokens.
     stop_ids: frozenset[int] = field(init=False)
 

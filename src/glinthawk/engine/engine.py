@@ -1,13 +1,14 @@
 """The engine carries the scheduler's commands out on a node. Knows token ids, never text."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import GlinthawkError, UsageError, WorkerLost
 from glinthawk.core.prompt_scores import PromptScores
-from glinthawk.core.sequence import Request, Sequence
+from glinthawk.core.sequence import Phase, Request, Sequence
 from glinthawk.engine.event_log import EventLog
 from glinthawk.engine.tier import Done, Tier1
 from glinthawk.scheduler.batch_limits import BatchLimits
@@ -22,6 +23,7 @@ from glinthawk.scheduler.commands import (
     Step,
     Stepped,
     Submitted,
+    Withdrawn,
 )
 from glinthawk.scheduler.recorded import RecordedScheduler
 from glinthawk.scheduler.scheduler import Scheduler
@@ -89,8 +91,9 @@ class Engine:
         stop_found: StopFound = _never,
         after_step: Callable[[], None] = lambda: None,
     ) -> Generator[Sequence, None, None]:
-        """Finished sequences, in the order in which they finish; ``requests`` is read as needed,
-        and asked again later where it says None: there is none at hand, and others are under way.
+        """Finished sequences, in the order in which they finish, and those that are streamed after
+        each of their steps; ``requests`` is read as needed, and asked again later where it says
+        None: there is none at hand, and others are under way.
 
         ``after_step`` is called between steps, for what must happen though nothing finishes.
 
@@ -117,6 +120,19 @@ class Engine:
         finally:
             if self._is_open and call == self._num_calls:
                 self._give_up()
+
+    @property
+    def room_ahead(self) -> float:
+        """Requests that may still be read ahead of need, as a share of all that may."""
+        return 1 - len(self.scheduler.waiting) / self._ahead
+
+    def withdraw(self, is_unwanted: Callable[[Request], bool]) -> None:
+        """Give up requests, between two steps of ``generate``. One that is just taking its last
+        step may have its answer still."""
+        unwanted = [one.id for one in self.scheduler.sequences if is_unwanted(one.request)]
+        if unwanted:
+            commands = self.scheduler.handle(Withdrawn(frozenset(unwanted)))
+            deque(self._carry_out(commands), maxlen=0)
 
     def _give_up(self) -> None:
         """Whatever is half done, and wherever: nothing that there was is used again."""
@@ -222,6 +238,10 @@ class Engine:
                 stopped.add(sequence.id)
         event = Stepped(batch, tuple(tokens), frozenset(stopped))
         yield from self._carry_out(self.scheduler.handle(event))
+        for span in batch.spans:
+            sequence = span.sequence
+            if sequence.request.is_streamed and sequence.phase is not Phase.FINISHED:
+                yield sequence
 
     def _carry_out(self, commands: Iterable[Command]) -> Iterator[Sequence]:
         for command in commands:

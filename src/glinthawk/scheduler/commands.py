@@ -18,6 +18,7 @@ __all__ = [
     "Step",
     "Stepped",
     "Submitted",
+    "Withdrawn",
 ]
 
 
@@ -47,6 +48,13 @@ class Submitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Nobody wants these answers any more; those that there are not are no error."""
+
+    sequences: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class Stepped:
     """A batch took its step: new tokens of every span, in the batch's order.
 
@@ -66,7 +74,7 @@ class Paced:
     step_cost: StepCost
 
 
-Event = HomeJoined | HomeLost | Submitted | Stepped | Paced
+Event = HomeJoined | HomeLost | Submitted | Withdrawn | Stepped | Paced
 
 
 @dataclass(frozen=True, slots=True)

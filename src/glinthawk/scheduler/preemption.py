@@ -11,8 +11,8 @@ __all__ = ["Preemption"]
 
 
 class Preemption:
-    """First KV goes that was kept for its prefix, then that of the youngest sequence at rest, which
-    waits again with all tokens it has."""
+    """First KV goes that was kept for its prefix, then that of the youngest sequence at rest, of
+    those that may wait longest by their priority; it waits again with all tokens it has."""
 
     def __init__(self, table: SequenceTable, counts: Counts) -> None:
         self._table, self._counts = table, counts
@@ -49,10 +49,12 @@ class Preemption:
         return evicted is not None
 
     def _youngest_resting(self, home: int) -> Sequence:
-        """Nobody begins to rest within a round, so what was passed over stays so."""
+        """Of those of the greatest priority number. Nobody begins to rest within a round, so what
+        was passed over stays so."""
         resting = self._resting.setdefault(home, [])
         if not resting:
-            resting += self._table.budgets[home].living.values()  # in order of admission
+            living = self._table.budgets[home].living.values()  # in order of admission
+            resting += sorted(living, key=lambda sequence: sequence.request.priority)
         while resting[-1].phase is not Phase.READY:
             resting.pop()
         return resting[-1]

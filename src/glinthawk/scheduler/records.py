@@ -29,6 +29,7 @@ __all__ = [
     "Scheduled",
     "SteppedRecord",
     "SubmittedRecord",
+    "WithdrawnRecord",
     "answers_of",
     "record_of",
 ]
@@ -126,6 +127,14 @@ class SubmittedRecord(_Record, frozen=True):
     out: Out
     #: Whether its prompt is scored.
     is_scored: bool = False
+    priority: int = 0
+
+
+class WithdrawnRecord(_Record, frozen=True):
+    """As ``commands.Withdrawn``."""
+
+    sequences: tuple[int, ...]
+    out: Out
 
 
 class SteppedRecord(_Record, frozen=True):
@@ -172,6 +181,7 @@ Record = (
     JoinedRecord
     | Lost
     | SubmittedRecord
+    | WithdrawnRecord
     | SteppedRecord
     | PacedRecord
     | Scheduled
@@ -198,7 +208,10 @@ def record_of(event: commands.Event, out: Out) -> Record:
                 tuple(sorted(asked.stop_ids)),
                 out,
                 asked.params.prompt_logprobs is not None,
+                asked.priority,
             )
+        case commands.Withdrawn(sequences):
+            return WithdrawnRecord(tuple(sorted(sequences)), out)
         case commands.Paced(step_cost):
             return PacedRecord(
                 step_cost.dense, dict(step_cost.attend_s), dict(step_cost.link_s), out

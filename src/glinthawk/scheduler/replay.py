@@ -59,6 +59,8 @@ class Replay:
                 return commands.Stepped(batch, record.rows, frozenset(record.stopped))
             case records.SubmittedRecord():
                 return commands.Submitted(_sequence(record))
+            case records.WithdrawnRecord(sequences):
+                return commands.Withdrawn(frozenset(sequences))
             case records.JoinedRecord(home, num_pages, page_tokens, most):
                 return commands.HomeJoined(home, num_pages, page_tokens, most)
             case records.Lost(home):
@@ -102,6 +104,13 @@ def _sequence(record: records.SubmittedRecord) -> Sequence:
     params = SamplingParams(max_tokens=None, min_tokens=record.min_tokens, prompt_logprobs=scored)
     stop_ids = frozenset(record.stop_ids)
     request = Request(
-        record.request, record.prompt, params, 0, record.max_tokens, stop_ids, record.name
+        record.request,
+        record.prompt,
+        params,
+        0,
+        record.max_tokens,
+        stop_ids,
+        record.name,
+        priority=record.priority,
     )
     return Sequence(request, record.sequence)

@@ -5,11 +5,12 @@ if that is longer than a batch may be, in chunks of several batches. Then it tak
 step until it ends, and a draft of what may follow behind that, where guesses pay. A prompt that
 begins with the same pages as another's at that home shares them and is prefilled from there. When a
 home runs out of pages, its youngest resting sequence is pre-empted: it waits again, at the front,
-with all tokens it has.
+with all tokens it has. Smaller priorities are admitted before greater ones, and pre-empted after
+them.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import filterfalse
 from typing import Self
 
@@ -30,6 +31,7 @@ from glinthawk.scheduler.commands import (
     Step,
     Stepped,
     Submitted,
+    Withdrawn,
 )
 from glinthawk.scheduler.counts import Counts
 from glinthawk.scheduler.kv_budget import KVBudget
@@ -59,6 +61,8 @@ class Scheduler:
         self._page_tokens = page_tokens
         self._table = SequenceTable(page_tokens)
         self._batches: dict[int, Batch] = {}
+        #: Withdrawn while they stepped.
+        self._leaving: set[int] = set()
         self._preemption = Preemption(self._table, self.counts)
         budgets = self._table.budgets
         self._policy = OffloadPolicy(budgets, limits.batch_size, limits.batches_in_flight)
@@ -73,6 +77,13 @@ class Scheduler:
     def waiting(self) -> RequestQueue:
         """What has not begun, or begins again."""
         return self._table.waiting
+
+    @property
+    def sequences(self) -> Iterator[Sequence]:
+        """All that wait, and that hold KV."""
+        yield from self.waiting
+        for budget in self._table.budgets.values():
+            yield from budget.living.values()
 
     @property
     def num_living(self) -> int:
@@ -101,12 +112,15 @@ class Scheduler:
                 self._table.budgets[home] = KVBudget(num_pages, page_tokens, most_sequences)
                 return []
             case HomeLost(home):
-                return self._lose(home)
+                return [*self._lose(home), *self._let_go()]
+            case Withdrawn(sequences):
+                self._leaving |= sequences
+                return [*self._let_go()]
             case Paced(step_cost):
                 self._policy.step_cost = step_cost
                 return []
             case Stepped():
-                return self._step_done(event)
+                return [*self._step_done(event), *self._let_go()]
 
     def schedule(self) -> list[Command]:
         """Fill the free batch slots."""
@@ -228,6 +242,9 @@ class Scheduler:
                 yield self._table.requeue(span.sequence)
             else:
                 self._table.rest(span.sequence)
+
+    def _let_go(self) -> Iterable[Command]:
+        return self._table.withdraw(self._leaving) if self._leaving else ()
 
     def validate(self) -> None:
         """Every sequence is in one place and every page is accounted for. For tests."""

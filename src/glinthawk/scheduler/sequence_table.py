@@ -76,13 +76,31 @@ class SequenceTable:
 
     def finish(self, sequences: Iterable[Sequence]) -> list[Release]:
         """They have their answers. KV stays where others that wait begin alike."""
-        freed: dict[int, list[int]] = {}
+        unused: list[Sequence] = []
         for sequence in sequences:
             sequence.phase = Phase.FINISHED
             if self.waiting.has_alike(sequence):
                 self.budgets[_home(sequence)].keep(sequence)
             else:
-                freed.setdefault(self.forget(sequence), []).append(sequence.id)
+                unused.append(sequence)
+        return self._free(unused)
+
+    def withdraw(self, leaving: set[int]) -> list[Release]:
+        """Those of ``leaving`` that do not step just now are gone; only the others stay in it."""
+        resting = [one for one in (*self.ready, *self.chunked) if one.id in leaving]
+        for sequence in (*self.waiting.remove(leaving), *resting):
+            self.ready.pop(sequence, None)
+            self.chunked.pop(sequence, None)
+            sequence.phase = Phase.FINISHED
+        freed = self._free(resting)
+        leaving &= {number for budget in self.budgets.values() for number in budget.living}
+        return freed
+
+    def _free(self, sequences: Iterable[Sequence]) -> list[Release]:
+        """Forget them, home by home."""
+        freed: dict[int, list[int]] = {}
+        for sequence in sequences:
+            freed.setdefault(self.forget(sequence), []).append(sequence.id)
         return [Release(home, tuple(ids)) for home, ids in freed.items()]
 
     def lose(self, home: int) -> None:

@@ -42,6 +42,7 @@ class _Teller:
         self._rows: dict[int, tuple[int, ...]] = {}
         self._num_tokens: dict[int, int] = {}
         self._ended: set[int] = set()
+        self._withdrawn: set[int] = set()
 
     def tell(self, record: Record) -> _Told:
         yield from self._event(record)
@@ -62,6 +63,10 @@ class _Teller:
                 for sequence in self._living_at(home):
                     self._homes[sequence] = None
                     yield sequence, f"home {home} is lost with its KV: it waits to begin again"
+            case records.WithdrawnRecord(sequences):
+                for sequence in self._told_of(sequences):
+                    self._withdrawn.add(sequence)
+                    yield sequence, "withdrawn: nobody wants its answer any more"
             case records.Dropped(sequences):
                 for sequence in self._told_of(sequences):
                     self._ended.add(sequence)
@@ -122,7 +127,7 @@ class _Teller:
 
     def _released(self, sequence: int, home: int, ending: set[int]) -> str:
         self._homes[sequence] = None
-        if sequence in ending:
+        if sequence in ending | self._withdrawn:
             return f"its KV at home {home} is freed"
         if sequence in self._ended:
             return f"its KV at home {home}, which was kept for its prefix, is freed"
