@@ -6,7 +6,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from glinthawk.core.errors import RequestError
+from glinthawk.core.errors import GlinthawkError, RequestError
 from glinthawk.serve.api_objects import StateError
 from glinthawk.serve.record_store import NoSuchRecord
 
@@ -71,6 +71,10 @@ def _wrong_state(_request: Request, error: Exception) -> Response:
     return _answer(409, error_body(409, str(error), "status", "conflict"))
 
 
+def _out_of_order(_request: Request, error: Exception) -> Response:
+    return _answer(503, error_body(503, str(error)))
+
+
 def _gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)  # to nobody
 
@@ -87,6 +91,7 @@ def _unexpected(_request: Request, error: Exception) -> Response:
 #: For Starlette.
 HANDLERS: dict[Any, Any] = {
     ApiError: _api_error,
+    GlinthawkError: _out_of_order,
     RequestError: _request_error,
     HTTPException: _http_error,
     NoSuchRecord: _no_record,

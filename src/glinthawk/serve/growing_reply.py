@@ -1,5 +1,6 @@
 """What may be shown of an answer while it grows: nothing that is taken back later."""
 
+from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
 from glinthawk.core.sequence import Request, Sequence
@@ -26,18 +27,24 @@ class ReplyDelta:
 
 
 class GrowingReply:
-    """One choice. Deltas, and the ``rest`` after them, add up to the reply."""
+    """One choice. Deltas, and the ``rest`` after them, add up to the reply. Where ``is_held``,
+    everything is left to the rest."""
 
-    def __init__(self, request: Request, form: ReplyForm, text: Text) -> None:
+    def __init__(
+        self, request: Request, form: ReplyForm, text: Text, *, is_held: bool = False
+    ) -> None:
         self._request, self._form, self._text = request, form, text
         params = request.params
-        self._plain = replace(params, stop=[])
+        self._plain = replace(params, stop=())
         names = text.special.values()
         names_special = any(name in stop for stop in params.stop for name in names)
         marks = REASONING_FORMATS[form.reasoning] if form.reasoning else None
         #: Calls are read from the whole; a special token that is part of a stop string is not seen.
         self._is_held = (
-            form.tools is not None or names_special or (marks is not None and not marks.end)
+            is_held
+            or form.tools is not None
+            or names_special
+            or (marks is not None and not marks.end)
         )
         self._marks = [marks.begin, marks.end] if marks else []
         self._settled, self._num_settled = "", 0
@@ -78,7 +85,7 @@ class GrowingReply:
         return ReplyDelta(*more)
 
 
-def safe_length(text: str, stops: list[str], marks: list[str]) -> int:
+def safe_length(text: str, stops: Many[str], marks: Many[str]) -> int:
     """Characters of ``text`` in which no stop string stands or begins, and none of ``marks`` has
     begun that is not whole.
 
@@ -88,7 +95,8 @@ def safe_length(text: str, stops: list[str], marks: list[str]) -> int:
     found = [text.find(stop) for stop in stops if stop in text]
     if found:
         return min(found)
-    for start in range(max(0, len(text) - max(map(len, [*stops, *marks]), default=0) + 1), len(text)):
+    longest = max(map(len, (*stops, *marks)), default=0)
+    for start in range(max(0, len(text) - longest + 1), len(text)):
         if any(sign.startswith(text[start:]) for sign in (*stops, *marks)):
             return start
     return len(text)

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from glinthawk.core.sequence import Sequence
+from glinthawk.serve.engine_gauges import Readings
 
 __all__ = ["CONTENT_TYPE", "ServerMetrics"]
 
@@ -40,7 +41,7 @@ class ServerMetrics:
         self._batches = self._counter("batches_ended", "Batches that have ended.", "status")
         self._aborted = self._counter("request_aborted", "Requests whose client went away.")
 
-    def watch(self, gauges: Callable[[], Mapping[str, float | Mapping[str, float]]]) -> None:
+    def watch(self, gauges: Callable[[], Readings]) -> None:
         """Ask ``gauges`` for values by name whenever metrics are read; a mapping has a value for
         each status."""
         self._registry.register(_Gauges(gauges, self._model))
@@ -93,16 +94,15 @@ class ServerMetrics:
 class _Gauges(Collector):
     """Values that are known elsewhere."""
 
-    def __init__(
-        self, ask: Callable[[], Mapping[str, float | Mapping[str, float]]], model_name: str
-    ) -> None:
+    def __init__(self, ask: Callable[[], Readings], model_name: str) -> None:
         self._ask, self._model = ask, model_name
 
     def collect(self) -> Iterator[Metric]:
         """Called for every reading."""
         for name, value in self._ask().items():
             labels = ["model_name"] + ["status"] * isinstance(value, Mapping)
-            family = GaugeMetricFamily(f"glinthawk:{name}", name.replace("_", " "), labels=labels)
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(f"glinthawk:{name}", name.replace("_", " "), labels=labels)
             values = value if isinstance(value, Mapping) else {None: value}
             for status, one in values.items():
                 family.add_metric([self._model, *([status] if status else [])], one)
