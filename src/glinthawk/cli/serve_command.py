@@ -4,8 +4,6 @@ import signal
 from contextlib import suppress
 from typing import Annotated, Any
 
-import typer
-
 from glinthawk.cli.options import SettingsOf, spread
 from glinthawk.cli.serve_options import ServeOptions
 from glinthawk.core.config import EngineConfig

@@ -47,9 +47,9 @@ class ServeOptions:
             help="Most bytes of a request's body, and of a line of a batch.", metavar="SIZE"
         ),
     ] = "16MiB"
-    max_batch_lines: Annotated[
-        int, typer.Option(help="Most requests of a batch.", min=1)
-    ] = 1_000_000
+    max_batch_lines: Annotated[int, typer.Option(help="Most requests of a batch.", min=1)] = (
+        1_000_000
+    )
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False
 
     def __post_init__(self) -> None:

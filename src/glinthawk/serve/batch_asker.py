@@ -11,11 +11,15 @@ __all__ = ["BatchAsker"]
 
 class BatchAsker:
     """Called on the engine's thread, until ``close`` has come back. ``on_end`` is told the error
-    that has ended it, or None when all is answered."""
+    that has ended it, or None when all is answered; ``count`` sees every answer."""
 
-    def __init__(self, job: Job, on_end: Callable[[Exception | None], None]) -> None:
-        self._job = job
-        self._on_end = on_end
+    def __init__(
+        self,
+        job: Job,
+        on_end: Callable[[Exception | None], None],
+        count: Callable[[Sequence], None],
+    ) -> None:
+        self._job, self._on_end, self._count = job, on_end, count
         self._lock = threading.Lock()
         self._is_closed = False
 

@@ -63,7 +63,7 @@ def read_new_batch(body: Any) -> NewBatch:
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at ")
         name = where.strip("`").removeprefix("$.").split("[")[0] or None
-        raise ApiError(400, f"{what}{name and f' in {name}' or ''}", param=name) from error
+        raise ApiError(400, f"{what}{(name and f' in {name}') or ''}", param=name) from error
     if asked.endpoint not in ENDPOINTS:
         known = ", ".join(ENDPOINTS)
         raise ApiError(400, f"endpoint must be one of {known}", param="endpoint")
@@ -91,7 +91,7 @@ def _check_metadata(metadata: dict[str, str]) -> None:
 
 
 def check_file(path: Path, endpoint: str, limits: LineLimits) -> int | list[LineError]:
-    """How many requests there are in a file for ``endpoint``, or what keeps it from being a batch."""
+    """How many requests a file has for ``endpoint``, or what keeps it from being a batch."""
     num_lines, long_line = _count_lines(path, limits.longest)
     if long_line is not None:
         what = f"the line has more than {limits.longest} bytes (--max-body-size)"
@@ -141,7 +141,9 @@ def _check_line(raw: bytes, wanted: str, endpoint: str) -> None:
             f"url must be that of the batch, {endpoint}", param="url", code="mismatched_endpoint"
         )
     if not isinstance(envelope.get("body"), dict):
-        raise RequestError("body must be an object", param="body", code="missing_required_parameter")
+        raise RequestError(
+            "body must be an object", param="body", code="missing_required_parameter"
+        )
 
 
 def _bad_id(custom_id: str | None) -> RequestError:

@@ -2,6 +2,7 @@
 
 import heapq
 import logging
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from glinthawk.core.errors import GlinthawkError
 from glinthawk.serve.api_errors import ApiError
 from glinthawk.serve.api_objects import BatchObject
 from glinthawk.serve.batch_checks import NewBatch
-from glinthawk.serve.batch_life import BatchLife, Tidings
+from glinthawk.serve.batch_life import BatchLife, Heard, Tidings
 from glinthawk.serve.data_folder import DataFolder, new_id
 from glinthawk.serve.record_store import Page, RecordStore
 
@@ -36,7 +37,7 @@ class _Entry:
     number: int
     owner: str = field(compare=False)
     id: str = field(compare=False)
-    tidings: "SimpleQueue[Tidings]" = field(default_factory=SimpleQueue, compare=False)
+    tidings: Heard = field(default_factory=SimpleQueue, compare=False)
 
 
 class BatchDesk:
@@ -72,9 +73,7 @@ class BatchDesk:
         """Raises NoSuchRecord for an unknown file, ApiError for one that is no input."""
         file = self._store.find_file(owner, asked.input_file_id)
         if file.purpose != "batch":
-            raise ApiError(
-                400, f"the purpose of {file.id} is not batch", param="input_file_id"
-            )
+            raise ApiError(400, f"the purpose of {file.id} is not batch", param="input_file_id")
         now = int(time.time())
         batch = BatchObject(
             id=new_id("batch_"),
@@ -145,10 +144,13 @@ class BatchDesk:
             try:
                 self._life.live(entry.owner, entry.id, entry.tidings)
                 break
-            except Exception as error:
-                is_defect = not isinstance(error, GlinthawkError | OSError)
-                _logger.warning("%s waits: %s", entry.id, error, exc_info=is_defect)
+            except (GlinthawkError, OSError, sqlite3.Error) as error:
+                _logger.warning("%s waits: %s", entry.id, error)
                 self._stopping.wait(_PAUSE_S)
+            except Exception as error:
+                _logger.exception("%s has failed", entry.id)
+                self._life.give_up(entry.owner, entry.id, error)
+                break
         with self._lock:
             del self._entries[entry.id]
 

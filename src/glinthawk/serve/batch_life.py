@@ -25,10 +25,10 @@ from glinthawk.serve.batch_checks import LineLimits, check_file
 from glinthawk.serve.batch_results import count_results, expire_rest, split_results
 from glinthawk.serve.data_folder import DataFolder
 from glinthawk.serve.record_store import RecordStore
-from glinthawk.serve.server_metrics import ServerMetrics
 from glinthawk.serve.served_model import ServedModel
+from glinthawk.serve.server_metrics import ServerMetrics
 
-__all__ = ["BatchLife", "Tidings"]
+__all__ = ["BatchLife", "Heard", "Tidings"]
 
 
 class Tidings(Enum):
@@ -38,8 +38,8 @@ class Tidings(Enum):
     STOP = "stop"
 
 
-#: Or that the engine is done with it: an error, or None.
-_Heard = SimpleQueue[Tidings | Exception | None]
+#: Tidings, or that the engine is done with it: an error, or None.
+Heard = SimpleQueue[Tidings | Exception | None]
 
 
 class BatchLife:
@@ -75,7 +75,7 @@ class BatchLife:
             done, failed = count_results(self._folder.batch_results(batch.id))
             self._counts[batch.id] = RequestCounts(batch.request_counts.total, done, failed)
 
-    def live(self, owner: str, id: str, heard: _Heard) -> None:
+    def live(self, owner: str, id: str, heard: Heard) -> None:
         """Come back when the batch has ended, or has to stop. Raises what keeps it from going on:
         it may be called again."""
         try:
@@ -85,7 +85,15 @@ class BatchLife:
             self._jobs.pop(id, None)
         self._counts.pop(id, None)
 
-    def _step(self, owner: str, batch: BatchObject, heard: _Heard) -> bool:
+    def give_up(self, owner: str, id: str, error: Exception) -> None:
+        """For a defect: the batch fails, and keeps what was answered."""
+        batch = self._store.find_batch(owner, id)
+        what = LineError(code="server_error", message=f"the server has a defect ({error!r})")
+        with suppress(StateError):
+            status = "cancelled" if batch.status == "cancelling" else "failed"
+            self._finish(owner, batch, status, errors=BatchErrors(data=[what]))
+
+    def _step(self, owner: str, batch: BatchObject, heard: Heard) -> bool:
         """Bring a batch to its next state; whether there is nothing left to do."""
         # Somebody may have cancelled it meanwhile: then it is looked at again.
         with suppress(StateError):
@@ -115,7 +123,7 @@ class BatchLife:
         else:
             self._move(owner, batch, "failed", errors=BatchErrors(data=checked))
 
-    def _answer(self, owner: str, batch: BatchObject, heard: _Heard) -> bool:
+    def _answer(self, owner: str, batch: BatchObject, heard: Heard) -> bool:
         """Whether the server stops."""
         is_late = False
         with Journal.open(
@@ -139,7 +147,7 @@ class BatchLife:
             self._move(owner, batch, "finalizing")
         return False
 
-    def _wait(self, job: Job, batch: BatchObject, heard: _Heard) -> Any:
+    def _wait(self, job: Job, batch: BatchObject, heard: Heard) -> Any:
         """Why it is over: None, all is answered; tidings; TimeoutError, its time is over."""
         asker = BatchAsker(job, heard.put, self._metrics.count_answer)
         number = self._engine.ask(asker, batch.expires_at)
@@ -154,7 +162,7 @@ class BatchLife:
             raise word
         return word
 
-    def _finish(self, owner: str, batch: BatchObject, status: str) -> None:
+    def _finish(self, owner: str, batch: BatchObject, status: str, **more: Any) -> None:
         """The last step: files and state come together, or not at all."""
         files = split_results(self._folder, batch.id)
         counts = RequestCounts(batch.request_counts.total, files.num_completed, files.num_failed)
@@ -162,7 +170,7 @@ class BatchLife:
             self._store.change_batch(
                 owner,
                 batch.id,
-                lambda now: now.moved(status, request_counts=counts, **files.fields()),
+                lambda now: now.moved(status, request_counts=counts, **files.fields(), **more),
                 files.objects,
             )
         except BaseException:

@@ -1,7 +1,6 @@
 """The files that a batch leaves: answers in one, errors in the other."""
 
 import time
-
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,5 +107,3 @@ def _keep(folder: DataFolder, place: Path, name: str) -> FileObject:
     )
     folder.keep(place, file.id)
     return file
-
-

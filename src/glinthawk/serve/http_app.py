@@ -1,7 +1,9 @@
 """The server's paths, and what stands before all of them: keys and counts."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,6 +18,9 @@ from glinthawk.serve.http_bodies import JsonAnswer
 from glinthawk.serve.server_metrics import CONTENT_TYPE, ServerMetrics
 
 __all__ = ["make_app"]
+
+#: What is taken in of a call that is refused.
+_DRAIN_S, _DRAIN_BYTES = 10, 1 << 26
 
 _Background = Callable[[], Any]
 
@@ -55,19 +60,46 @@ class _Gate:
             await self._app(scope, receive, send)
             return
 
+        call = _Call(receive)
+
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._metrics.count_call(message["status"])
+                if message["status"] >= HTTPStatus.BAD_REQUEST:
+                    await call.drain()
             await send(message)
 
         owner = self._keys.owner_of(_authorization(scope))
         if owner is None and scope["path"].startswith("/v1"):
             body = error_body(401, "give a key of this server", None, "invalid_api_key")
             answer = JsonAnswer(body, 401, {"WWW-Authenticate": "Bearer"})
-            await answer(scope, receive, counted)
+            await answer(scope, call.receive, counted)
             return
         scope["glinthawk.owner"] = owner
-        await self._app(scope, receive, counted)
+        await self._app(scope, call.receive, counted)
+
+
+class _Call:
+    """The body of a call as it comes in."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._is_read = False
+
+    async def receive(self) -> Message:
+        """As the server gives it."""
+        message = await self._receive()
+        self._is_read = not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Take in what still comes, so that a client that is sending reads why it is refused; not
+        for long."""
+        num_bytes = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                while not self._is_read and num_bytes < _DRAIN_BYTES:
+                    num_bytes += len((await self.receive()).get("body", b""))
 
 
 def _authorization(scope: Scope) -> str | None:

@@ -35,6 +35,7 @@ __all__ = ["Place", "ServerLimits", "open_server"]
 #: How long calls that are under way may take when the server ends, and how often it is looked
 #: whether the engine still lives.
 _GRACE_S, _WATCH_S = 30, 0.5
+_BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,4 +165,6 @@ def open_server(
         metrics.watch(lambda: read_gauges(engine, num_pages, store))
         app = make_app(list(routes), keys, metrics, server.watching)
         desk.start()
+        # Who calls from now on is heard, if a moment later.
+        bound.listen(_BACKLOG)
         yield server.url, lambda: server.serve(app)

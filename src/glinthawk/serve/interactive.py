@@ -23,8 +23,8 @@ from glinthawk.serve.api_errors import ApiError, body_of, error_body
 from glinthawk.serve.growing_reply import GrowingReply
 from glinthawk.serve.interactive_asker import InteractiveAsker
 from glinthawk.serve.response_events import ResponseEvents
-from glinthawk.serve.server_metrics import ServerMetrics
 from glinthawk.serve.served_model import ServedModel
+from glinthawk.serve.server_metrics import ServerMetrics
 from glinthawk.serve.stream_events import (
     ChatEvents,
     CompletionEvents,

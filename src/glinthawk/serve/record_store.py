@@ -202,7 +202,5 @@ def _list(
     if after is not None:
         condition += f" AND number {beyond} ?"
         values = (*values, _find(database, table, owner, after)[1])
-    query = (
-        f"SELECT object FROM {table} WHERE owner = ?{condition} ORDER BY number {order} LIMIT ?"
-    )
+    query = f"SELECT object FROM {table} WHERE owner = ?{condition} ORDER BY number {order} LIMIT ?"
     return database.execute(query, (owner, *values, limit + 1)).fetchall()

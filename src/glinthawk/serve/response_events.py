@@ -44,7 +44,7 @@ class ResponseEvents:
                 continue
             if kind not in self._items:
                 yield from self._open(kind)
-            more = {"logprobs": []} if kind == "message" else {}
+            more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
             yield self._part_event(f"response.{_KINDS[kind]}.delta", kind, delta=text, **more)
 
     def end(self, body: Mapping[str, Any], rests: list[ReplyDelta]) -> Iterator[Event]:
@@ -55,11 +55,12 @@ class ResponseEvents:
 
     def _open(self, kind: str) -> Iterator[Event]:
         self._items.append(kind)
-        item = {"id": self._id(kind), "type": kind, "status": "in_progress", "content": []}
-        item |= {"role": "assistant"} if kind == "message" else {"summary": []}
+        item: Event = {"id": self._id(kind), "type": kind, "status": "in_progress", "content": []}
+        item |= {"role": "assistant"} if kind == "message" else {}
+        item |= {"summary": []} if kind == "reasoning" else {}
         place = self._items.index(kind)
         yield self._event("response.output_item.added", output_index=place, item=item)
-        part = {"type": _KINDS[kind], "text": ""}
+        part: Event = {"type": _KINDS[kind], "text": ""}
         part |= {"annotations": [], "logprobs": []} if kind == "message" else {}
         yield self._part_event("response.content_part.added", kind, part=part)
 

@@ -74,7 +74,7 @@ class ChatEvents:
         self, index: int, delta: dict[str, Any], ending: Mapping[str, Any] | None = None
     ) -> Event:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-        return {**self._head, "choices": [choice | (ending or {})]}
+        return {**self._head, "choices": [{**choice, **(ending or {})}]}
 
 
 class CompletionEvents:
