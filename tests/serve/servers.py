@@ -40,11 +40,14 @@ class Server:
     def pid(self) -> int:
         return self._process.pid
 
+    def metrics(self) -> list[Any]:
+        """All families of /metrics, parsed."""
+        with urlopen(self.url.removesuffix("/v1") + "/metrics") as answer:
+            return list(text_string_to_metric_families(answer.read().decode()))
+
     def metric(self, name: str, **labels: str) -> float:
         """What /metrics say of glinthawk:``name`` now; 0 where they say nothing yet."""
-        with urlopen(self.url.removesuffix("/v1") + "/metrics") as answer:
-            families = list(text_string_to_metric_families(answer.read().decode()))
-        samples = [sample for family in families for sample in family.samples]
+        samples = [sample for family in self.metrics() for sample in family.samples]
         named = [one for one in samples if one.name == f"glinthawk:{name}"]
         return sum(one.value for one in named if labels.items() <= one.labels.items())
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import threading
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_whatever_is_sent_is_kept(
         content = content.replace(b"--xyz", b"--abc")
     whole = form(b"xyz", content)
     ends = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
-    chunks = [whole[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    chunks = [whole[begin:end] for begin, end in pairwise(ends)]
     upload = receive(place, chunks)
     assert place.read_bytes() == content
     assert (upload.num_bytes, upload.filename) == (len(content), "a.jsonl")

@@ -3,7 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -23,6 +29,8 @@ class ServerMetrics:
     """
 
     def __init__(self, model_name: str) -> None:
+        # When a counter began is when the server did.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._model = model_name
         self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts answered.")
@@ -79,7 +87,10 @@ class ServerMetrics:
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
         names = ("model_name", *labels)
-        return Counter(f"glinthawk:{name}", help_text, names, registry=self._registry)
+        counter = Counter(f"glinthawk:{name}", help_text, names, registry=self._registry)
+        if not labels:
+            counter.labels(self._model)  # it begins with 0, not with its first event
+        return counter
 
     def _histogram(self, name: str, help_text: str) -> Histogram:
         return Histogram(
