@@ -151,19 +151,30 @@ def test_what_waits_for_a_page_can_be_preempted_meanwhile() -> None:
     scheduler.validate()
 
 
-def test_smaller_priorities_begin_first_and_stay_longest() -> None:
-    scheduler = Scheduler(BatchLimits(2, 1, 100), short_answers())
-    scheduler.handle(HomeJoined(0, 2, page_tokens=4))
+def test_smaller_priorities_begin_first() -> None:
+    scheduler = _scheduler(20, batch_tokens=4)
     for number, priority in enumerate((5, 0, 5)):
-        scheduler.handle(Submitted(make_sequence(number, 2, 7 + number, priority)))
-    for _ in range(3):
-        batch = _only_batch(scheduler.schedule())
-        assert [span.sequence.id for span in batch.spans] == [1, 2]
-        scheduler.handle(Stepped(batch, ((1,), (1,))))
-    release, step = scheduler.schedule()  # one page each, and the next token begins another
-    assert release == Release(0, (2,))
+        scheduler.handle(Submitted(make_sequence(number, 4, 9 + number, priority)))
+    batch = _only_batch(scheduler.schedule())
+    assert [span.sequence.id for span in batch.spans] == [1]
+
+
+def test_smaller_priorities_keep_their_kv_though_they_came_later() -> None:
+    scheduler = Scheduler(BatchLimits(2, 1, 100), short_answers())
+    scheduler.handle(HomeJoined(0, 3, page_tokens=4))
+    scheduler.handle(Submitted(make_sequence(0, 2, 9, priority=5)))
+    assert _step(scheduler) == ([], [0])
+    scheduler.handle(Submitted(make_sequence(1, 2, 9, priority=0)))
+    steps = [_step(scheduler) for _ in range(5)]  # each has a page, and in time both need another
+    assert ([Release(0, (0,))], [1]) in steps
+
+
+def _step(scheduler: Scheduler) -> tuple[list[Command], list[int]]:
+    """What is freed before the next batch, and its sequences."""
+    *released, step = scheduler.schedule()
     assert isinstance(step, Step)
-    assert [span.sequence.id for span in step.batch.spans] == [1]
+    scheduler.handle(Stepped(step.batch, ((1,),) * len(step.batch.spans)))
+    return released, [span.sequence.id for span in step.batch.spans]
 
 
 def test_who_is_withdrawn_in_a_step_leaves_after_it() -> None:

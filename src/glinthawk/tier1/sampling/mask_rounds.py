@@ -26,20 +26,23 @@ class MaskRound:
 
     def __init__(self, made: "Future[Bits]", num_bytes: int) -> None:
         self._made: Future[Bits] | None = made
+        self._bits: Bits | None = None
         self.num_bytes = num_bytes
 
     def wait(self) -> Bits | None:
         """None if they are gone."""
-        return None if self._made is None else self._made.result()
+        if self._made is not None:  # once, for every row asks
+            self._bits, self._made = self._made.result(), None
+        return self._bits
 
     @property
     def is_kept(self) -> bool:
-        return self._made is not None
+        return self._made is not None or self._bits is not None
 
     def forget(self) -> None:
         """Wait, for matchers belong to the thread till then, and let the memory go."""
         self.wait()
-        self._made = None
+        self._bits = None
 
 
 class MaskMaker:
