@@ -212,3 +212,29 @@ def test_options_that_cannot_be(tmp_path: Path, more: list[str], said: str) -> N
 def test_a_folder_that_another_server_has(server: Server) -> None:
     done = glinthawk("serve", "-m", "demo", "--data", server.data)
     assert done.returncode == 2 and "another server" in done.stderr
+
+
+def test_keys_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLINTHAWK_API_KEY", "alice=one two")
+    with running(tmp_path / "data") as server:
+        for key in ("one", "two"):
+            with server.client(key) as client:
+                assert client.models.list().data
+        with server.client("three") as client, pytest.raises(openai.AuthenticationError):
+            client.models.list()
+
+
+def test_a_full_disk_refuses_an_upload_and_keeps_the_rest(server: Server) -> None:
+    """The folder for uploads cannot be written: what a disk without room says differs in words."""
+    uploads = server.data / "uploads"
+    with server.client() as client:
+        before = upload(client, [line("a", prompt="A")])
+        uploads.rmdir()
+        try:
+            with pytest.raises(openai.InternalServerError) as told:
+                upload(client, [line("b", prompt="B")])
+            assert told.value.status_code == 507
+        finally:
+            uploads.mkdir()
+        assert client.files.retrieve(before).id == before
+        assert client.models.list().data

@@ -12,6 +12,7 @@ from glinthawk.jobs.line_rules import LineRules
 
 __all__ = ["serve"]
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 
 
@@ -58,5 +59,7 @@ def _serve(config: EngineConfig, rules: LineRules, options: ServeOptions) -> Non
         fingerprint = fingerprint_of(config, rules)
         with open_server(config, rules, fingerprint, options.data, place, keys, limits) as server:
             url, run = server
+            if not options.api_key and options.host not in _LOOPBACK:
+                console.print("without --api-key, everybody who reaches this server may call it")
             console.print(f"serving {config.model} at {url}/v1")
             run()

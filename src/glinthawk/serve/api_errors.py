@@ -1,5 +1,6 @@
 """Errors as OpenAI's API answers them."""
 
+import sqlite3
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -80,8 +81,8 @@ def _gone(_request: Request, _error: Exception) -> Response:
 
 
 def _disk_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, OSError)
-    return _answer(507, error_body(507, f"the server cannot store that: {error.strerror}"))
+    reason = error.strerror if isinstance(error, OSError) else error
+    return _answer(507, error_body(507, f"the server cannot store that: {reason}"))
 
 
 def _unexpected(_request: Request, error: Exception) -> Response:
@@ -98,5 +99,6 @@ HANDLERS: dict[Any, Any] = {
     StateError: _wrong_state,
     ClientDisconnect: _gone,
     OSError: _disk_error,
+    sqlite3.OperationalError: _disk_error,
     Exception: _unexpected,
 }

@@ -86,7 +86,11 @@ class BatchDesk:
             metadata=asked.metadata,
         )
         self._folder.begin_batch(batch.id, file.id)
-        self._store.add_batch(owner, batch)
+        try:
+            self._store.add_batch(owner, batch)
+        except BaseException:
+            self._folder.end_batch(batch.id)
+            raise
         self._enter(owner, batch)
         return batch
 

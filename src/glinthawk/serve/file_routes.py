@@ -52,9 +52,16 @@ class FileRoutes:
             await run_in_threadpool(self._folder.keep, place, file.id)
         finally:
             place.unlink(missing_ok=True)
-        await run_in_threadpool(self._store.add_file, owner_of(request), file)
+        await run_in_threadpool(self._add, owner_of(request), file)
         self._metrics.count_upload(file.bytes)
         return JsonAnswer(file)
+
+    def _add(self, owner: str, file: FileObject) -> None:
+        try:
+            self._store.add_file(owner, file)
+        except BaseException:
+            self._folder.delete_content(file.id)
+            raise
 
     def list(self, request: Request) -> Response:
         order = request.query_params.get("order", "desc")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from glinthawk.core.errors import GlinthawkError, RequestError
-from glinthawk.core.sequence import Sequence
+from glinthawk.core.sequence import Request, Sequence
 from glinthawk.engine.shared_engine import SharedEngine
 from glinthawk.jobs.line_envelope import Kind
 from glinthawk.jobs.lines import Task
@@ -43,6 +43,7 @@ class Asked:
     """A request that can be answered, when it came, and whether its answer is streamed."""
 
     task: Task
+    requests: list[Request]
     created: int
     began: float
     is_streamed: bool
@@ -110,14 +111,9 @@ class Interactive:
 
     @asynccontextmanager
     async def _asking(self, asked: Asked) -> AsyncIterator[InteractiveAsker]:
-        task = asked.task
-        requests = [
-            replace(self._maker.request(task, index, index), is_streamed=asked.is_streamed)
-            for index in range(task.num_choices)
-        ]
         # What is looked for after every token is looked for on the engine's thread.
         text, limits = self._model.job_text, self._model.limits
-        asker = InteractiveAsker(requests, text, limits, self._metrics.count_answer)
+        asker = InteractiveAsker(asked.requests, text, limits, self._metrics.count_answer)
         number = self._engine.ask(asker)
         try:
             yield asker
@@ -144,7 +140,11 @@ class Interactive:
             raise ApiError(400, "stream must be true or false", param="stream")
         with_usage = _wants_usage(options)
         task = self._reader.ask(0, secrets.token_hex(12), kind, body)
-        return Asked(task, int(time.time()), began, bool(is_streamed), with_usage)
+        requests = [
+            replace(self._maker.request(task, index, index), is_streamed=bool(is_streamed))
+            for index in range(task.num_choices)
+        ]
+        return Asked(task, requests, int(time.time()), began, bool(is_streamed), with_usage)
 
     def _body(self, asked: Asked, whole: dict[int, Sequence]) -> dict[str, Any]:
         task = asked.task

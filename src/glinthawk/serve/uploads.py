@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.concurrency import run_in_threadpool
 
 from glinthawk.serve.api_errors import ApiError
 
@@ -45,7 +46,8 @@ async def receive_upload(
                 options[b"boundary"], form.callbacks(), most_bytes + _MOST_FIELDS + _SLACK
             )
             async for chunk in chunks:
-                if parser.write(chunk) != len(chunk):
+                # Whoever else calls does not wait for this disk.
+                if await run_in_threadpool(parser.write, chunk) != len(chunk):
                     raise _too_large(most_bytes)
             parser.finalize()
         except FormParserError as error:
