@@ -96,3 +96,20 @@ def test_a_layer_that_groups_do_not_fit_is_named(form: str) -> None:
     assert layout is not None
     with pytest.raises(ValueError, match="50 inputs"):
         QuantizedLinear(nn.Linear(50, 64), layout, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("form", "bits"),
+    [("w4a16", 4.5), ("w4a16 channels", 4.0), ("gptq 4", 4.625), ("awq", 4.625), ("w8a8", 8.0)],
+)
+def test_bits_are_those_of_the_stored_tensors(form: str, bits: float) -> None:
+    scheme = read_scheme(FORMS[form].settings)
+    assert scheme.bits == bits
+    stored = quantise_weight(form, _weight(256, 512).half()).tensors
+    whole = sum(
+        8 * tensor.nbytes
+        for end, tensor in stored.items()
+        if end not in ("g_idx", "weight_shape", "weight_g_idx")
+    )
+    per_row = 0.05  # of scales a row, which are not counted
+    assert abs(whole / (256 * 512) - bits) < per_row

@@ -13,7 +13,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from glinthawk.tier1.quantized.quantized_linear import QuantizedLinear
 from glinthawk.tier1.quantized.scheme import Scheme, read_scheme
 
-__all__ = ["keep_quantized"]
+__all__ = ["keep_quantized", "stored_bits"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +56,11 @@ class _Quantizer(HfQuantizer):  # type: ignore[misc]
 def keep_quantized(settings: PreTrainedConfig) -> bool:
     """Let a model that is loaded with ``settings`` keep its quantised weights, if it has any;
     whether it does. Raises ValueError where they are in a format that cannot be read here."""
-    found = getattr(settings, "quantization_config", None)
-    if found is None:
+    stored = _stored(settings)
+    if stored is None:
         return False
-    stored = found if isinstance(found, dict) else found.to_dict()
-    method = stored.get("quant_method")
-    if method == "mxfp4" or (method in _EXPANDED and _has_experts(settings)):
+    if _is_expanded(settings, stored):
+        method = stored["quant_method"]
         _log.warning("weights in %s are expanded: they take the memory of plain ones", method)
         settings.quantization_config = {**stored, "dequantize": True}
         return False
@@ -70,6 +69,25 @@ def keep_quantized(settings: PreTrainedConfig) -> bool:
         raise ValueError(f"its experts are in {scheme.method}")
     settings.quantization_config = {"quant_method": _METHOD, "stored": stored}
     return True
+
+
+def stored_bits(settings: PreTrainedConfig) -> float | None:
+    """Of a weight in most layers, with its share of scales and zeros; None where they are plain
+    once they are read. Raises ValueError for a format that cannot be read here."""
+    stored = _stored(settings)
+    if stored is None or _is_expanded(settings, stored):
+        return None
+    return read_scheme(stored).bits
+
+
+def _stored(settings: PreTrainedConfig) -> dict[str, Any] | None:
+    found = getattr(settings, "quantization_config", None)
+    return found if found is None or isinstance(found, dict) else dict(found.to_dict())
+
+
+def _is_expanded(settings: PreTrainedConfig, stored: dict[str, Any]) -> bool:
+    method = stored.get("quant_method")
+    return method == "mxfp4" or (method in _EXPANDED and _has_experts(settings))
 
 
 def _has_experts(settings: PreTrainedConfig) -> bool:

@@ -43,6 +43,11 @@ class Scheme:
     #: Layers that are not quantised, named like targets.
     ignored: tuple[str, ...] = ()
 
+    @property
+    def bits(self) -> float:
+        """Of a weight in most of its layers."""
+        return self.parts[-1].layout.bits_per_weight
+
     def layout(self, name: str) -> WeightLayout | None:
         """Of the linear layer ``name``; None where its weight is a plain one."""
         if any(_names(target, name) for target in self.ignored):

@@ -26,6 +26,11 @@ _AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
 class WeightLayout(Protocol):
     """Of one linear layer."""
 
+    @property
+    def bits_per_weight(self) -> float:
+        """With its share of scales and zero points."""
+        ...
+
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """Of the tensors that stand in the place of its weight, by their names; ``dtype`` is that
         of tensors whose type the format leaves open. Raises ValueError for sizes it cannot have."""
@@ -47,6 +52,11 @@ class PackedLayout:
     #: Whether a tensor says which group each input is of.
     has_order: bool = False
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Scales have 16 bits; one a row counts for nothing."""
+        return self.bits + _share(16 + (0 if self.is_symmetric else self.bits), self.group)
+
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """Zero points are packed along N."""
         groups, words = _count_groups(inputs, self.group), -(-inputs * self.bits // 32)
@@ -65,9 +75,8 @@ class PackedLayout:
         """Codes, and zero points too, are kept with half of their range added."""
         codes = unpack_columns(stored["weight_packed"], self.bits)[:, :inputs]
         scales = stored["weight_scale"].float()
-        if self.is_symmetric:
-            zeros = torch.full_like(scales, 1 << (self.bits - 1))
-        else:
+        zeros = None
+        if not self.is_symmetric:
             zeros = unpack_rows(stored["weight_zero_point"], self.bits)[: len(codes)].float()
         return _settle(codes, self.bits, scales, zeros, stored.get("weight_g_idx"))
 
@@ -86,6 +95,11 @@ class PlainLayout:
     #: Scales that stand beside it, for activations, and are not needed.
     ignored: tuple[str, ...] = ()
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Of a byte; scales are few."""
+        return 8.0
+
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """The last block of rows, or of inputs, may be smaller."""
         rows, columns = self.block
@@ -99,19 +113,17 @@ class PlainLayout:
     def read(self, stored: _Tensors, inputs: int) -> QuantizedWeight:
         """Each row gets its block's scales."""
         codes = stored["weight"]
-        scales = self._spread(stored[self.scale], codes)
-        if self.is_symmetric:
-            return QuantizedWeight(codes, 8, scales)
-        return QuantizedWeight(codes, 8, scales, self._spread(stored["weight_zero_point"], codes))
+        scales, zeros = (
+            self._spread(stored[name], len(codes)) if name in stored else None
+            for name in (self.scale, "weight_zero_point")
+        )
+        assert scales is not None
+        return QuantizedWeight(codes, 8, self.block[1] or inputs, scales, zeros)
 
-    def _spread(self, values: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """Those of each row: float32 (N, G), or (N, K) where the last group is a smaller one."""
-        (rows, inputs), (height, width) = codes.shape, self.block
+    def _spread(self, values: torch.Tensor, rows: int) -> torch.Tensor:
+        """Those of each row: float32 (N, G)."""
         values = values.float().view(-1, 1) if values.dim() < 2 else values.float()
-        values = values.repeat_interleave(height or rows, dim=0)[:rows]
-        if width is not None and inputs % width:
-            values = values.repeat_interleave(width, dim=1)[:, :inputs]
-        return values.contiguous()
+        return values.repeat_interleave(self.block[0] or rows, dim=0)[:rows].contiguous()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,11 @@ class GptqLayout:
     group: int | None
     #: In the first version of the format zero points are kept less 1.
     zero_shift: int = 1
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Scales have 16 bits; one a row counts for nothing."""
+        return self.bits + _share(16 + self.bits, self.group)
 
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """Scales are in float16, whatever the rest is in."""
@@ -151,6 +168,11 @@ class AwqLayout:
     group: int | None
     has_zeros: bool = True
 
+    @property
+    def bits_per_weight(self) -> float:
+        """Scales have 16 bits; one a row counts for nothing."""
+        return 4 + _share(16 + (4 if self.has_zeros else 0), self.group)
+
     def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
         """Scales are in float16, whatever the rest is in."""
         groups = _count_groups(inputs, self.group)
@@ -168,9 +190,7 @@ class AwqLayout:
         """Codes as rows of outputs."""
         codes = _in_order(stored["qweight"]).t()
         scales = stored["scales"].float().t().contiguous()
-        zeros = torch.full_like(scales, 8)
-        if self.has_zeros:
-            zeros = _in_order(stored["qzeros"]).float().t()
+        zeros = _in_order(stored["qzeros"]).float().t() if self.has_zeros else None
         return _settle(codes, 4, scales, zeros, None)
 
 
@@ -178,6 +198,10 @@ def _in_order(words: torch.Tensor) -> torch.Tensor:
     """int32 (R, N / 8) -> uint8 (R, N)."""
     places = torch.argsort(torch.tensor(_AWQ_COLUMNS))
     return unpack_columns(words, 4).view(len(words), -1, 8)[:, :, places].flatten(1)
+
+
+def _share(bits: int, group: int | None) -> float:
+    return 0.0 if group is None else bits / group
 
 
 def _count_groups(inputs: int, group: int | None) -> int:
@@ -190,22 +214,23 @@ def _settle(
     codes: torch.Tensor,
     bits: int,
     scales: torch.Tensor,
-    zeros: torch.Tensor,
+    zeros: torch.Tensor | None,
     group_of: torch.Tensor | None,
 ) -> QuantizedWeight:
-    """Unsigned ``codes``, with their columns put in order of their groups; codes of 8 bits, and
-    their zeros, become signed."""
-    order = None
-    if group_of is not None and not _is_in_order(group_of, scales.shape[1]):
+    """Unsigned ``codes``, with their columns put in order of their groups; those of 8 bits, and
+    their zeros, become signed. Without ``zeros``, half of the codes' range is taken away."""
+    order, group = None, codes.shape[1] // scales.shape[1]
+    if group_of is not None and not _is_in_order(group_of, group):
         order = torch.argsort(group_of, stable=True)
         codes = codes[:, order]
     if bits == 8:
-        codes, zeros = (codes.int() - 128).to(torch.int8), zeros - 128
-    kept = None if bits == 8 and not zeros.any() else zeros.contiguous()
-    return QuantizedWeight(codes.contiguous(), bits, scales, kept, order)
+        codes = (codes.int() - 128).to(torch.int8)
+        zeros = None if zeros is None else zeros - 128
+    if zeros is not None:
+        zeros = zeros.contiguous() if (zeros != (8 if bits == 4 else 0)).any() else None
+    return QuantizedWeight(codes.contiguous(), bits, group, scales, zeros, order)
 
 
-def _is_in_order(group_of: torch.Tensor, num_groups: int) -> bool:
-    size = len(group_of) // num_groups
-    plain = torch.arange(len(group_of), device=group_of.device) // size
+def _is_in_order(group_of: torch.Tensor, group: int) -> bool:
+    plain = torch.arange(len(group_of), device=group_of.device) // group
     return torch.equal(group_of.long(), plain)
