@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from glinthawk.core.batch import Batch, Span
+from glinthawk.core.rope import LengthRope
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Phase, Request, Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
@@ -40,6 +41,8 @@ DRAFTS = st.sampled_from(
         DraftLimits(2, ((1, 0.1), (2, 1.0)), 0.5),
     ]
 )
+#: Rotation by length, from the seventh token on; with it, older KV is worth nothing, or is kept.
+ROPES = st.sampled_from([None, LengthRope(6, renews=True), LengthRope(6, renews=False)])
 
 
 class Storm(RuleBasedStateMachine):
@@ -53,6 +56,7 @@ class Storm(RuleBasedStateMachine):
         optimistic=st.booleans(),
         scored_rows=st.integers(1, 20),
         drafts=DRAFTS,
+        rope=ROPES,
     )
     def begin(
         self,
@@ -63,10 +67,12 @@ class Storm(RuleBasedStateMachine):
         optimistic: bool,
         scored_rows: int,
         drafts: DraftLimits | None,
+        rope: LengthRope | None,
     ) -> None:
         self.limits = BatchLimits(
-            batch_size, in_flight, tokens, scored_rows=scored_rows, drafts=drafts
+            batch_size, in_flight, tokens, scored_rows=scored_rows, drafts=drafts, rope=rope
         )
+        self.rotated: dict[tuple[int, int], list[int]] = {}  # home, sequence -> lengths
         self.scored: dict[int, list[int]] = {}  # sequence -> positions of rows, as they were scored
         self.scheduler = self.make_scheduler(short_answers() if optimistic else None)
         self.batches: list[Batch] = []
@@ -218,6 +224,7 @@ class Storm(RuleBasedStateMachine):
         for span in batch.spans:
             kept = span.sequence.tokens(0, span.start) + span.tokens
             self.kv[span.home][span.sequence.id] = kept
+            self.check_rotation(span)
         self.batches.append(batch)
 
     def check_kv(self, span: Span) -> None:
@@ -234,6 +241,21 @@ class Storm(RuleBasedStateMachine):
         else:  # a step that was aborted is stepped again
             assert stored is not None
             assert stored[: span.start] == tokens[: span.start]
+
+    def check_rotation(self, span: Span) -> None:
+        """All keys that a span sees are rotated as if its sequence were alone."""
+        rope, sequence = self.limits.rope, span.sequence
+        if rope is None:
+            return
+        whose = sequence.id if span.source is None else span.source
+        earlier = self.rotated.get((span.home, whose), [])[: span.start]
+        lengths = self.rotated[span.home, sequence.id] = earlier + rope.lengths(span)
+        if rope.renews:
+            assert len({length > rope.original for length in lengths}) == 1
+        else:
+            least = max(len(sequence.request.prompt), rope.original)
+            alone = [max(least, place + 1) for place in range(len(lengths))]
+            assert [max(length, rope.original) for length in lengths] == alone
 
     @invariant()
     def books_agree(self) -> None:

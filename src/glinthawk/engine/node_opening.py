@@ -149,7 +149,8 @@ def join_homes(
     ``sample`` is what follows a pass; None: tokens are sampled."""
     sample = sample or _make_sampler(config)
     tuning = tune(config, loaded, homes, passes)
-    node = Node(loaded.model, loaded.spec.layers, homes, sample, trace, attention, passes)
+    spec = loaded.spec
+    node = Node(loaded.model, spec.layers, homes, sample, trace, attention, passes, spec.rope)
     return OpenNode(LocalNode(node, homes, tuning.step_cost, supervisor), loaded, tuning)
 
 
@@ -193,7 +194,8 @@ def _choose_passes(config: EngineConfig, loaded: LoadedModel) -> Passes | None:
     device = loaded.model.device
     if config.dense == "plain" or device.type != "cuda" or config.xcache:
         return None
-    return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part)
+    has_lengths = loaded.spec.rope is not None
+    return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part, has_lengths)
 
 
 def _share_x(config: EngineConfig, loaded: LoadedModel, num_workers: int) -> XShare | None:

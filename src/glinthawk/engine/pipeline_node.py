@@ -224,6 +224,7 @@ def _describe(opened: OpenNode) -> Loaded:
         longest_len=spec.longest_len,
         draft_s=drafts.dense if drafts else None,
         draft_link_s=drafts.link_s if drafts else 0.0,
+        rope=spec.rope,
     )
 
 

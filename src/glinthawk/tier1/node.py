@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.errors import UnsupportedModel, WorkerLost
+from glinthawk.core.rope import LengthRope
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.device.staging import upload
@@ -37,7 +38,8 @@ Sampler = Callable[[Batch, torch.Tensor], object]
 
 class Node:
     """Runs the batches of one model. ``layers`` are its attention layers in calling order;
-    ``passes`` makes the forward passes (None: as transformers runs them)."""
+    ``passes`` makes the forward passes (None: as transformers runs them); ``rope`` says by which
+    length rows are rotated, where that matters."""
 
     def __init__(
         self,
@@ -48,15 +50,14 @@ class Node:
         trace: Trace | None = None,
         attend_prompts: PromptAttention = attend_prompts,
         passes: Passes | None = None,
+        rope: LengthRope | None = None,
     ) -> None:
-        self._device = model.device
+        self._device, self._rope = model.device, rope
         self._passes = passes or partial(Pass, model)
-        self._layers = layers
+        self._layers, self._sample = layers, sample
         self._homes = {home.id: home for home in homes}
-        self._sample = sample
         self._running: dict[int, RunningBatch] = {}
-        self._trace = trace
-        self._attend_prompts = attend_prompts
+        self._trace, self._attend_prompts = trace, attend_prompts
         self._poller = HomePoller()
         self.busy_s = 0.0
         #: How fast each home attended so far.
@@ -157,7 +158,8 @@ class Node:
         rows = batch.rows()
         columns = rows.tokens, rows.positions, rows.kept
         ids, positions, keep = (upload(column, self._device) for column in columns)
-        return self._passes(ids, positions, keep, hidden)
+        lengths = None if self._rope is None else upload(self._rope.of_batch(batch), self._device)
+        return self._passes(ids, positions, keep, hidden, lengths)
 
     def _can_run(self, running: RunningBatch) -> bool:
         """A slow home slows the batches with rows there, and no other ones."""

@@ -10,6 +10,7 @@ import msgspec
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.prompt_scores import PromptScores
+from glinthawk.core.rope import LengthRope
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.core.slices import LayerSlice
 from glinthawk.telemetry.usage import Usage
@@ -149,6 +150,8 @@ class Loaded(Message, frozen=True):
     draft_s: tuple[tuple[int, float], ...] | None = None
     #: To its workers and back over its layers, where that is said.
     draft_link_s: float = 0.0
+    #: How rows are rotated, where that depends on their sequence's length.
+    rope: LengthRope | None = None
 
 
 class SampledStep(Message, frozen=True):

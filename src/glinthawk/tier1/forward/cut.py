@@ -6,7 +6,6 @@ many passes in progress and run whichever has its answer.
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -27,6 +26,7 @@ __all__ = [
     "attend_alone",
     "make_hidden",
     "note_arguments",
+    "running_lengths",
     "suspended_attention",
 ]
 
@@ -89,9 +89,20 @@ class Forward(Protocol):
         ...
 
 
-#: (input ids (T,), position ids (T,), rows to ``keep`` (R,), hidden state (T, hidden) or None) -> a
-#: pass that has not begun.
-Passes = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], Forward]
+class Passes(Protocol):
+    """Makes passes that have not begun."""
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        keep: torch.Tensor,
+        hidden: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+    ) -> Forward:
+        """Input ids (T,), position ids (T,), rows to ``keep`` (R,), hidden state (T, hidden). By
+        ``lengths`` (T,) rows are rotated whose model looks at that; None: all are short."""
+        ...
 
 
 class Suspension(greenlet):
@@ -116,9 +127,10 @@ class Pass(Suspension):
         position_ids: torch.Tensor,
         keep: torch.Tensor,
         hidden: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> None:
         super().__init__(self._forward)
-        self.hidden = hidden
+        self.hidden, self.lengths = hidden, lengths
         self._model = model
         self._inputs = _forward_inputs(model, input_ids, position_ids, keep)
         self._keep = keep
@@ -167,6 +179,15 @@ def _forward_inputs(
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         inputs["logits_to_keep"] = keep
     return inputs
+
+
+def running_lengths() -> torch.Tensor | None:
+    """By which the rows (T,) of the pass are rotated that runs now. Raises UnsupportedModel where
+    an attention module runs by itself."""
+    current = getcurrent()
+    if isinstance(current, Suspension) and not isinstance(current, Pass):
+        raise UnsupportedModel("its attention computes a rotary embedding that changes with length")
+    return current.lengths if isinstance(current, Pass) else None
 
 
 def note_arguments(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -43,14 +43,17 @@ class InvariantPasses:
         position_ids: torch.Tensor,
         keep: torch.Tensor,
         hidden: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
     ) -> Forward:
         order = None if self._gives_hidden else _kept_first(len(input_ids), keep)
-        given = [input_ids, position_ids, *([] if hidden is None else [hidden])]
+        columns = {"input_ids": input_ids, "position_ids": position_ids}
+        columns |= {} if hidden is None else {"hidden": hidden}
+        columns |= {} if lengths is None else {"lengths": lengths}
         if order is not None:
-            given = [rows[order] for rows in given]
+            columns = {name: rows[order] for name, rows in columns.items()}
         num_kept = len(input_ids) if self._gives_hidden else len(keep)
         parts = [
-            self._part(given, first, num_rows, size, num_kept)
+            self._part(columns, first, num_rows, size, num_kept)
             for first, num_rows, size in self._cuts(len(input_ids), num_kept)
         ]
         return _InvariantPass(parts, order, self._has_experts)
@@ -66,13 +69,15 @@ class InvariantPasses:
                 first += rows
 
     def _part(
-        self, given: list[torch.Tensor], first: int, num_rows: int, size: int, num_kept: int
+        self, columns: dict[str, torch.Tensor], first: int, num_rows: int, size: int, num_kept: int
     ) -> "_Part":
-        ids, positions, *hidden = (fill_up(rows[first : first + num_rows], size) for rows in given)
+        end = first + num_rows
+        given = {name: fill_up(rows[first:end], size) for name, rows in columns.items()}
+        ids, positions = given["input_ids"], given["position_ids"]
         kept = max(0, min(num_rows, num_kept - first))
         # All or one: the product that makes logits has a fixed number of rows, too.
         keep = torch.arange(size if kept else 1, device=ids.device)
-        forward = self._passes(ids, positions, keep, hidden[0] if hidden else None)
+        forward = self._passes(ids, positions, keep, given.get("hidden"), given.get("lengths"))
         return _Part(forward, num_rows, size, kept)
 
 

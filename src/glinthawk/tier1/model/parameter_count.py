@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from glinthawk.core.error_text import first_line
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.hub import check_hub
 from glinthawk.core.shape import LayerShape, ModelShape
@@ -44,10 +45,9 @@ def read_shape(name: str, dtype: str = "auto", trust: bool = False) -> ModelShap
         raise
     except _FAILURES as error:
         refuse_code(name, error)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"cannot read the shape of {name!r}: {reason} Give a folder with a config.json in "
-            "Hugging Face format, or a model that `glinthawk plan` knows."
+            f"cannot read the shape of {name!r}: {first_line(error)} Give a folder with a "
+            "config.json in Hugging Face format, or a model that `glinthawk plan` knows."
         ) from error
 
 
