@@ -40,7 +40,7 @@ __all__ = ["serve_node"]
 _LINK_LOOK_S = 0.5
 
 
-def _hidden_bytes(_batch: Batch, hidden: torch.Tensor) -> memoryview:
+def _hidden_bytes(_batch: Batch, hidden: torch.Tensor, _: torch.Tensor | None = None) -> memoryview:
     """In place of sampling, on every slice but the last."""
     return hidden.cpu().contiguous().view(torch.uint8).numpy().data.cast("B")
 

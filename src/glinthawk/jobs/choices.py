@@ -32,4 +32,5 @@ class ChoiceMaker:
             eos_token_ids=frozenset() if task.params.ignore_eos else self.eos_token_ids,
             name=task.custom_id,
             bad_tokens=self.text.bad_tokens(task.params),
+            pooling=None if task.wish is None else task.wish.pooling,
         )

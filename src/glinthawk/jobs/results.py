@@ -12,6 +12,7 @@ from glinthawk.core.sequence import FinishReason, Sequence
 from glinthawk.jobs.echo import echo_logprobs, echo_text
 from glinthawk.jobs.lines import Refusal, Task
 from glinthawk.jobs.logprobs import chat_logprobs, completion_logprobs
+from glinthawk.jobs.pooling_replies import embedding_body, ranking_body, score_body
 from glinthawk.jobs.prompt_logprobs import prompt_logprobs, prompt_scores
 from glinthawk.jobs.replies import ChatReply, call_id, read_reply
 from glinthawk.jobs.responses import response_body
@@ -47,8 +48,22 @@ def answer_body(
     task: Task, number: str, choices: list[Sequence], text: Text, created: int
 ) -> dict[str, Any]:
     """What the API answers, under an id that ends with ``number``."""
+    if task.wish is not None:
+        return _pooled(task, number, choices, created)
     write = {"chat": _chat, "completion": _completion, "response": _response}[task.kind]
     return write(task, number, choices, text, created)
+
+
+def _pooled(task: Task, number: str, choices: list[Sequence], created: int) -> dict[str, Any]:
+    assert task.wish is not None
+    name, write = {
+        "embedding": ("embd", embedding_body),
+        "score": ("score", score_body),
+        "ranking": ("rerank", ranking_body),
+    }[task.kind]
+    usage = {name: n for name, n in _usage(task, choices).items() if name != "completion_tokens"}
+    head = {"id": f"{name}-{number}", "created": created, "model": task.model, "usage": usage}
+    return write(head, task.wish, choices)
 
 
 def _completion(

@@ -62,7 +62,7 @@ class KVBudget:
 
     def start(self, sequence: Sequence) -> Start:
         """What ``sequence`` finds here of its prompt."""
-        if sequence.is_unscored:  # rows that others computed are not scored
+        if sequence.needs_rows:  # of rows that others computed nothing is known
             return Start(None, 0, sequence.length, False)
         source, num_tokens = self._prefilled.find(sequence)
         coming, more_tokens = self._prefilling.find(sequence)

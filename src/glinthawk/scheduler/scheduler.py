@@ -202,6 +202,7 @@ class Scheduler:
             # Behind the last token that counts, KV is of wrong guesses, and will be replaced.
             sequence.num_computed = span.start + span.length - span.num_sampled + len(tokens)
             sequence.num_scored += span.num_scored
+            sequence.num_pooled += span.num_pooled
             before = sequence.length
             self._take_in(sequence, tokens, sequence.id in event.stopped)
             if sequence.finish_reason is not None:

@@ -14,6 +14,7 @@ from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.lines import LineReader
 from glinthawk.jobs.text import Text
 from glinthawk.tokens.generation_defaults import load_sampling_defaults
+from glinthawk.tokens.pooler import Pooler, load_pooler
 
 __all__ = ["ServedModel"]
 
@@ -30,6 +31,7 @@ class ServedModel:
     seed: int
     eos_token_ids: frozenset[int]
     defaults: Mapping[str, Any]
+    pooler: Pooler
     #: Of jobs, whose text work is done on the engine's thread.
     job_text: Text
     #: Of interactive requests: no tokenizer is used by two threads.
@@ -56,6 +58,7 @@ class ServedModel:
             seed=config.seed,
             eos_token_ids=text.eos_token_ids(source, trust),
             defaults=load_sampling_defaults(source) if rules.takes_defaults else {},
+            pooler=load_pooler(source, trust),
             job_text=Text.load(source, trust),
             text=text,
         )
@@ -71,11 +74,12 @@ class ServedModel:
             model_name=self.name,
             rules=self.rules,
             defaults=self.defaults,
+            pooler=self.pooler,
         )
 
     def reader(self) -> LineReader:
         """Of interactive requests."""
-        return LineReader(self.text, self.limits, self.name, self.rules, self.defaults)
+        return LineReader(self.text, self.limits, self.name, self.rules, self.defaults, self.pooler)
 
     def maker(self) -> ChoiceMaker:
         """Of interactive requests."""

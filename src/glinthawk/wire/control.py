@@ -74,6 +74,7 @@ class StepRow(msgspec.Struct, frozen=True, array_like=True):
     num_sampled: int
     num_scored: int
     draft: tuple[int, ...] = ()
+    num_pooled: int = 0
 
 
 class RunStep(Message, frozen=True):
@@ -163,6 +164,8 @@ class SampledStep(Message, frozen=True):
     logprobs: list[list[TokenLogprobs | None]]
     #: Of those spans of which rows were scored.
     scores: list[PromptScores]
+    #: Of those spans of which rows were pooled, what was added up: float64.
+    pooled: tuple[bytes, ...] = ()
 
 
 class Gone(Message, frozen=True):

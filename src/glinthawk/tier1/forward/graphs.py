@@ -64,10 +64,12 @@ class GraphedPasses:
         keep: torch.Tensor,
         hidden: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
+        pooled: torch.Tensor | None = None,
     ) -> Forward:
-        recording = self._borrow(len(input_ids))
+        # Only rows of prompts are pooled: such a pass is seldom small.
+        recording = self._borrow(len(input_ids)) if pooled is None else None
         if recording is None:
-            return Pass(self._model, input_ids, position_ids, keep, hidden, lengths)
+            return Pass(self._model, input_ids, position_ids, keep, hidden, lengths, pooled)
         recording.take_in(input_ids, position_ids, hidden, lengths)
         num_rows = len(input_ids)
         kept = None if self._gives_hidden or len(keep) == num_rows else keep
@@ -100,6 +102,9 @@ class GraphedPasses:
 class ReplayedPass:
     """A Forward of ``num_rows`` rows, at most as many as ``recording`` has, in its memory until
     ``close``. It ends with the rows in ``keep`` (R,), or with all."""
+
+    #: Nothing is pooled.
+    states = None
 
     def __init__(
         self,

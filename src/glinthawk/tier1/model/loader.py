@@ -16,10 +16,12 @@ from glinthawk.core.hub import check_hub
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
+from glinthawk.tier1.forward.cut import hold_states
 from glinthawk.tier1.forward.experts import spread_experts
 from glinthawk.tier1.forward.length_rotary import follow_lengths
 from glinthawk.tier1.forward.packing import pack_model
 from glinthawk.tier1.model.discovery import Discovery, discover
+from glinthawk.tier1.model.heads import detach_head
 from glinthawk.tier1.model.rope_lengths import LongRange, find_range
 from glinthawk.tier1.model.self_check import Truth, own_answers
 from glinthawk.tier1.model.shards import check_shards
@@ -44,6 +46,8 @@ class LoadedModel:
     part: LayerSlice
     #: Whether it computes its experts one after the other, though it could do it otherwise.
     spreads_experts: bool = False
+    #: Of a classifier: makes labels' logits (R, N) of hidden states (R, hidden), in float32.
+    head: torch.nn.Module | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -76,18 +80,20 @@ def load_model(config: EngineConfig, part: LayerSlice | None = None) -> LoadedMo
 
 
 def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
-    model = _make(config, part)
+    model, head = detach_head(_make(config, part))
     if model.dtype not in _DTYPES:
         raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
     model.requires_grad_(False)
     model.eval()
     spec = _describe(config, model, discover(model, part), find_range(model))
     spreads_experts = config.batch_invariant and spread_experts(model)
-    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts)
+    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts, head)
     if spec.rope is not None:
         follow_lengths(model, spec.rope.original, spec.max_model_len)
     if config.dense == "auto":
         _speed_up(model, config)
+    if part.is_last:
+        hold_states(model)
     return loaded
 
 

@@ -79,7 +79,7 @@ class _Runner:
         """What follows each sequence's last token, after these steps."""
         last: dict[int, torch.Tensor] = {}
 
-        def collect(batch: Batch, result: torch.Tensor) -> None:
+        def collect(batch: Batch, result: torch.Tensor, _: torch.Tensor | None) -> None:
             for span, row in zip(batch.spans, last_rows(batch, result), strict=True):
                 last[span.sequence.id] = row
 

@@ -140,7 +140,7 @@ def _cut_logits(
     """(1 + decodes, V) logits of every row, by way of the cut."""
     collected: list[torch.Tensor] = []
 
-    def collect(batch: Batch, logits: torch.Tensor) -> None:
+    def collect(batch: Batch, logits: torch.Tensor, _: torch.Tensor | None) -> None:
         collected.append(last_rows(batch, logits))
 
     node = Node(model, spec.layers, [home], collect, attend_prompts=attention, passes=passes)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from glinthawk.core.errors import ModelError
 from glinthawk.core.slices import LayerSlice
+from glinthawk.tier1.model.heads import auto_class
 from glinthawk.tier1.model.module_trace import Outline, outline_model
 from glinthawk.tier1.model.slicing import join_slice, leave_out
 from glinthawk.tier1.quantized.checkpoint_loading import keep_quantized
@@ -38,7 +39,7 @@ def load_weights(
             "are not quantised"
         ) from error
     if part.is_whole:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = auto_class(settings).from_pretrained(
             source, config=settings, trust_remote_code=trust, **options
         )
         _check_shapes(source, info)
@@ -91,7 +92,7 @@ def _make_empty(settings: Any, dtype: torch.dtype | str, trust: bool) -> PreTrai
     """On the meta device: shapes without memory."""
     chosen = {} if dtype == "auto" else {"dtype": dtype}
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = auto_class(settings).from_config(
             settings, trust_remote_code=trust, **chosen
         )
     return model
