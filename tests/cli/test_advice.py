@@ -227,6 +227,9 @@ CASES = [
 
 #: Advice that is followed by another test.
 ELSEWHERE = {
+    "of whole groups of {} inputs; give a smaller --group-size": (
+        "cli/test_quantize.py::test_what_cannot_be_done"
+    ),
     "give both, or neither": ("serve/test_access.py::test_options_that_cannot_be"),
     "--api-key: a key has printable letters": (
         "serve/test_access.py::test_keys_have_names_that_stay"
@@ -356,6 +359,7 @@ NOT_HERE = {
 
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
+    "--perplexity: {} has less than two tokens",
     "--window must be at least",
     "without --api-key, everybody who reaches",
     *("bytes (--max-body-size)", "bytes here (--max-body-size)", "bytes here (--max-file-size)"),

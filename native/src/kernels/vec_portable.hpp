@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 
 namespace glinthawk {
 namespace {
@@ -212,13 +213,19 @@ inline void store_f16(std::byte* p, Vec x) {
     }
 }
 
+// Of a whole number; of what is too large, or no number, what processors make of it.
+inline int to_int(float whole) {
+    const bool fits = whole >= -0x1p31f && whole < 0x1p31f;
+    return fits ? int(whole) : std::numeric_limits<int>::min();
+}
+
 // Rounds to whole numbers 256 high + low, low from 0 to 255.
 inline void split_unsigned(unsigned char* high, unsigned char* low, Vec x) {
     float whole[16];
     store(whole, round(x));
     for (int i = 0; i < 16; ++i) {
-        high[i] = (unsigned char)(int(whole[i]) >> 8);
-        low[i] = (unsigned char)int(whole[i]);
+        high[i] = (unsigned char)(to_int(whole[i]) >> 8);
+        low[i] = (unsigned char)to_int(whole[i]);
     }
 }
 // Rounds to whole numbers 128 high + low, low from -64 to 63; returns them as floats.
@@ -226,9 +233,9 @@ inline Vec split_signed(signed char* high, signed char* low, Vec x) {
     float whole[16];
     store(whole, round(x));
     for (int i = 0; i < 16; ++i) {
-        const int upper = (int(whole[i]) + 64) >> 7;
+        const int rounded = to_int(whole[i]), upper = (rounded + 64) >> 7;
         high[i] = (signed char)upper;
-        low[i] = (signed char)(int(whole[i]) - 128 * upper);
+        low[i] = (signed char)(rounded - 128 * upper);
     }
     return load(whole);
 }
