@@ -20,20 +20,25 @@ struct Bf16Rows {
     static constexpr DType kDType = DType::bfloat16;
     static constexpr int kBytes = 2, kMost = 8;
 
-    // Strips at once: few rows need several for as many sums as a dot product takes cycles.
-    template <int R>
-    static constexpr int together() {
-        return R > 4 ? 2 : 4;
+    // Adds a pair of inputs, `ahead` bytes further on, of every row to the sums of every strip.
+    template <int R, int C>
+    static inline __attribute__((always_inline)) void add_pair(const Cursor<R, C>& at, int ahead,
+                                                               const __m512i (&weights)[C],
+                                                               Vec (&sum)[R][C]) {
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+            int pair;
+            std::memcpy(&pair, at.rows[r] + at.input + ahead, 4);
+            const __m512i inputs = _mm512_set1_epi32(pair);
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) dot(sum[r][c], weights[c], inputs);
+        }
     }
 
-    using Pair [[gnu::may_alias]] = std::uint32_t;
-
-    // GCC 12 would broadcast the pair into a register first.
+    // _mm512_dpbf16_ps, for which GCC 12 moves the sum to another register and back.
     static inline __attribute__((always_inline)) void dot(Vec& sum, __m512i weights,
-                                                          const std::byte* pair) {
-        asm("vdpbf16ps %2%{1to16%}, %1, %0"
-            : "+v"(sum)
-            : "v"(weights), "m"(*reinterpret_cast<const Pair*>(pair)));
+                                                          __m512i inputs) {
+        asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(inputs));
     }
 
     static std::uint16_t narrow(float value) {
@@ -46,6 +51,12 @@ struct Bf16Rows {
 template <>
 struct Bf16Lines<4> : Bf16Rows {
     static constexpr int kStep = 8 * kBytes;
+
+    // Strips at once: few rows need several, for as many sums as a dot product takes cycles.
+    template <int R>
+    static constexpr int together() {
+        return R > 4 ? 2 : 4;
+    }
 
     explicit Bf16Lines(const float* values) {
         alignas(64) std::uint16_t table[32];  // twice: the fifth bit of an index is a neighbour's
@@ -64,15 +75,15 @@ struct Bf16Lines<4> : Bf16Rows {
             prefetch_codes(codes);
         }
 #pragma GCC unroll 4
-        for (int pair = 0; pair < 4; ++pair)
+        for (int pair = 0; pair < 4; ++pair) {
+            __m512i weights[C];
 #pragma GCC unroll 4
             for (int c = 0; c < C; ++c) {
                 const __m512i index = pair ? _mm512_srli_epi16(line[c], 4 * pair) : line[c];
-                const __m512i weights = _mm512_permutexvar_epi16(index, table_);
-#pragma GCC unroll 8
-                for (int r = 0; r < R; ++r)
-                    dot(sum[r][c], weights, at.rows[r] + at.input + 4 * pair);
+                weights[c] = _mm512_permutexvar_epi16(index, table_);
             }
+            add_pair(at, 4 * pair, weights, sum);
+        }
     }
 
 private:
@@ -83,6 +94,12 @@ private:
 template <>
 struct Bf16Lines<8> : Bf16Rows {
     static constexpr int kStep = 4 * kBytes;
+
+    // Strips at once: few rows need several, for as many sums as a dot product takes cycles.
+    template <int R>
+    static constexpr int together() {
+        return R > 2 ? 2 : 4;
+    }
 
     explicit Bf16Lines(const float* values) {
         alignas(64) std::uint8_t upper[128], lower[128];
@@ -99,6 +116,7 @@ struct Bf16Lines<8> : Bf16Rows {
     template <int R, int C>
     inline __attribute__((always_inline)) void add(const Cursor<R, C>& at,
                                                    Vec (&sum)[R][C]) const {
+        __m512i first[C], second[C];
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
             const std::byte* codes = at.codes[c] + 8 * at.input;
@@ -109,15 +127,11 @@ struct Bf16Lines<8> : Bf16Rows {
             constexpr int kOrWithAnd = 0xf8;  // upper | (line & sign)
             upper = _mm512_ternarylogic_epi32(upper, line, _mm512_set1_epi8(char(0x80)), kOrWithAnd);
             const __mmask64 odd = 0xaaaaaaaaaaaaaaaa;
-            const __m512i pairs[] = {
-                _mm512_mask_blend_epi8(odd, lower, _mm512_slli_epi16(upper, 8)),
-                _mm512_mask_blend_epi8(odd, _mm512_srli_epi16(lower, 8), upper)};
-#pragma GCC unroll 2
-            for (int pair = 0; pair < 2; ++pair)
-#pragma GCC unroll 8
-                for (int r = 0; r < R; ++r)
-                    dot(sum[r][c], pairs[pair], at.rows[r] + at.input + 4 * pair);
+            first[c] = _mm512_mask_blend_epi8(odd, lower, _mm512_slli_epi16(upper, 8));
+            second[c] = _mm512_mask_blend_epi8(odd, _mm512_srli_epi16(lower, 8), upper);
         }
+        add_pair(at, 0, first, sum);
+        add_pair(at, 4, second, sum);
     }
 
 private:

@@ -20,23 +20,24 @@ struct Strips {
 
     void multiply() const {
         const PackedShape& shape = product.shape;
-        Vec total[R][C];
-        for (auto& row : total)
-            for (Vec& one : row) one = zero();
+        alignas(64) float total[R][C][kStrip] = {};
+        asm("" : : "r"(total));  // registers are for the sums of a group
         Cursor<R, C> at = begin();
         const int groups = shape.num_groups();
         for (int group = 0; group < groups; ++group) {
             const std::int64_t left = shape.num_inputs - std::int64_t(group) * shape.group;
             const std::size_t inputs = left < shape.group ? left : shape.group;
             Vec sum[R][C];
-            for (auto& row : sum)
-                for (Vec& one : row) one = zero();
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+                for (int c = 0; c < C; ++c) sum[r][c] = zero();
             const std::size_t end = at.input + inputs * Lines::kBytes;
             for (; at.input < end; at.input += Lines::kStep) lines.add(at, sum);
             fold(group, sum, total);
         }
         for (int r = 0; r < R; ++r)
-            for (int c = 0; c < C; ++c) write(first + r, strip + c, total[r][c]);
+            for (int c = 0; c < C; ++c) write(first + r, strip + c, load(total[r][c]));
     }
 
 private:
@@ -58,20 +59,22 @@ private:
     }
 
     inline __attribute__((always_inline)) void fold(int group, const Vec (&sum)[R][C],
-                                                    Vec (&total)[R][C]) const {
+                                                    float (&total)[R][C][kStrip]) const {
         const PackedShape& shape = product.shape;
         const int groups = shape.num_groups();
         const std::size_t scales = std::size_t(groups) * kStrip * shape.scale_bytes;
+#pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
             const std::byte* behind = weight(c) + shape.code_bytes();
             const Vec scale = numbers(behind, group, shape.scale_bytes);
             Vec offset = set1(product.offset);
             if (shape.offset_bytes) offset = numbers(behind + scales, group, shape.offset_bytes);
+#pragma GCC unroll 8
             for (int r = 0; r < R; ++r) {
                 Vec whole = sum[r][c];
                 if (const float* row = product.group_sums)
                     whole = fma(offset, set1(row[(first + r) * groups + group]), whole);
-                total[r][c] = fma(scale, whole, total[r][c]);
+                store(total[r][c], fma(scale, whole, load(total[r][c])));
             }
         }
     }
