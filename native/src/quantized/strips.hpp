@@ -10,88 +10,99 @@
 namespace glinthawk {
 namespace {
 
-// R rows and C strips from `strip` on.
-template <class Lines, int R, int C>
-struct Strips {
-    const QuantizedProduct& product;
-    const Lines lines;
-    const std::size_t first;
-    const int strip;
+// Numbers of the groups of a strip.
+struct GroupNumbers {
+    const std::byte* numbers;
+    int bytes;  // of each; 0: there are none
 
-    void multiply() const {
+    Vec at(int group) const {
+        const std::size_t first = std::size_t(group) * kStrip;
+        if (bytes == 2) return load_bf16(numbers + 2 * first);
+        return load(reinterpret_cast<const float*>(numbers) + first);
+    }
+};
+
+// R rows and C strips.
+template <class Lines, int R, int C>
+class Strips {
+public:
+    Strips(const QuantizedProduct& product, std::size_t row, int strip)
+        : product_(product), groups_(product.shape.num_groups()), row_(row), strip_(strip) {
         const PackedShape& shape = product.shape;
+        const std::size_t bytes = std::size_t(shape.num_inputs) * Lines::kBytes;
+        for (int r = 0; r < R; ++r) {
+            at_.rows[r] = product.rows + (row + r) * bytes;
+            group_sums_[r] = product.group_sums ? product.group_sums + (row + r) * groups_ : nullptr;
+        }
+        for (int c = 0; c < C; ++c) {
+            at_.codes[c] = product.weight + (strip + c) * shape.strip_bytes();
+            const std::byte* behind = at_.codes[c] + shape.code_bytes();
+            scales_[c] = {behind, shape.scale_bytes};
+            offsets_[c] = {behind + groups_ * kStrip * shape.scale_bytes, shape.offset_bytes};
+        }
+    }
+
+    void multiply(const Lines& lines) const {
         alignas(64) float total[R][C][kStrip] = {};
-        asm("" : : "r"(total));  // registers are for the sums of a group
-        Cursor<R, C> at = begin();
-        const int groups = shape.num_groups();
-        for (int group = 0; group < groups; ++group) {
-            const std::int64_t left = shape.num_inputs - std::int64_t(group) * shape.group;
-            const std::size_t inputs = left < shape.group ? left : shape.group;
+        const std::size_t row_bytes = std::size_t(product_.shape.num_inputs) * Lines::kBytes;
+        const std::size_t group_bytes = std::size_t(product_.shape.group) * Lines::kBytes;
+        Cursor<R, C> at = at_;
+        at.input = 0;
+        for (int group = 0; at.input < row_bytes; ++group) {
             Vec sum[R][C];
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) sum[r][c] = zero();
-            const std::size_t end = at.input + inputs * Lines::kBytes;
+            const std::size_t left = row_bytes - at.input;
+            const std::size_t end = at.input + (left < group_bytes ? left : group_bytes);
             for (; at.input < end; at.input += Lines::kStep) lines.add(at, sum);
+            asm("" : "+m"(total));  // stays in memory: registers are for the sums
             fold(group, sum, total);
         }
         for (int r = 0; r < R; ++r)
-            for (int c = 0; c < C; ++c) write(first + r, strip + c, load(total[r][c]));
+            for (int c = 0; c < C; ++c) write(row_ + r, strip_ + c, load(total[r][c]));
     }
 
 private:
-    const std::byte* weight(int c) const {
-        return product.weight + (strip + c) * product.shape.strip_bytes();
-    }
-
-    Cursor<R, C> begin() const {
-        Cursor<R, C> at{};
-        const std::size_t row_bytes = std::size_t(product.shape.num_inputs) * Lines::kBytes;
-        for (int r = 0; r < R; ++r) at.rows[r] = product.rows + (first + r) * row_bytes;
-        for (int c = 0; c < C; ++c) at.codes[c] = weight(c);
-        return at;
-    }
-
-    static Vec numbers(const std::byte* p, int index, int bytes) {
-        if (bytes == 2) return load_bf16(p + std::size_t(index) * kStrip * 2);
-        return load(reinterpret_cast<const float*>(p) + std::size_t(index) * kStrip);
-    }
-
     inline __attribute__((always_inline)) void fold(int group, const Vec (&sum)[R][C],
                                                     float (&total)[R][C][kStrip]) const {
-        const PackedShape& shape = product.shape;
-        const int groups = shape.num_groups();
-        const std::size_t scales = std::size_t(groups) * kStrip * shape.scale_bytes;
+        const bool has_offsets = group_sums_[0];
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
-            const std::byte* behind = weight(c) + shape.code_bytes();
-            const Vec scale = numbers(behind, group, shape.scale_bytes);
-            Vec offset = set1(product.offset);
-            if (shape.offset_bytes) offset = numbers(behind + scales, group, shape.offset_bytes);
+            const Vec scale = scales_[c].at(group);
+            Vec offset = zero();
+            if (has_offsets)
+                offset = offsets_[c].bytes ? offsets_[c].at(group) : set1(product_.offset);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r) {
                 Vec whole = sum[r][c];
-                if (const float* row = product.group_sums)
-                    whole = fma(offset, set1(row[(first + r) * groups + group]), whole);
+                if (has_offsets) whole = fma(offset, set1(group_sums_[r][group]), whole);
                 store(total[r][c], fma(scale, whole, load(total[r][c])));
             }
         }
     }
 
     void write(std::size_t row, int at, Vec x) const {
-        const std::size_t column = std::size_t(at) * kStrip, width = product.shape.num_outputs;
+        const std::size_t column = std::size_t(at) * kStrip, width = product_.shape.num_outputs;
         const std::size_t count = width - column < kStrip ? width - column : kStrip;
         constexpr int bytes = dtype_bytes(Lines::kDType);
         alignas(64) float bias[kStrip];
         alignas(64) std::byte line[kStrip * bytes];
-        if (product.bias) {
-            std::memcpy(bias, product.bias + column, count * 4);
+        if (product_.bias) {
+            std::memcpy(bias, product_.bias + column, count * 4);
             x = add(x, load(bias));
         }
         store_row(line, Lines::kDType, 0, x);
-        std::memcpy(product.out + (row * width + column) * bytes, line, count * bytes);
+        std::memcpy(product_.out + (row * width + column) * bytes, line, count * bytes);
     }
+
+    const QuantizedProduct& product_;
+    const std::size_t groups_, row_;
+    const int strip_;
+    Cursor<R, C> at_;
+    GroupNumbers scales_[C], offsets_[C];
+    const float* group_sums_[R];
 };
 
 template <class Lines, int R>
@@ -100,9 +111,9 @@ void multiply_strips(const QuantizedProduct& product, const StripBlock& block) {
     const Lines lines(product.values);
     int strip = block.strip;
     for (; strip + together <= block.end; strip += together)
-        Strips<Lines, R, together>{product, lines, block.first, strip}.multiply();
+        Strips<Lines, R, together>(product, block.first, strip).multiply(lines);
     for (; strip < block.end; ++strip)
-        Strips<Lines, R, 1>{product, lines, block.first, strip}.multiply();
+        Strips<Lines, R, 1>(product, block.first, strip).multiply(lines);
 }
 
 // As many rows at once as there are registers for.
