@@ -47,7 +47,6 @@ public:
         const std::size_t row_bytes = std::size_t(product_.shape.num_inputs) * Lines::kBytes;
         const std::size_t group_bytes = std::size_t(product_.shape.group) * Lines::kBytes;
         Cursor<R, C> at = at_;
-        at.input = 0;
         for (int group = 0; at.input < row_bytes; ++group) {
             Vec sum[R][C];
 #pragma GCC unroll 8
@@ -100,7 +99,7 @@ private:
     const QuantizedProduct& product_;
     const std::size_t groups_, row_;
     const int strip_;
-    Cursor<R, C> at_;
+    Cursor<R, C> at_{};
     GroupNumbers scales_[C], offsets_[C];
     const float* group_sums_[R];
 };

@@ -1,0 +1,1 @@
+"""Weights that stay quantised, and products with them."""

@@ -1,7 +1,7 @@
 """Products with weights that stay quantised, by the C++ extension.
 
-A weight (N, K) has codes of 4 or 8 bits, and a scale, perhaps a zero, for each group of inputs of each
-output. What codes are is known by their dtype:
+A weight (N, K) has codes of 4 or 8 bits, and a scale, perhaps a zero, for each group of inputs of
+each output. What codes are is known by their dtype:
 
 | codes | bits | value |
 | --- | --- | --- |
@@ -10,11 +10,11 @@ output. What codes are is known by their dtype:
 | ``int8`` | 8 | code - zero; where no zeros are given they are 0 |
 | ``float8_e4m3fn`` | 8 | the number |
 
-Codes are exact. A table's entries are rounded to bfloat16, as rows are multiplied in it; values such as
-those of FP4 are exact, too. Sums are float32.
+Codes are exact. A table's entries are rounded to bfloat16, as rows are multiplied in it; those of
+FP4 are exact. Sums are float32, and scaled in float32.
 
-A row's bits depend on that row and the weight alone on machines alike: not on other rows, nor on threads.
-A row with an infinity or NaN comes out without a finite number, others beside it as ever.
+On machines alike a row's bits depend on that row and the weight alone: not on other rows, nor on
+threads. A row with an infinity or NaN comes out without a finite number, others as ever.
 """
 
 from dataclasses import dataclass
