@@ -29,7 +29,7 @@ class QuantizedPlan:
     #: Inputs and outputs of a weight. In bfloat16 it has to fall out of the caches.
     size: int = 4096
     rows: tuple[int, ...] = (1, 4, 16, 64, 256)
-    rounds: int = 40
+    rounds: int = 120
     #: Bytes that are read for the roof.
     memory: int = 256 << 20
 
@@ -66,7 +66,8 @@ def run(write: _Write, *, quick: bool = False) -> None:
         )
         gbps, tflops = _roofs(plan, linear, write)
         write("kind           rows        ms   bf16 ms  ratio   roof ms  share")
-        rows = [row for m in plan.rows for row in _measure(plan, m, linear, gbps, tflops, write)]
+        contest = _Contest(linear, _weights(plan.size), gbps, tflops)
+        rows = [row for m in plan.rows for row in contest.measure(m, plan.rounds, write)]
     finally:
         torch.set_num_threads(before)
     roof = {"gbps": gbps, "tflops": tflops, "isa": _native.supported_isas()[-1]}
@@ -76,34 +77,45 @@ def run(write: _Write, *, quick: bool = False) -> None:
 def _roofs(plan: QuantizedPlan, linear: PackedLinear, write: _Write) -> tuple[float, float]:
     """GB/s of memory that is read, and TFLOP/s of one large product in bfloat16."""
     reading = _native.Roof(plan.memory, 1)
-    gbps = round(max(reading.measure() for _ in range(plan.rounds)) / 1e9, 1)
+    gbps = round(max(reading.measure() for _ in range(8)) / 1e9, 1)
     x = torch.randn(512, plan.size).bfloat16()
-    (seconds,) = _fastest(max(3, plan.rounds // 8), lambda: linear(x))
+    (seconds,) = _fastest(max(3, plan.rounds // 16), lambda: linear(x))
     tflops = round(2 * x.numel() * plan.size / seconds / 1e12, 3)
     isa = _native.supported_isas()[-1]
     write(f"roof: one thread reads {gbps} GB/s and multiplies {tflops} TFLOP/s, {isa}")
     return gbps, tflops
 
 
-def _measure(
-    plan: QuantizedPlan,
-    rows: int,
-    linear: PackedLinear,
-    gbps: float,
-    tflops: float,
-    write: _Write,
-) -> list[QuantizedRow]:
-    x = torch.randn(rows, plan.size).bfloat16()
-    weights = _weights(plan.size)
-    rounds = max(3, plan.rounds * 16 // max(rows, 16))
-    bfloat16, *times = _fastest(
-        rounds, lambda: linear(x), *(_product(weight, x) for weight in weights.values())
-    )
-    measured = []
-    for (kind, weight), seconds in zip(weights.items(), times, strict=True):
-        read_s = weight.packed.nbytes / gbps / 1e9
-        roof = max(read_s, 2 * x.numel() * plan.size / tflops / 1e12)
-        row = QuantizedRow(
+@dataclass(frozen=True, slots=True)
+class _Contest:
+    """A product in bfloat16 and those that stand against it, and the roofs over them."""
+
+    linear: PackedLinear
+    weights: dict[str, PackedWeight]
+    gbps: float
+    tflops: float
+
+    def measure(self, rows: int, rounds: int, write: _Write) -> list[QuantizedRow]:
+        x = torch.randn(rows, self.linear.in_features).bfloat16()
+        products = [_product(weight, x) for weight in self.weights.values()]
+        bfloat16, *times = _fastest(
+            max(3, rounds * 16 // max(rows, 16)), lambda: self.linear(x), *products
+        )
+        measured = []
+        for kind, seconds in zip(self.weights, times, strict=True):
+            row = self._row(kind, rows, seconds, bfloat16)
+            measured.append(row)
+            write(
+                f"{kind:14} {rows:4} {row.ms:9.3f} {row.bfloat16_ms:9.3f} {row.ratio:6.2f} "
+                f"{row.roof_ms:9.3f} {row.share:6.2f}"
+            )
+        return measured
+
+    def _row(self, kind: str, rows: int, seconds: float, bfloat16: float) -> QuantizedRow:
+        weight = self.weights[kind]
+        flops = 2 * rows * weight.in_features * weight.out_features
+        roof = max(weight.packed.nbytes / self.gbps / 1e9, flops / self.tflops / 1e12)
+        return QuantizedRow(
             kind,
             rows,
             ms=round(1e3 * seconds, 3),
@@ -112,12 +124,6 @@ def _measure(
             roof_ms=round(1e3 * roof, 3),
             share=round(roof / seconds, 2),
         )
-        measured.append(row)
-        write(
-            f"{kind:14} {rows:4} {row.ms:9.3f} {row.bfloat16_ms:9.3f} {row.ratio:6.2f} "
-            f"{row.roof_ms:9.3f} {row.share:6.2f}"
-        )
-    return measured
 
 
 def _weights(size: int) -> dict[str, PackedWeight]:

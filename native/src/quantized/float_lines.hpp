@@ -14,7 +14,7 @@ template <int Bits>
 struct FloatLines {
     static constexpr DType kDType = DType::float32;
     static constexpr int kBytes = 4, kInputs = 32 / Bits, kStep = kInputs * kBytes;
-    static constexpr int kMost = kTileRows;
+    static constexpr int kMost = kTileRows / 2;  // of each, sums of a group and of all
 
     template <int R>
     static constexpr int together() {

@@ -13,8 +13,6 @@
 
 namespace glinthawk {
 
-inline constexpr int kMostRows = 8;  // of a block
-
 struct QuantizedProduct {
     PackedShape shape;
     const std::byte* weight;
@@ -27,7 +25,7 @@ struct QuantizedProduct {
     const float* group_sums;  // (num_rows, groups) of the rows; null where every offset is 0
 };
 
-// Rows [first, first + count), at most kMostRows of them, times strips [strip, end).
+// Rows [first, first + count), from one to most_rows of them, times strips [strip, end).
 struct StripBlock {
     std::size_t first;
     int count;
@@ -35,7 +33,8 @@ struct StripBlock {
 };
 
 struct QuantizedKernel {
-    DType dtype;  // of rows: bfloat16 or float32
+    DType dtype;    // of rows: bfloat16 or float32
+    int most_rows;  // of a block: as many as there are registers for
     void (*multiply)(const QuantizedProduct& product, const StripBlock& block);
 };
 

@@ -78,10 +78,12 @@ void multiply(QuantizedProduct product, bool has_offsets, const QuantizedKernel&
     }
     const std::size_t strips = product.shape.num_strips();
     const int at_once = strips_at_once(product.shape, num_threads);
+    const std::size_t rows = product.num_rows, most = kernel.most_rows;
+    const std::size_t blocks = (rows + most - 1) / most;  // as even as can be
     for_pieces(strips, at_once, num_threads, team, [&](auto strip, auto end) {
-        for (std::size_t row = 0; row < product.num_rows; row += kMostRows) {
-            const int count = int(std::min<std::size_t>(product.num_rows - row, kMostRows));
-            kernel.multiply(product, {row, count, int(strip), int(end)});
+        for (std::size_t block = 0; block < blocks; ++block) {
+            const std::size_t first = rows * block / blocks, after = rows * (block + 1) / blocks;
+            kernel.multiply(product, {first, int(after - first), int(strip), int(end)});
         }
     });
 }

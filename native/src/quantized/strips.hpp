@@ -43,29 +43,34 @@ public:
     }
 
     void multiply(const Lines& lines) const {
-        alignas(64) float total[R][C][kStrip] = {};
+        Vec total[R][C];
+#pragma GCC unroll 6
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) total[r][c] = zero();
         const std::size_t row_bytes = std::size_t(product_.shape.num_inputs) * Lines::kBytes;
         const std::size_t group_bytes = std::size_t(product_.shape.group) * Lines::kBytes;
         Cursor<R, C> at = at_;
         for (int group = 0; at.input < row_bytes; ++group) {
             Vec sum[R][C];
-#pragma GCC unroll 8
+#pragma GCC unroll 6
             for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) sum[r][c] = zero();
             const std::size_t left = row_bytes - at.input;
             const std::size_t end = at.input + (left < group_bytes ? left : group_bytes);
             for (; at.input < end; at.input += Lines::kStep) lines.add(at, sum);
-            asm("" : "+m"(total));  // stays in memory: registers are for the sums
             fold(group, sum, total);
         }
+#pragma GCC unroll 6
         for (int r = 0; r < R; ++r)
-            for (int c = 0; c < C; ++c) write(row_ + r, strip_ + c, load(total[r][c]));
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) write(row_ + r, strip_ + c, total[r][c]);
     }
 
 private:
     inline __attribute__((always_inline)) void fold(int group, const Vec (&sum)[R][C],
-                                                    float (&total)[R][C][kStrip]) const {
+                                                    Vec (&total)[R][C]) const {
         const bool has_offsets = group_sums_[0];
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
@@ -73,11 +78,11 @@ private:
             Vec offset = zero();
             if (has_offsets)
                 offset = offsets_[c].bytes ? offsets_[c].at(group) : set1(product_.offset);
-#pragma GCC unroll 8
+#pragma GCC unroll 6
             for (int r = 0; r < R; ++r) {
                 Vec whole = sum[r][c];
                 if (has_offsets) whole = fma(offset, set1(group_sums_[r][group]), whole);
-                store(total[r][c], fma(scale, whole, load(total[r][c])));
+                total[r][c] = fma(scale, whole, total[r][c]);
             }
         }
     }
@@ -115,29 +120,23 @@ void multiply_strips(const QuantizedProduct& product, const StripBlock& block) {
         Strips<Lines, R, 1>(product, block.first, strip).multiply(lines);
 }
 
-// As many rows at once as there are registers for.
-template <class Lines>
-void multiply_block(const QuantizedProduct& product, const StripBlock& block) {
-    constexpr auto each = []<int... I>(std::integer_sequence<int, I...>) {
-        using Multiply = void (*)(const QuantizedProduct&, const StripBlock&);
-        struct Table {
-            Multiply rows[sizeof...(I)] = {multiply_strips<Lines, I + 1>...};
-        };
-        return Table{};
-    }(std::make_integer_sequence<int, Lines::kMost>());
-    StripBlock part = block;
-    for (int left = block.count; left > 0; left -= part.count, part.first += part.count) {
-        part.count = left < Lines::kMost ? left : Lines::kMost;
-        each.rows[part.count - 1](product, part);
-    }
+using Multiply = void (*)(const QuantizedProduct&, const StripBlock&);
+
+template <class Lines, int... R>
+void multiply_block(const QuantizedProduct& product, const StripBlock& block,
+                    std::integer_sequence<int, R...>) {
+    static constexpr Multiply of_rows[] = {multiply_strips<Lines, R + 1>...};
+    of_rows[block.count - 1](product, block);
 }
 
 template <template <int> class Lines>
 const QuantizedKernel* quantized_kernel() {
+    using Rows = std::make_integer_sequence<int, Lines<4>::kMost>;
     static constexpr QuantizedKernel kernel{
-        Lines<4>::kDType, [](const QuantizedProduct& product, const StripBlock& block) {
-            product.shape.code_bits == 4 ? multiply_block<Lines<4>>(product, block)
-                                         : multiply_block<Lines<8>>(product, block);
+        Lines<4>::kDType, Lines<4>::kMost,
+        [](const QuantizedProduct& product, const StripBlock& block) {
+            product.shape.code_bits == 4 ? multiply_block<Lines<4>>(product, block, Rows())
+                                         : multiply_block<Lines<8>>(product, block, Rows());
         }};
     return &kernel;
 }
