@@ -30,8 +30,8 @@ class QuantizedPlan:
     size: int = 4096
     rows: tuple[int, ...] = (1, 4, 16, 64, 256)
     rounds: int = 120
-    #: Bytes that are read for the roof.
-    memory: int = 256 << 20
+    #: Bytes that are read for the roof: by the clock, so in less than a scheduler's time slice.
+    memory: int = 64 << 20
 
     @classmethod
     def quick(cls) -> "QuantizedPlan":
@@ -77,7 +77,7 @@ def run(write: _Write, *, quick: bool = False) -> None:
 def _roofs(plan: QuantizedPlan, linear: PackedLinear, write: _Write) -> tuple[float, float]:
     """GB/s of memory that is read, and TFLOP/s of one large product in bfloat16."""
     reading = _native.Roof(plan.memory, 1)
-    gbps = round(max(reading.measure() for _ in range(8)) / 1e9, 1)
+    gbps = round(max(reading.measure() for _ in range(plan.rounds)) / 1e9, 1)
     x = torch.randn(512, plan.size).bfloat16()
     (seconds,) = _fastest(max(3, plan.rounds // 16), lambda: linear(x))
     tflops = round(2 * x.numel() * plan.size / seconds / 1e12, 3)

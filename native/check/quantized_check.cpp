@@ -91,8 +91,8 @@ void check_case(const Case& one, DType dtype, const QuantizedKernel& kernel, int
     const std::vector<std::byte> rows = as(dtype, one.rows);
     std::vector<std::byte> out(one.num_rows * outputs * bytes);
     multiply({shape, packed.data(), one.values.data(), rows.data(), nullptr, out.data(),
-              one.num_rows, 0.5f, nullptr},
-             true, kernel, threads, kTeam);
+              one.num_rows, nullptr},
+             0.5f, kernel, threads, kTeam);
     for (std::size_t i = 0; i < one.num_rows * outputs; ++i) {
         float found = 0;
         std::memcpy(reinterpret_cast<std::byte*>(&found) + 4 - bytes, &out[i * bytes], bytes);

@@ -41,10 +41,8 @@ void multiply_packed(const PackedShape& shape, Address out, Address rows, Addres
                                    pointer<float>(bias),
                                    pointer<std::byte>(out),
                                    num_rows,
-                                   offset,
                                    nullptr};
-    multiply(product, offset != 0 || shape.offset_bytes, *kernel, threads,
-             make_team(parallel, thread));
+    multiply(product, offset, *kernel, threads, make_team(parallel, thread));
 }
 
 }  // namespace

@@ -18,14 +18,14 @@ struct Bf16Lines;
 
 struct Bf16Rows {
     static constexpr DType kDType = DType::bfloat16;
-    static constexpr int kBytes = 2, kMost = 6;
+    static constexpr int kBytes = 2, kMost = 8;
 
     // Adds a pair of inputs, `ahead` bytes further on, of every row to the sums of every strip.
     template <int R, int C>
     static inline __attribute__((always_inline)) void add_pair(const Cursor<R, C>& at, int ahead,
                                                                const __m512i (&weights)[C],
                                                                Vec (&sum)[R][C]) {
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
             int pair;
             std::memcpy(&pair, at.rows[r] + at.input + ahead, 4);

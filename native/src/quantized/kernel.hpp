@@ -21,8 +21,9 @@ struct QuantizedProduct {
     const float* bias;        // (num_outputs,) or null
     std::byte* out;           // (num_rows, num_outputs) in the kernel's dtype
     std::size_t num_rows;
-    float offset;             // of every group, where the weight keeps none
-    const float* group_sums;  // (num_rows, groups) of the rows; null where every offset is 0
+    // (num_rows, groups): sums of the rows, times the offset that all groups have where the weight keeps
+    // none; null where every offset is 0.
+    const float* group_sums;
 };
 
 // Rows [first, first + count), from one to most_rows of them, times strips [strip, end).

@@ -33,7 +33,9 @@ float widen(const std::byte* row, DType dtype, std::size_t i) {
     return x;
 }
 
-void sum_groups(const QuantizedProduct& product, DType dtype, std::size_t row, float* sums) {
+// Times `factor`.
+void sum_groups(const QuantizedProduct& product, DType dtype, std::size_t row, float factor,
+                float* sums) {
     const PackedShape& shape = product.shape;
     const std::size_t inputs = shape.num_inputs;
     const std::byte* from = product.rows + row * inputs * dtype_bytes(dtype);
@@ -45,7 +47,7 @@ void sum_groups(const QuantizedProduct& product, DType dtype, std::size_t row, f
                 lanes[lane] += widen(from, dtype, i + lane);
         float sum = 0;
         for (const float lane : lanes) sum += lane;
-        *sums++ = sum;
+        *sums++ = factor * sum;
     }
 }
 
@@ -63,17 +65,18 @@ void for_pieces(std::size_t count, std::size_t piece, int num_threads, Team team
 
 }  // namespace
 
-void multiply(QuantizedProduct product, bool has_offsets, const QuantizedKernel& kernel,
+void multiply(QuantizedProduct product, float offset, const QuantizedKernel& kernel,
               int num_threads, Team team) {
     std::unique_ptr<float[]> sums;
-    if (has_offsets) {
+    const float factor = product.shape.offset_bytes ? 1 : offset;
+    if (factor != 0) {
         constexpr std::size_t kAtOnce = 16;
         const std::size_t groups = product.shape.num_groups();
         sums.reset(new float[product.num_rows * groups]);
         product.group_sums = sums.get();
         for_pieces(product.num_rows, kAtOnce, num_threads, team, [&](auto first, auto end) {
             for (std::size_t row = first; row < end; ++row)
-                sum_groups(product, kernel.dtype, row, &sums[row * groups]);
+                sum_groups(product, kernel.dtype, row, factor, &sums[row * groups]);
         });
     }
     const std::size_t strips = product.shape.num_strips();

@@ -6,8 +6,8 @@
 
 namespace glinthawk {
 
-// Sums of groups are made here, where `has_offsets` says that they are needed.
-void multiply(QuantizedProduct product, bool has_offsets, const QuantizedKernel& kernel,
+// `offset` is that of every group where the weight keeps none. Sums of groups are made here.
+void multiply(QuantizedProduct product, float offset, const QuantizedKernel& kernel,
               int num_threads, Team team);
 
 }  // namespace glinthawk

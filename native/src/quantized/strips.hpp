@@ -27,7 +27,12 @@ template <class Lines, int R, int C>
 class Strips {
 public:
     Strips(const QuantizedProduct& product, std::size_t row, int strip)
-        : product_(product), groups_(product.shape.num_groups()), row_(row), strip_(strip) {
+        : product_(product),
+          groups_(product.shape.num_groups()),
+          row_(row),
+          strip_(strip),
+          has_offsets_(product.shape.offset_bytes),
+          starts_(product.group_sums && !has_offsets_) {
         const PackedShape& shape = product.shape;
         const std::size_t bytes = std::size_t(shape.num_inputs) * Lines::kBytes;
         for (int r = 0; r < R; ++r) {
@@ -44,7 +49,7 @@ public:
 
     void multiply(const Lines& lines) const {
         Vec total[R][C];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
             for (int c = 0; c < C; ++c) total[r][c] = zero();
@@ -53,35 +58,38 @@ public:
         Cursor<R, C> at = at_;
         for (int group = 0; at.input < row_bytes; ++group) {
             Vec sum[R][C];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
             for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-                for (int c = 0; c < C; ++c) sum[r][c] = zero();
+                for (int c = 0; c < C; ++c) sum[r][c] = begin(group, r);
             const std::size_t left = row_bytes - at.input;
             const std::size_t end = at.input + (left < group_bytes ? left : group_bytes);
             for (; at.input < end; at.input += Lines::kStep) lines.add(at, sum);
             fold(group, sum, total);
         }
-#pragma GCC unroll 6
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
             for (int c = 0; c < C; ++c) write(row_ + r, strip_ + c, total[r][c]);
     }
 
 private:
+    // An offset that all have is in the sum from its start.
+    Vec begin(int group, int r) const {
+        return starts_ ? set1(group_sums_[r][group]) : zero();
+    }
+
     inline __attribute__((always_inline)) void fold(int group, const Vec (&sum)[R][C],
                                                     Vec (&total)[R][C]) const {
-        const bool has_offsets = group_sums_[0];
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
             const Vec scale = scales_[c].at(group);
             Vec offset = zero();
-            if (has_offsets)
-                offset = offsets_[c].bytes ? offsets_[c].at(group) : set1(product_.offset);
-#pragma GCC unroll 6
+            if (has_offsets_) offset = offsets_[c].at(group);
+#pragma GCC unroll 8
             for (int r = 0; r < R; ++r) {
                 Vec whole = sum[r][c];
-                if (has_offsets) whole = fma(offset, set1(group_sums_[r][group]), whole);
+                if (has_offsets_) whole = fma(offset, set1(group_sums_[r][group]), whole);
                 total[r][c] = fma(scale, whole, total[r][c]);
             }
         }
@@ -104,6 +112,7 @@ private:
     const QuantizedProduct& product_;
     const std::size_t groups_, row_;
     const int strip_;
+    const bool has_offsets_, starts_;
     Cursor<R, C> at_{};
     GroupNumbers scales_[C], offsets_[C];
     const float* group_sums_[R];
