@@ -201,7 +201,8 @@ def test_zeros_that_nobody_gives_are_in_the_middle() -> None:
         given_zeros = Weight(
             plain.codes, plain.scales, torch.full((20, 2), zero), None, plain.bits, 32
         )
-        assert torch.equal(plain.packed().multiply(x), given_zeros.packed().multiply(x))
+        found, expected = (weight.packed().multiply(x) for weight in (plain, given_zeros))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_leading_dimensions_and_the_plain_product() -> None:
@@ -278,7 +279,7 @@ def test_rows_that_do_not_fit() -> None:
         ours.multiply(x, isa="mmx")
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     numbers=st.lists(st.integers(-(2**31), 2**31 - 1) | st.integers(-9, 99), min_size=6, max_size=6)
 )
