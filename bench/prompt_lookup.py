@@ -123,7 +123,9 @@ def _measure(plan: LookupPlan, loaded: LoadedModel, kind: str, batch: int) -> Lo
     answers = _Answers(plan, kind, batch)
     num_tokens = plan.answer * len(answers.prompts)
 
-    def sample(step: Batch, logits: torch.Tensor) -> list[tuple[Sampled, ...]]:
+    def sample(
+        step: Batch, logits: torch.Tensor, _: torch.Tensor | None
+    ) -> list[tuple[Sampled, ...]]:
         logits.argmax(dim=-1)  # as greedy rows would be
         return [answers.follow(span) if span.num_sampled else () for span in step.spans]
 

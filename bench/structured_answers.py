@@ -89,9 +89,9 @@ def run(write: _Write, *, quick: bool = False) -> None:
             rows += [_measure(plan, tokenizer, count, kind, write) for kind in _WANTED]
     write("whole steps, from start to start")
     write("model   vocab  rows       ms  free ms  ratio   cpu ms  free ms  ratio")
-    for vocab in (None, *plan.vocabs):
+    for model in (None, *plan.vocabs):
         for count in plan.rows:
-            steps.append(_measure_steps(plan, vocab, count, write))
+            steps.append(_measure_steps(plan, model, count, write))
     lines = {"rows": [asdict(row) for row in rows], "steps": [asdict(row) for row in steps]}
     write(json.dumps(lines))
 

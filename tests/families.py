@@ -40,6 +40,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt_neox": {"rotary_pct": 0.25},
     "phi3": {},
     "mixtral": _EXPERTS,
+    "phimoe": _EXPERTS,
     "qwen3_moe": {**_EXPERTS, "moe_intermediate_size": 32},
     "deepseek_v3": {
         "n_routed_experts": 4,

@@ -1,5 +1,6 @@
 """What a tiny model itself answers to some prompts, for runs that must answer alike."""
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ _SHORT = 2
 NUM_SHORT = 18
 _NUM_LONG = 8
 _UNUSED_TOKEN = 210
-_OWN_ANSWERS: dict[tuple[str, tuple[tuple[int, ...], ...]], list[list[int]]] = {}
+_OWN_ANSWERS: dict[tuple[str, str, tuple[tuple[int, ...], ...]], list[list[int]]] = {}
 
 
 class Case:
@@ -38,7 +39,7 @@ class Case:
         with torch.inference_mode():
             self.loaded: LoadedModel = load_model(EngineConfig(model=str(path), device=device))
             self.prompts = prompts or self._prompts()
-            self.answers = self._own_answers(family)
+            self.answers = self._own_answers(family, str(settings))
 
     @staticmethod
     def _prompts() -> list[tuple[int, ...]]:
@@ -50,13 +51,16 @@ class Case:
             for length in lengths
         ]
 
-    def _own_answers(self, family: str) -> list[list[int]]:
-        """What the model itself says; computed once, for a family's weights are always the same."""
-        key = family, tuple(self.prompts)
+    def _own_answers(self, family: str, settings: str) -> list[list[int]]:
+        """What the model itself says to each prompt, by a copy that has seen no longer ones, which
+        some remember. Computed once, for a family's weights are always the same."""
+        key = family, settings, tuple(self.prompts)
         if key not in _OWN_ANSWERS:
             own = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation="eager")
             _OWN_ANSWERS[key] = [
-                self._own_answer(own, prompt, _SHORT if number < NUM_SHORT else _LONG)
+                self._own_answer(
+                    copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else _LONG
+                )
                 for number, prompt in enumerate(self.prompts)
             ]
         return _OWN_ANSWERS[key]

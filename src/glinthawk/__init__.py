@@ -20,26 +20,38 @@ from glinthawk.core.errors import (
     WorkerLost,
     WorkerRefused,
 )
+from glinthawk.core.pooling_params import PoolingParams
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import TokenLogprobs
 from glinthawk.core.structured_outputs import StructuredOutputsParams
 
 if TYPE_CHECKING:
+    from glinthawk.jobs.pooling_outputs import (
+        EmbeddingOutput,
+        EmbeddingRequestOutput,
+        ScoringOutput,
+        ScoringRequestOutput,
+    )
     from glinthawk.llm import LLM, CompletionOutput, Logprob, Messages, Prompt, RequestOutput
     from glinthawk.telemetry.stats import RunStats
 
 __all__ = [
     "LLM",
     "CompletionOutput",
+    "EmbeddingOutput",
+    "EmbeddingRequestOutput",
     "GlinthawkError",
     "Logprob",
     "Messages",
     "ModelError",
+    "PoolingParams",
     "Prompt",
     "RequestError",
     "RequestOutput",
     "RunStats",
     "SamplingParams",
+    "ScoringOutput",
+    "ScoringRequestOutput",
     "StructuredOutputsParams",
     "TokenLogprobs",
     "UnsupportedModel",
@@ -52,9 +64,12 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+_POOLED = {"EmbeddingOutput", "EmbeddingRequestOutput", "ScoringOutput", "ScoringRequestOutput"}
+
 
 def __getattr__(name: str) -> Any:
     """What needs torch is imported at first use, for that takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module 'glinthawk' has no attribute {name!r}")
-    return getattr(import_module("glinthawk.llm"), name)
+    module = "jobs.pooling_outputs" if name in _POOLED else "llm"
+    return getattr(import_module(f"glinthawk.{module}"), name)

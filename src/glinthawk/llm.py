@@ -9,61 +9,33 @@ from typing import Any
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import RequestError, UsageError
+from glinthawk.core.pooling_params import PoolingParams
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.seeds import choice_seed
-from glinthawk.core.sequence import Request, TokenLogprobs
+from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.setting import describe_settings, list_settings
 from glinthawk.core.source import resolve_model
 from glinthawk.core.vllm_settings import explain_unknown
 from glinthawk.engine.run import Run, open_run
 from glinthawk.jobs.conversation import Conversation
+from glinthawk.jobs.pooling_calls import embed_prompts, score_texts
+from glinthawk.jobs.pooling_outputs import EmbeddingRequestOutput, ScoringRequestOutput
+from glinthawk.jobs.pooling_prompts import PoolingReader
 from glinthawk.jobs.prompt_logprobs import Logprob, prompt_logprobs
+from glinthawk.jobs.request_outputs import CompletionOutput, RequestOutput
 from glinthawk.jobs.results import answer_text
 from glinthawk.jobs.text import Text
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.tokens.generation_defaults import load_sampling_defaults
+from glinthawk.tokens.pooler import Reranker, load_pooler
 
 __all__ = ["LLM", "CompletionOutput", "Logprob", "Messages", "Prompt", "RequestOutput"]
 
 #: A prompt: text, token ids, ``{"prompt": text}`` or ``{"prompt_token_ids": [...]}``.
 Prompt = str | Sequence[int] | dict[str, Any]
 Messages = list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class CompletionOutput:
-    """One answer to a prompt. ``token_ids`` include the token that ended it, ``text`` does not.
-
-    ``finish_reason`` is "stop", "length", or "error" where an answer without ``max_tokens`` has
-    outgrown the KV memory: what is there of it is its beginning.
-    """
-
-    index: int
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    logprobs: list[TokenLogprobs] | None
-
-    @property
-    def cumulative_logprob(self) -> float | None:
-        """Of all tokens together; None without ``logprobs``."""
-        return None if self.logprobs is None else sum(entry.logprob for entry in self.logprobs)
-
-
-@dataclass(frozen=True, slots=True)
-class RequestOutput:
-    """All answers to one prompt; there are ``n``. With ``SamplingParams.prompt_logprobs``,
-    ``prompt_logprobs`` has a dictionary for each token of the prompt, by token ids: of itself, and
-    of the likeliest ones; None for the first token, which nothing comes before."""
-
-    request_id: str
-    prompt: str | None
-    prompt_token_ids: list[int]
-    outputs: list[CompletionOutput]
-    finished: bool = True
-    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +67,7 @@ class LLM:
         self._stack = ExitStack()
         self._opened: Run | None = self._stack.enter_context(open_run(self._config))
         self._defaults = load_sampling_defaults(source)
+        self._pooler = load_pooler(source, self._config.trust_remote_code)
         self._eos_token_ids = self._text.eos_token_ids(source, self._config.trust_remote_code)
 
     def __enter__(self) -> "LLM":
@@ -134,9 +107,8 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answers in the order of ``prompts``. All prompts are checked before the first is run:
         raises RequestError for one that cannot be answered. ``use_tqdm`` shows progress."""
-        many: list[Any] = [prompts] if isinstance(prompts, str | dict) else list(prompts)
-        if many and all(_is_token(item) for item in many):
-            many = [many]
+        self._pooler.require_head()
+        many = _list_prompts(prompts)
         pairs = zip(many, self._spread(sampling_params, len(many)), strict=True)
         return self._answer([self._asked(prompt, params) for prompt, params in pairs], use_tqdm)
 
@@ -154,6 +126,7 @@ class LLM:
         """Like ``generate`` for one conversation, or a list of them. The chat template is told
         ``tools`` and ``chat_template_kwargs``; with ``continue_final_message``, and without
         ``add_generation_prompt``, the answers go on with the last message."""
+        self._pooler.require_head()
         many: list[Any] = list(messages)
         conversations = [many] if many and isinstance(many[0], dict) else many
         told = partial(
@@ -166,6 +139,35 @@ class LLM:
         pairs = zip(conversations, self._spread(sampling_params, len(conversations)), strict=True)
         asked = [self._chat(told(messages=said), params) for said, params in pairs]
         return self._answer(asked, use_tqdm)
+
+    def embed(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        *,
+        use_tqdm: bool = True,
+    ) -> list[EmbeddingRequestOutput]:
+        """An embedding of each prompt, made as the model's files say; raises as ``generate``."""
+        reader = PoolingReader(self._text, self._run.limits, self._pooler)
+        run = partial(self._finish, show=use_tqdm)
+        return embed_prompts(reader, run, _list_prompts(prompts), pooling_params)
+
+    def score(
+        self,
+        text_1: str | list[str],
+        text_2: str | list[str],
+        *,
+        use_tqdm: bool = True,
+        pooling_params: PoolingParams | None = None,
+        reranker: Reranker = "auto",
+        instruction: str | None = None,
+    ) -> list[ScoringRequestOutput]:
+        """A score of each pair: of one text and many, or of as many; raises as ``generate``.
+        ``reranker`` is as that of ``glinthawk run``; Qwen3-Reranker is told an ``instruction``."""
+        pooler = self._pooler.scoring_by(reranker)
+        reader = PoolingReader(self._text, self._run.limits, pooler)
+        run = partial(self._finish, show=use_tqdm)
+        return score_texts(reader, run, (text_1, text_2), pooling_params, instruction)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What answers are sampled by that no parameters are given for: the model's
@@ -202,7 +204,11 @@ class LLM:
         return _Asked(text, self._text.encode(text, most), params)
 
     def _answer(self, asked: list[_Asked], show: bool) -> list[RequestOutput]:
-        requests = list(self._requests(asked))
+        answers = iter(self._finish(list(self._requests(asked)), show))
+        return [self._output(number, one, answers) for number, one in enumerate(asked)]
+
+    def _finish(self, requests: list[Request], show: bool) -> list[TokenSequence]:
+        """What came of ``requests``, in their order."""
         finished: dict[int, TokenSequence] = {}
         tokens = 0
         sequences = self._run.engine.generate(requests, self._stop_found)
@@ -211,8 +217,7 @@ class LLM:
                 finished[sequence.request.id] = sequence
                 tokens += len(sequence.output)
                 meter.update(len(finished), len(requests), tokens)
-        answers = iter(finished[request.id] for request in requests)
-        return [self._output(number, one, answers) for number, one in enumerate(asked)]
+        return [finished[request.id] for request in requests]
 
     def _requests(self, asked: Iterable[_Asked]) -> Iterator[Request]:
         number = 0
@@ -278,6 +283,12 @@ def _check_names(settings: Iterable[str]) -> None:
         if name not in known:
             advice = explain_unknown(name, known)
             raise TypeError(f"LLM() got an unexpected keyword argument {name!r}: {advice}")
+
+
+def _list_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Any]:
+    """One prompt is a list of one."""
+    many: list[Any] = [prompts] if isinstance(prompts, str | dict) else list(prompts)
+    return [many] if many and all(_is_token(item) for item in many) else many
 
 
 def _is_token(item: object) -> bool:

@@ -227,6 +227,9 @@ CASES = [
 
 #: Advice that is followed by another test.
 ELSEWHERE = {
+    "use --reranker none to compare embeddings": (
+        "cli/test_pooling_runs.py::test_pairs_that_a_tokenizer_cannot_judge_can_be_compared"
+    ),
     "say it with --tool-call-parser": (
         "jobs/test_tool_calls.py::test_a_parser_is_needed_where_nobody_knows_the_way"
     ),
@@ -351,7 +354,7 @@ NO_ADVICE = [
     ),
     *("--kv-dtype must be one of", "the best plan: ", "{}: plan with `glinthawk plan"),
     *("--xcache is off: ", "--xcache {}: Tier 1 makes", "the bytes of K and V; --xcache 0"),
-    *("--endpoint is chat or completions", "--body is not a JSON object", "--body: {}"),
+    *("--endpoint is one of", "--body is not a JSON object", "--body: {}"),
     *("--template: {}", "--template: row {}", "--shard: {} is no share"),
     *("--keep-columns: there is no column", "--prompt-column, --messages-column or --template"),
     *("more sequences wait than fit", "too few sequences to hide it"),

@@ -52,7 +52,7 @@ def test_nothing_is_cut_at_80_columns(command: str) -> None:
 def test_arguments_have_one_name() -> None:
     said = call("merge", "--help").stdout
     assert "merge [OPTIONS] OUTPUT PARTS..." in said
-    assert "--endpoint chat|completions\n" in call("run", "--help").stdout
+    assert "--endpoint chat|completions|embeddings\n" in call("run", "--help").stdout
 
 
 def test_what_is_left_out_is_said() -> None:

@@ -1,7 +1,10 @@
 """Lines of the kinds that people have in their files, answered by the demo model: each as it must
 be. What one helper of a file makes of a field, another may not: so all are in one job."""
 
+import base64
 import json
+import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +61,12 @@ _LINES = [
         tool_choice={"type": "function", "function": {"name": "look"}},
     ),
     _line("embed", "/v1/embeddings", model="m", input="hello"),
-    _line("rerank", "/rerank", model="m", query="a", documents=["b"]),
+    _line("embed-64", "/v1/embeddings", input=["hello"], encoding_format="base64", user="u"),
+    _line("embed-ids", "/v1/embeddings", input=[[5, 6, 7], [8]], dimensions=16),
+    _line("embed-wide", "/v1/embeddings", input="hello", dimensions=4096),
+    _line("rerank", "/rerank", model="m", query="open", documents=["b", {"text": "open"}], top_n=1),
+    _line("score", "/v1/score", model="m", text_1="open", text_2=["b", "open"]),
+    _line("sides", "/score", queries=["open", "b"], documents=["open"]),
     _line("responses", "/v1/responses", model="m", input="hello", max_output_tokens=5),
     _line("effort", reasoning_effort="low"),
     _line(
@@ -127,8 +135,8 @@ _LINES = [
     _line("echo", "/v1/completions", prompt="Once", max_tokens=4, echo=True, logprobs=1),
 ]
 _REFUSED = {
-    "embed": "/v1/completions",
-    "rerank": "/v1/completions",
+    "embed-wide": "from 1 to 256",
+    "sides": "one and many",
     "old": "custom_id, method, url, body",
     "misspelt": "did you mean temperature?",
     "streamed": "stream",
@@ -164,7 +172,7 @@ def test_only_what_cannot_be_done_is_refused(answers: list[dict[str, Any]]) -> N
     assert refused.keys() == {*_REFUSED, "plain"}
     for name, words in _REFUSED.items():
         assert words in str(refused[name])
-    assert error_of(answers[17]) == refused["plain"]
+    assert error_of(answers[22]) == refused["plain"]
     assert refused["plain"]["code"] == "duplicate_custom_id"
 
 
@@ -196,6 +204,34 @@ def test_forms_of_answers(answers: list[dict[str, Any]]) -> None:
     message = bodies["responses"]["output"][0]
     assert (bodies["responses"]["object"], message["role"]) == ("response", "assistant")
     assert message["content"][0]["text"]
+
+
+def _length(vector: list[float]) -> float:
+    return math.fsum(number * number for number in vector) ** 0.5
+
+
+def test_embeddings_beside_chats(answers: list[dict[str, Any]]) -> None:
+    bodies = _bodies(answers)
+    [hello] = bodies["embed"]["data"]
+    assert (hello["object"], hello["index"], len(hello["embedding"])) == ("embedding", 0, 256)
+    assert _length(hello["embedding"]) == pytest.approx(1, abs=1e-6)
+    packed = base64.b64decode(bodies["embed-64"]["data"][0]["embedding"])
+    assert [*struct.unpack("<256f", packed)] == [
+        struct.unpack("<f", struct.pack("<f", number))[0] for number in hello["embedding"]
+    ]
+    many = bodies["embed-ids"]
+    assert [(one["index"], len(one["embedding"])) for one in many["data"]] == [(0, 16), (1, 16)]
+    assert _length(many["data"][1]["embedding"]) == pytest.approx(1, abs=1e-6)
+    assert many["usage"] == {"prompt_tokens": 4, "total_tokens": 4}
+
+
+def test_scores_and_rankings(answers: list[dict[str, Any]]) -> None:
+    bodies = _bodies(answers)
+    other, same = (one["score"] for one in bodies["score"]["data"])
+    assert same == pytest.approx(1, abs=1e-6) and other < 0.99
+    [best] = bodies["rerank"]["results"]
+    assert (best["index"], best["document"]) == (1, {"text": "open"})
+    assert best["relevance_score"] == pytest.approx(same)
 
 
 @pytest.mark.parametrize("name", ["required", "named"])

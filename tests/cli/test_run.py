@@ -131,7 +131,7 @@ def test_the_memory_of_the_machine_decides_no_answer(tmp_path: Path) -> None:
 def test_a_bad_line_costs_nothing_but_itself(tmp_path: Path) -> None:
     bad = {
         "unknown field": line("unknown field", prompt="a", colour="red"),
-        "unknown url": {**line("unknown url", prompt="a"), "url": "/v1/embeddings"},
+        "unknown url": {**line("unknown url", prompt="a"), "url": "/v1/classify"},
         "too long": line("too long", prompt=[5] * 2000),
         "never fits": line("never fits", prompt=[5] * 600),
         "bad value": line("bad value", prompt="a", temperature=-1),

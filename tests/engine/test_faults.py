@@ -14,6 +14,7 @@ from families import make_model
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import EngineConfig, SplitAttention
 from glinthawk.core.errors import WorkerLost
+from glinthawk.core.pooling import Pooling
 from glinthawk.engine.run import Run, open_run
 from interrupted_runs import answer, config, requests
 from zygote import children
@@ -91,6 +92,32 @@ def _scores(run: Run) -> dict[int, list[float]]:
         sequence.request.id: [score.logprob for part in sequence.scores for score in part]
         for sequence in run.engine.generate(scored)
     }
+
+
+def _vectors(run: Run) -> dict[int, list[float]]:
+    """What is added up of prompts' hidden states, in each way."""
+    kinds = (Pooling("mean"), Pooling("last"), Pooling("first"), Pooling("last", (5, 9)))
+    pooled = [
+        replace(one, max_tokens=0, pooling=kinds[one.id % len(kinds)]) for one in requests(24)
+    ]
+    return {
+        sequence.request.id: list(sequence.pooled or ()) for sequence in run.engine.generate(pooled)
+    }
+
+
+def test_it_costs_no_hidden_state_and_adds_none_twice(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run(EngineConfig(model=str(model), tier1_kv="4MiB")) as run:
+        expected = _vectors(run)
+    with open_run(replace(config(model, "local:2"), batch_tokens=5)) as run:
+        killed = _kill_amid_chunks(run, monkeypatch)
+        found = _vectors(run)
+        assert run.engine.scheduler.counts.repeated_tokens > 0
+    assert killed
+    assert found.keys() == expected.keys()
+    for number, vector in expected.items():
+        assert found[number] == pytest.approx(vector, rel=1e-3, abs=1e-3)
 
 
 def test_it_costs_no_score_and_makes_none_twice(

@@ -38,7 +38,7 @@ class Stage:
         assert len(spec.layers) == len(part)
         num_bytes = _NUM_PAGES * PAGE_TOKENS * spec.kv_bytes_per_token(spec.dtype)
         self.home = LocalHome(0, KVCache(spec.layers, num_bytes, spec.dtype, threads=1))
-        self._node = Node(self.loaded.model, spec.layers, [self.home], lambda _, result: result)
+        self._node = Node(self.loaded.model, spec.layers, [self.home], lambda _, result, __: result)
 
     def check(self) -> None:
         check_cut(self.loaded.model, self.loaded.spec, self.home, self.loaded.truth)

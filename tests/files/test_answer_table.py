@@ -1,8 +1,10 @@
 """Results as tables and packed files say what the results say, in the input's order."""
 
+import base64
 import gzip
 import json
 import random
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +57,9 @@ def result(number: int, answer: str | None, **choice: Any) -> bytes:
 
 def row(number: int, answer: str | None) -> dict[str, Any]:
     if answer is None:
-        values: tuple[Any, ...] = (None, None, None, None, f"no {number}", "no", None)
+        values: tuple[Any, ...] = (None, None, None, None, f"no {number}", "no", None, None)
     else:
-        values = (answer, "stop", number, 2, None, None, None)
+        values = (answer, "stop", number, 2, None, None, None, None)
     return dict(zip(ANSWER_COLUMNS, (f"id {number}", *values), strict=True))
 
 
@@ -81,6 +83,39 @@ def test_a_table_has_a_row_for_each_result_in_order(
     assert [number for number, _ in ResultsByLine(results)] == [
         n * 3 // 2 for n in range(len(answers))
     ]
+
+
+def _pooled(number: int, data: list[Any], **more: Any) -> bytes:
+    body = {"object": "list", "data": data, "usage": {"prompt_tokens": 3, "total_tokens": 3}}
+    whole = {
+        "id": f"batch_req_{number:09}",
+        "custom_id": f"id {number}",
+        "response": {"status_code": 200, "body": {**body, **more}},
+        "error": None,
+    }
+    return msgspec.json.encode(whole) + b"\n"
+
+
+def test_an_embedding_alone_is_a_column(tmp_path: Path) -> None:
+    packed = base64.b64encode(struct.pack("<2f", 0.1, -2)).decode()
+    vectors: list[list[Any]] = [[[0.1, -2.0]], [packed], [[0.1], [0.2]]]
+    lines = [
+        _pooled(
+            n, [{"object": "embedding", "index": i, "embedding": v} for i, v in enumerate(some)]
+        )
+        for n, some in enumerate(vectors)
+    ]
+    lines.append(_pooled(3, [{"object": "score", "index": 0, "score": 0.5}]))
+    (tmp_path / "results").write_bytes(b"".join(lines))
+    Target(str(tmp_path / "a.parquet")).write(tmp_path / "results", None)
+    table = pq.read_table(tmp_path / "a.parquet")
+    assert table.schema.field("embedding").type == pa.list_(pa.float32())
+    one, same, several, score = table.to_pylist()
+    assert one["embedding"] == same["embedding"] == pytest.approx([0.1, -2.0])
+    assert (one["response"], one["prompt_tokens"], one["answer"]) == (None, 3, None)
+    assert several["embedding"] is None
+    assert json.loads(several["response"])["data"][1]["embedding"] == [0.2]
+    assert json.loads(score["response"])["data"][0]["score"] == 0.5
 
 
 def test_row_groups_are_cut_by_rows_and_bytes(
@@ -117,18 +152,18 @@ def test_packed_results_are_the_results(tmp_path: Path) -> None:
 
 
 def test_what_a_row_cannot_say_is_in_the_response() -> None:
-    assert read_answer(result(0, "text"))[-1] is None
+    assert read_answer(result(0, "text"))[-2] is None
     calls = {"role": "assistant", "content": None, "tool_calls": [{"id": "a"}]}
     for more in ({"logprobs": {"content": []}}, {"message": calls}, {"token_ids": [1]}):
-        response = json.loads(read_answer(result(0, "text", **more))[-1])
+        response = json.loads(read_answer(result(0, "text", **more))[-2])
         assert {**response["choices"][0], **more} == response["choices"][0]
     whole = json.loads(result(0, "a"))
     whole["response"]["body"]["prompt_logprobs"] = [None]
-    assert json.loads(read_answer(json.dumps(whole).encode())[-1])["prompt_logprobs"] == [None]
+    assert json.loads(read_answer(json.dumps(whole).encode())[-2])["prompt_logprobs"] == [None]
     whole = json.loads(result(0, "a"))
     whole["response"]["body"]["choices"] *= 2
     values = read_answer(json.dumps(whole).encode())
-    assert values[1] == "a" and len(json.loads(values[-1])["choices"]) == 2
+    assert values[1] == "a" and len(json.loads(values[-2])["choices"]) == 2
 
 
 def test_other_endpoints_and_refusals_are_read() -> None:
@@ -143,7 +178,7 @@ def test_other_endpoints_and_refusals_are_read() -> None:
     whole["response"] = {"status_code": 400, "body": {"error": {"message": "too long"}}}
     assert read_answer(json.dumps(whole).encode())[1:6] == (None, None, None, None, "too long")
     whole["response"]["body"]["error"]["code"] = "length"
-    assert read_answer(json.dumps(whole).encode())[5:] == ("too long", "length", None)
+    assert read_answer(json.dumps(whole).encode())[5:] == ("too long", "length", None, None)
 
 
 # Columns of the input

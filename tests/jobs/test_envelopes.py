@@ -13,6 +13,14 @@ from job_files import line
 
 _CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 
+_BODIES: dict[str | None, dict[str, Any]] = {
+    "completion": {"prompt": "hello"},
+    "response": {"input": "hello"},
+    "embedding": {"input": "hello"},
+    "score": {"text_1": "hello", "text_2": ["world"]},
+    "ranking": {"query": "hello", "documents": ["world"]},
+}
+
 
 def _read(reader: LineReader, item: Any) -> Task | Refusal:
     return reader.read(3, item if isinstance(item, bytes) else json.dumps(item).encode())
@@ -32,10 +40,13 @@ def _read(reader: LineReader, item: Any) -> Task | Refusal:
         ("/v1/completions", "completion"),
         ("https://api.example.com/v1/completions", "completion"),
         ("/v1/responses", "response"),
-        ("/v1/embeddings", None),
-        ("/v1/rerank", None),
-        ("/v2/rerank", None),
-        ("/score", None),
+        ("/v1/embeddings", "embedding"),
+        ("https://x.example.com/openai/deployments/d/embeddings?api-version=1", "embedding"),
+        ("/v1/rerank", "ranking"),
+        ("/v2/rerank", "ranking"),
+        ("/rerank", "ranking"),
+        ("/score", "score"),
+        ("/v1/classify", None),
         ("/x/chat/completions", None),
         ("/v1/chat", None),
         ("http://[/v1/chat/completions", None),
@@ -45,9 +56,7 @@ def _read(reader: LineReader, item: Any) -> Task | Refusal:
     ],
 )
 def test_addresses(reader: LineReader, url: Any, kind: str | None) -> None:
-    body = {"input": "hello"} if kind == "response" else {**_CHAT}
-    body = {"prompt": "hello"} if kind == "completion" else body
-    read = _read(reader, {**line(), "url": url, "body": body})
+    read = _read(reader, {**line(), "url": url, "body": _BODIES.get(kind, _CHAT)})
     if kind is None:
         assert isinstance(read, Refusal)
         assert (read.error.param, read.error.code) == ("url", "invalid_url")

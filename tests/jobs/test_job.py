@@ -24,7 +24,7 @@ _MIXED: list[Any] = [
     b"not json",
     line("two", n=3, return_token_ids=True),
     line("one"),
-    {**line("three"), "url": "/v1/embeddings"},
+    {**line("three"), "url": "/v1/classify"},
     line("three"),
     line("long", prompt=[1] * 64),
     line("last", seed=5, ignore_eos=True, max_tokens=3),

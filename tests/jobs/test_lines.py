@@ -217,7 +217,7 @@ def test_what_a_prompt_may_be_is_said(reader: LineReader) -> None:
         ({}, "custom_id", "invalid_request"),
         ({**line(), "custom_id": 5}, "custom_id", "invalid_request"),
         ({**line(), "method": "GET"}, "method", "invalid_request"),
-        ({**line(), "url": "/v1/embeddings"}, "url", "invalid_url"),
+        ({**line(), "url": "/v1/classify"}, "url", "invalid_url"),
         ({**line(), "url": "/v1/moderations"}, "url", "invalid_url"),
         ({**line(), "url": []}, "url", "invalid_url"),
         ({**line(), "body": []}, "body", "invalid_request"),

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from families import FAMILIES, make_settings
+from families import FAMILIES, make_model, make_settings
 from glinthawk.core.errors import UsageError
 from glinthawk.planner.known_models import known_models, known_shape, same_model, shape_of
+from glinthawk.tier1.model.parameter_count import read_shape
 
 #: Parameters as the hub counts them; of the OPT models as their config.json files give them.
 PUBLIC = {
@@ -110,3 +111,15 @@ def test_names_of_one_model() -> None:
     assert same_model("meta-llama/Llama-2-70b-hf", "Llama-2-70B")
     assert same_model("/models/mine/", "elsewhere/Mine")
     assert not same_model("Llama-2-70B", "Llama-2-7B")
+
+
+def test_layers_of_a_quantised_model_take_their_bits(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, "llama")
+    plain = read_shape(str(folder))
+    path = folder / "config.json"
+    stored = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": stored}))
+    shape = read_shape(str(folder))
+    params = sum(layer.params for layer in shape.layers)
+    assert plain.weight_bytes - shape.weight_bytes == round(params * (4 - 4.625 / 8))
+    assert plain.bytes_read(1, 0) - shape.bytes_read(1, 0) == params * (4 - 4.625 / 8)

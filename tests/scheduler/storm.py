@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from glinthawk.core.batch import Batch, Span
+from glinthawk.core.pooling import PooledRows, Pooling
+from glinthawk.core.rope import LengthRope
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Phase, Request, Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
@@ -40,6 +42,8 @@ DRAFTS = st.sampled_from(
         DraftLimits(2, ((1, 0.1), (2, 1.0)), 0.5),
     ]
 )
+#: Rotation by length, from the seventh token on; with it, older KV is worth nothing, or is kept.
+ROPES = st.sampled_from([None, LengthRope(6, renews=True), LengthRope(6, renews=False)])
 
 
 class Storm(RuleBasedStateMachine):
@@ -53,6 +57,7 @@ class Storm(RuleBasedStateMachine):
         optimistic=st.booleans(),
         scored_rows=st.integers(1, 20),
         drafts=DRAFTS,
+        rope=ROPES,
     )
     def begin(
         self,
@@ -63,11 +68,14 @@ class Storm(RuleBasedStateMachine):
         optimistic: bool,
         scored_rows: int,
         drafts: DraftLimits | None,
+        rope: LengthRope | None,
     ) -> None:
         self.limits = BatchLimits(
-            batch_size, in_flight, tokens, scored_rows=scored_rows, drafts=drafts
+            batch_size, in_flight, tokens, scored_rows=scored_rows, drafts=drafts, rope=rope
         )
+        self.rotated: dict[tuple[int, int], list[int]] = {}  # home, sequence -> lengths
         self.scored: dict[int, list[int]] = {}  # sequence -> positions of rows, as they were scored
+        self.pooled: dict[int, list[int]] = {}  # likewise
         self.scheduler = self.make_scheduler(short_answers() if optimistic else None)
         self.batches: list[Batch] = []
         self.kv: dict[int, dict[int, list[int]]] = {}  # home -> sequence -> tokens stored
@@ -104,12 +112,22 @@ class Storm(RuleBasedStateMachine):
         ends=st.booleans(),
         is_scored=st.booleans(),
         priority=st.integers(-1, 1),
+        pooled=st.sampled_from(("last", "mean", "first", None, None, None)),
     )
     def submit(
-        self, sizes: list[tuple[int, int, int]], ends: bool, is_scored: bool, priority: int
+        self,
+        sizes: list[tuple[int, int, int]],
+        ends: bool,
+        is_scored: bool,
+        priority: int,
+        pooled: PooledRows | None,
     ) -> None:
         for length, wanted, kind in sizes:
-            self.ask(self.prompt_of(length, kind), wanted, ends, is_scored, priority)
+            prompt = self.prompt_of(length, kind)
+            if pooled is None:
+                self.ask(prompt, wanted, ends, is_scored, priority)
+            else:
+                self.ask(prompt, 0, ends, False, priority, Pooling(pooled))
 
     @rule(data=st.data())
     @precondition(lambda self: self.asked)
@@ -138,13 +156,16 @@ class Storm(RuleBasedStateMachine):
         ends: bool,
         is_scored: bool = False,
         priority: int = 0,
+        pooling: Pooling | None = None,
     ) -> None:
         number = self.num_asked
         self.num_asked += 1
         max_tokens = min(wanted, self.longest - len(prompt) + 1)
         params = SamplingParams(max_tokens=max_tokens, prompt_logprobs=0 if is_scored else None)
         eos = frozenset({EOS}) if ends else frozenset()
-        request = Request(number, prompt, params, 0, max_tokens, eos, priority=priority)
+        request = Request(
+            number, prompt, params, 0, max_tokens, eos, priority=priority, pooling=pooling
+        )
         self.asked[number] = Sequence(request)
         self.carry_out(self.scheduler.handle(Submitted(self.asked[number])))
 
@@ -190,12 +211,17 @@ class Storm(RuleBasedStateMachine):
                     # Every row once, whatever was aborted or given up between.
                     scored = self.scored.get(sequence.id, [])
                     assert scored == list(range(sequence.request.num_to_score))
+                    assert self.pooled.get(sequence.id, []) == list(sequence.request.pooled_rows)
 
     def take_scores(self, batch: Batch) -> None:
         for span in batch.spans:
             assert span.num_scored == 0 or span.start <= span.scored.start
             if span.num_scored:
                 self.scored.setdefault(span.sequence.id, []).extend(span.scored)
+            if span.num_pooled:
+                assert span.pooled.start >= span.start
+                assert span.pooled.stop <= span.start + span.length
+                self.pooled.setdefault(span.sequence.id, []).extend(span.pooled)
 
     def start(self, batch: Batch) -> None:
         assert batch.spans
@@ -218,6 +244,7 @@ class Storm(RuleBasedStateMachine):
         for span in batch.spans:
             kept = span.sequence.tokens(0, span.start) + span.tokens
             self.kv[span.home][span.sequence.id] = kept
+            self.check_rotation(span)
         self.batches.append(batch)
 
     def check_kv(self, span: Span) -> None:
@@ -234,6 +261,21 @@ class Storm(RuleBasedStateMachine):
         else:  # a step that was aborted is stepped again
             assert stored is not None
             assert stored[: span.start] == tokens[: span.start]
+
+    def check_rotation(self, span: Span) -> None:
+        """All keys that a span sees are rotated as if its sequence were alone."""
+        rope, sequence = self.limits.rope, span.sequence
+        if rope is None:
+            return
+        whose = sequence.id if span.source is None else span.source
+        earlier = self.rotated.get((span.home, whose), [])[: span.start]
+        lengths = self.rotated[span.home, sequence.id] = earlier + rope.lengths(span)
+        if rope.renews:
+            assert len({length > rope.original for length in lengths}) == 1
+        else:
+            least = max(len(sequence.request.prompt), rope.original)
+            alone = [max(least, place + 1) for place in range(len(lengths))]
+            assert [max(length, rope.original) for length in lengths] == alone
 
     @invariant()
     def books_agree(self) -> None:

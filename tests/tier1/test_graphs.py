@@ -24,6 +24,7 @@ from glinthawk.tier1.forward.dense_pass import DensePass
 from glinthawk.tier1.forward.graphs import BUCKETS, GraphedPasses, ReplayedPass
 from glinthawk.tier1.forward.recording import CudaRecorder, Recorder
 from glinthawk.tier1.model.loader import LoadedModel, load_model
+from length_rotations import ROTATIONS
 from replay_recorder import TapeRecorder
 
 FAMILIES = ["llama", "gemma2", "opt", "phi3", "mixtral", "gpt_oss", "deepseek_v3"]
@@ -46,13 +47,14 @@ class Twins:
         self._random = torch.Generator().manual_seed(seed)
         device = loaded.model.device
         ids = self._draw(num_rows, loaded.spec.vocab_size).to(device)
-        positions = self._draw(num_rows, 500).to(device)
+        positions = self._draw(num_rows, min(500, loaded.spec.max_model_len)).to(device)
         kept = torch.arange(num_rows)
         if seed % 2:  # as in a batch with prompts
             kept = kept[torch.rand(num_rows, generator=self._random) < 0.5]
         hidden = None if loaded.part.is_first else make_hidden(loaded.model, num_rows, seed)
-        self.ours = passes(ids, positions, kept.to(device), hidden)
-        self.own = Pass(loaded.model, ids, positions, kept.to(device), hidden)
+        columns = ids, positions, kept.to(device), hidden, _lengths(loaded, positions)
+        self.ours = passes(*columns)
+        self.own = Pass(loaded.model, *columns)
         self.num_rows = num_rows
         self._output: torch.Tensor | None = None
 
@@ -74,6 +76,13 @@ class Twins:
     def close(self) -> None:
         self.ours.close()
         self.own.close()
+
+
+def _lengths(loaded: LoadedModel, positions: torch.Tensor) -> torch.Tensor | None:
+    """Of sequences that end here, or some tokens behind."""
+    rope = loaded.spec.rope
+    lengths = positions + 1 + 7 * (positions % 3)
+    return None if rope is None else lengths.clamp(max=loaded.spec.max_model_len)
 
 
 def _tensors(result: Call | torch.Tensor) -> list[torch.Tensor]:
@@ -151,6 +160,22 @@ def test_a_recording_owns_what_it_reads(tmp_path: Path, family: str) -> None:
     twins.close()
 
 
+@pytest.mark.parametrize("rotation", ["phi3", "longrope", "dynamic"])
+def test_replayed_rows_are_rotated_by_their_own_length(tmp_path: Path, rotation: str) -> None:
+    family, others = ROTATIONS[rotation]
+    path = make_model(tmp_path, family, **others)
+    loaded = load_model(EngineConfig(model=str(path)))
+    assert loaded.spec.rope is not None
+    passes = GraphedPasses(loaded.model, TapeRecorder(), has_lengths=True)
+    with torch.inference_mode():
+        twins = Twins(loaded, passes, 13, seed=1)
+        assert isinstance(twins.ours, ReplayedPass)
+        while twins.step():
+            pass
+        twins.close()
+    _compare_on(loaded, TapeRecorder)
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_replayed_slices_equal_plain_ones(tmp_path: Path, family: str, number: int) -> None:
@@ -168,7 +193,8 @@ def test_replayed_passes_equal_plain_ones_on_a_gpu(tmp_path: Path, family: str) 
 def _compare_on(loaded: LoadedModel, make: Callable[[], Recorder]) -> None:
     #: One for all examples: what a pass leaves behind must not show in the next.
     recorder = make()
-    passes = GraphedPasses(loaded.model, recorder, loaded.part)
+    has_lengths = loaded.spec.rope is not None
+    passes = GraphedPasses(loaded.model, recorder, loaded.part, has_lengths)
 
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(_ACTIONS, st.integers(0, 2**31))

@@ -167,6 +167,7 @@ _LONG = {
 }
 _DYNAMIC = {**_ROPE, "rope_type": "dynamic", "factor": 4.0}
 _YARN = {**_ROPE, "rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
+_GEMMA = ("full_attention", "sliding_attention")
 _LLAMA4 = {
     "attention_chunk_size": 32,
     "no_rope_layers": [1, 1, 0],
@@ -185,13 +186,13 @@ def _make(
 @pytest.mark.parametrize(
     ("family", "settings", "longest"),
     [
-        ("llama", {"rope_parameters": _LONG}, 64),
-        ("llama", {"rope_parameters": _DYNAMIC}, 512),
-        ("llama", {"rope_parameters": {**_DYNAMIC, "original_max_position_embeddings": 96}}, 96),
+        ("llama", {"rope_parameters": _LONG}, 512),
+        ("llama", {"rope_parameters": _DYNAMIC}, 2048),
+        ("gemma3_text", {"rope_parameters": dict.fromkeys(_GEMMA, _LONG)}, 64),
         ("llama", {"rope_parameters": _YARN}, 512),
         ("llama4_text", _LLAMA4, 32),
     ],
-    ids=["longrope", "dynamic", "dynamic with an original length", "yarn", "chunks"],
+    ids=["longrope", "dynamic", "one for each kind of layer", "yarn", "chunks"],
 )
 def test_the_length_ends_where_answers_would_depend_on_others(
     tmp_path: Path,
@@ -209,7 +210,7 @@ def test_the_length_ends_where_answers_would_depend_on_others(
 @pytest.mark.parametrize(
     ("family", "settings", "reason"),
     [
-        ("llama", {"rope_parameters": _LONG}, "longrope rotary embedding"),
+        ("gemma3_text", {"rope_parameters": dict.fromkeys(_GEMMA, _LONG)}, "longrope rotary"),
         ("llama4_text", _LLAMA4, "chunk"),
     ],
 )

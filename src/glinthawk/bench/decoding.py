@@ -67,7 +67,12 @@ class Decoding:
             for size in self.sizes
         ]
         self._fill()
-        self._node = Node(self.loaded.model, self.loaded.spec.layers, [self.home], sample_batch)
+        self._node = Node(
+            self.loaded.model,
+            self.loaded.spec.layers,
+            [self.home],
+            lambda batch, logits, _: sample_batch(batch, logits),
+        )
 
     @torch.inference_mode()
     def _fill(self) -> None:

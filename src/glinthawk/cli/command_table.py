@@ -15,6 +15,7 @@ __all__ = ["Commands"]
 _COMMANDS = {
     "run": ("run_command", "Answer every line of a batch file, or resume that."),
     "merge": ("merge_command", "Join the outputs of a divided job, and say what is missing."),
+    "quantize": ("quantize_command", "Make a model with 4- or 8-bit weights of one without."),
     "worker": ("worker_command", "Serve as a Tier-2 worker: KV cache, and attention over it."),
     "node": ("node_command", "Serve as a Tier-1 node: a slice of a model's layers."),
     "keygen": ("keygen_command", "Print this user's public key, made if there is none."),

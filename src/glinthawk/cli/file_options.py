@@ -72,9 +72,9 @@ class FileOptions:
     endpoint: Annotated[
         str,
         typer.Option(
-            help="Whether a prompt is a user's message (chat) or a text to go on with "
-            "(completions).",
-            metavar="chat|completions",
+            help="Whether a prompt is a user's message (chat), a text to go on with (completions) "
+            "or one to embed (embeddings).",
+            metavar="chat|completions|embeddings",
         ),
     ] = "chat"
     body: Annotated[
@@ -123,14 +123,12 @@ class FileOptions:
         from glinthawk.files.request_maker import TableOptions
         from glinthawk.files.shard import Shard
 
-        if self.endpoint not in ("chat", "completions"):
-            raise UsageError(f"--endpoint is chat or completions, not {self.endpoint!r}")
         table = TableOptions(
             prompt_column=self.prompt_column,
             messages_column=self.messages_column,
             template=self.template,
             id_column=self.id_column,
-            endpoint="chat" if self.endpoint == "chat" else "completions",
+            endpoint=self.endpoint,
             body=self._body(),
         )
         return ConversionOptions(

@@ -25,6 +25,7 @@ from glinthawk.telemetry.limit import name_limit
 from glinthawk.telemetry.progress import make_meter
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.tokens.generation_defaults import load_sampling_defaults
+from glinthawk.tokens.pooler import load_pooler
 
 __all__ = ["answer_lines"]
 
@@ -103,6 +104,7 @@ def _open_job(
         rules=rules,
         defaults=load_sampling_defaults(source) if rules.takes_defaults else {},
         processes=processes,
+        pooler=load_pooler(source, config.trust_remote_code),
     )
 
 

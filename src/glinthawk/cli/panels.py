@@ -13,7 +13,7 @@ _PANELS = {
     "Batches": "batch_size batches_in_flight batch_tokens speculation num_speculative_tokens "
     "batch_invariant",
     "Sampling": "seed generation_config",
-    "Lines": "strict served_model_name tool_call_parser reasoning_parser",
+    "Lines": "strict served_model_name tool_call_parser reasoning_parser reranker",
     "Tables": "prompt_column messages_column template id_column endpoint body max_tokens "
     "temperature split keep_columns",
     "Files": "shard work_dir text_processes stats_json",

@@ -11,7 +11,7 @@ __all__ = ["Batch", "RowMeta", "Span"]
 class Span:
     """Tokens ``start`` to ``start + length`` of one sequence; the step samples what follows the
     last ``num_sampled`` of them, and scores ``num_scored`` of them: tokens of a prompt that stand
-    behind those rows get their log-probabilities.
+    behind those rows get their log-probabilities. ``num_pooled`` of them are pooled.
 
     A *prompt* starts at 0: Tier 1 has all the keys that it sees at hand. What starts later
     *extends* the KV at its home and is attended there: a *decode* row by the one newest token, a
@@ -30,6 +30,7 @@ class Span:
     source: int | None = None
     num_sampled: int = 1
     num_scored: int = 0
+    num_pooled: int = 0
     #: Its last tokens, if the sequence does not have them yet.
     draft: tuple[int, ...] = ()
 
@@ -61,6 +62,19 @@ class Span:
         end = min(self.start + self.length, len(self.sequence.request.prompt) - 1)
         return range(end - self.num_scored, end)
 
+    @property
+    def pooled(self) -> range:
+        """Positions of the rows that are pooled: all up to the last that is to be, but for those
+        that were pooled before."""
+        end = min(self.start + self.length, self.sequence.request.pooled_rows.stop)
+        return range(end - self.num_pooled, end)
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it is pooled for the logits of some tokens, not for its hidden state."""
+        pooling = self.sequence.request.pooling
+        return self.num_pooled > 0 and pooling is not None and bool(pooling.tokens)
+
 
 @dataclass(frozen=True, slots=True)
 class RowMeta:
@@ -73,11 +87,16 @@ class RowMeta:
     sampled: list[int]
     #: Rows (P,) whose logits say how likely the token was that comes next, in ascending order.
     scored: list[int]
+    #: Rows (J,) whose logits of some tokens are asked for, in ascending order.
+    judged: list[int]
+    #: Rows whose hidden state is asked for, in ascending order.
+    pooled: list[int]
 
     @property
     def kept(self) -> list[int]:
-        """Rows (S + P,) whose logits are needed, in ascending order."""
-        return sorted(self.sampled + self.scored) if self.scored else self.sampled
+        """Rows (S + P + J,) whose logits are needed, in ascending order."""
+        more = self.scored + self.judged
+        return sorted(self.sampled + more) if more else self.sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +129,16 @@ class Batch:
         positions: list[int] = []
         sampled: list[int] = []
         scored: list[int] = []
+        judged: list[int] = []
+        pooled: list[int] = []
         for span in self.spans:
+            shift = len(tokens) - span.start
             if span.num_scored:
-                shift = len(tokens) - span.start
                 scored += range(span.scored.start + shift, span.scored.stop + shift)
+            if span.num_pooled:
+                rows = judged if span.is_judged else pooled
+                rows += range(span.pooled.start + shift, span.pooled.stop + shift)
             tokens += span.tokens
             positions += range(span.start, span.start + span.length)
             sampled += range(len(tokens) - span.num_sampled, len(tokens))
-        return RowMeta(tokens, positions, sampled, scored)
+        return RowMeta(tokens, positions, sampled, scored, judged, pooled)

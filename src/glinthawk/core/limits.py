@@ -53,8 +53,32 @@ class Limits:
             kept = max(1, self.max_model_len - (params.max_tokens or 1))
         return prompt if kept is None else prompt[-kept:]
 
+    def check_pooled(self, prompt: tuple[int, ...]) -> None:
+        """Raise RequestError for a prompt whose hidden states cannot be had; no answer follows."""
+        self._check_tokens_of(prompt)
+        if len(prompt) > self.max_model_len:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, more than the maximum length of "
+                f"{self.max_model_len}; {self.shorter(len(prompt))}, or give "
+                "truncate_prompt_tokens",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        self._check_room(prompt)
+
     def check_prompt(self, prompt: tuple[int, ...]) -> None:
         """Raise RequestError for a prompt that no amount of waiting can answer."""
+        self._check_tokens_of(prompt)
+        if len(prompt) >= self.max_model_len:
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, which leaves no room for an answer in the "
+                f"maximum length of {self.max_model_len}; {self.shorter(len(prompt))}",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        self._check_room(prompt)
+
+    def _check_tokens_of(self, prompt: tuple[int, ...]) -> None:
         if not prompt:
             raise RequestError("the prompt has no tokens; give at least one", param="prompt")
         worst = max(prompt) if min(prompt) >= 0 else min(prompt)
@@ -63,13 +87,8 @@ class Limits:
                 f"token id {worst} is not in the vocabulary (0 to {self.vocab_size - 1})",
                 param="prompt",
             )
-        if len(prompt) >= self.max_model_len:
-            raise RequestError(
-                f"the prompt has {len(prompt)} tokens, which leaves no room for an answer in the "
-                f"maximum length of {self.max_model_len}; {self.shorter(len(prompt))}",
-                param="prompt",
-                code="context_length_exceeded",
-            )
+
+    def _check_room(self, prompt: tuple[int, ...]) -> None:
         if len(prompt) > self.kv_tokens:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens but no KV memory holds more than "

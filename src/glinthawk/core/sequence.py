@@ -1,10 +1,13 @@
 """A request and the sequence that answers it."""
 
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import add
 
+from glinthawk.core.pooling import Pooling
 from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sampling import SamplingParams
 
@@ -36,6 +39,8 @@ class Request:
     priority: int = 0
     #: Whether the asker wants to see its answer grow.
     is_streamed: bool = False
+    #: Asks for hidden states of the prompt; then ``max_tokens`` is 0.
+    pooling: Pooling | None = None
     #: Token ids that end the answer: end-of-sequence and stop tokens.
     stop_ids: frozenset[int] = field(init=False)
 
@@ -47,6 +52,11 @@ class Request:
     def num_to_score(self) -> int:
         """Rows of the prompt that are scored: all but the last, behind which the answer begins."""
         return 0 if self.params.prompt_logprobs is None else len(self.prompt) - 1
+
+    @property
+    def pooled_rows(self) -> range:
+        """Positions of the prompt's rows that are pooled."""
+        return range(0) if self.pooling is None else self.pooling.positions(len(self.prompt))
 
 
 class Phase(Enum):
@@ -76,8 +86,8 @@ class TokenLogprobs:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Sequence:
-    """A request in flight. Only the scheduler writes its fields; logprobs and scores are the
-    engine's.
+    """A request in flight. Only the scheduler writes its fields; logprobs, scores and what was
+    pooled are the engine's.
 
     ``id`` is its address in every KV cache, so a run gives each sequence another one: requests of
     different calls may have the same number. It is its request's number where nobody gives it one.
@@ -95,12 +105,16 @@ class Sequence:
     num_computed: int = 0
     #: Rows at its start that need not be scored any more; they stay so when its KV is given up.
     num_scored: int = 0
+    #: Of the rows that are pooled, those that need not be any more, from the first on; likewise.
+    num_pooled: int = 0
     #: Number of admissions so far in the run when this one was admitted; the largest is youngest.
     admitted: int = -1
     finish_reason: FinishReason | None = None
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     #: Of the rows that are scored, in order, from the first on.
     scores: list[PromptScores] = field(default_factory=list)
+    #: What was pooled, added up: as many numbers as the hidden state has, or as were asked for.
+    pooled: "array[float] | None" = None
 
     def __post_init__(self) -> None:
         if self.id < 0:
@@ -117,14 +131,30 @@ class Sequence:
         return self.request.max_tokens - len(self.output)
 
     @property
-    def is_unscored(self) -> bool:
-        """Whether rows of its prompt are still to be scored."""
-        return self.num_scored < self.request.num_to_score
+    def needs_rows(self) -> bool:
+        """Whether rows of its prompt before the last are still to be scored or pooled: rows that
+        another sequence has computed give nothing of that."""
+        if self.num_scored < self.request.num_to_score:
+            return True
+        rows = self.request.pooled_rows
+        return rows.start + self.num_pooled < min(rows.stop, len(self.request.prompt) - 1)
 
     def count_unscored(self, start: int, length: int) -> int:
         """Of the ``length`` tokens from ``start`` on, those whose rows are still to be scored."""
         end = min(start + length, self.request.num_to_score)
         return max(0, end - max(start, self.num_scored))
+
+    def count_unpooled(self, start: int, length: int) -> int:
+        """Of the ``length`` tokens from ``start`` on, those whose rows are still to be pooled."""
+        rows = self.request.pooled_rows
+        end = min(start + length, rows.stop)
+        return max(0, end - max(start, rows.start + self.num_pooled))
+
+    def add_pooled(self, part: bytes) -> None:
+        """Of some rows more: their sum, in float64 of native byte order."""
+        numbers = array("d", part)
+        known = self.pooled
+        self.pooled = numbers if known is None else array("d", map(add, known, numbers))
 
     @contextmanager
     def supposing(self, tokens: Iterable[int]) -> Iterator[None]:

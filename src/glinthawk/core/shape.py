@@ -47,6 +47,9 @@ class ModelShape:
     head_params: int
     #: Whether embedding and output projection are one matrix.
     is_tied: bool = False
+    #: Of a weight in a layer, with its share of a scale, where weights are quantised; None: as
+    #: ``dtype`` has.
+    layer_bits: float | None = None
 
     @property
     def attention(self) -> tuple[AttentionLayer, ...]:
@@ -57,14 +60,19 @@ class ModelShape:
         """Memory for the weights."""
         shared = min(self.embedding_params, self.head_params) if self.is_tied else 0
         params = sum(layer.params for layer in self.layers)
-        return DTYPE_BYTES[self.dtype] * (
-            params + self.embedding_params + self.head_params - shared
-        )
+        outside = self.embedding_params + self.head_params - shared
+        return round(params * self._layer_bytes) + DTYPE_BYTES[self.dtype] * outside
 
     def bytes_read(self, rows: int, logits: int) -> float:
         """Weights that a step reads, for ``rows`` tokens of which ``logits`` are sampled after."""
         params = sum(layer.params_read(rows) for layer in self.layers)
-        return DTYPE_BYTES[self.dtype] * (params + (self.head_params if logits else 0))
+        head = DTYPE_BYTES[self.dtype] * self.head_params if logits else 0
+        return params * self._layer_bytes + head
+
+    @property
+    def _layer_bytes(self) -> float:
+        """Of a weight in a layer."""
+        return DTYPE_BYTES[self.dtype] if self.layer_bits is None else self.layer_bits / 8
 
     def kv_bytes_per_token(self, kv_dtype: str) -> int:
         """KV cache of one token in all layers."""

@@ -8,7 +8,8 @@ from glinthawk.core.errors import ModelError
 
 __all__ = ["identify_model", "refuse_code", "resolve_model"]
 
-_DESCRIPTIONS = ("*.json", "*.jinja", "*.model")
+#: Those in a folder of their own are sentence-transformers' modules.
+_DESCRIPTIONS = ("*.json", "*.jinja", "*.model", "*_*/config.json")
 
 
 def resolve_model(name: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
+from glinthawk.core.rope import LengthRope
 
 __all__ = [
     "DTYPE_BYTES",
@@ -63,6 +64,13 @@ class ModelSpec:
     layers: tuple[AttentionLayer, ...]
     #: What ``max_model_len`` could be; 0 if that is not known.
     longest_len: int = 0
+    #: How queries and keys of sequences are rotated that are longer than the model's first length.
+    rope: LengthRope | None = None
+
+    @property
+    def plain_len(self) -> int:
+        """Longest sequence whose rows are rotated as those of any shorter one."""
+        return min(self.max_model_len, self.rope.original) if self.rope else self.max_model_len
 
     def kv_bytes_per_token(self, kv_dtype: str) -> int:
         """KV cache bytes of one token over all layers."""

@@ -24,7 +24,7 @@ VLLM_SETTINGS = {
     "tokenizer": "a model's folder holds its own tokenizer",
     "tokenizer_mode": "a model's folder says which one it is",
     "skip_tokenizer_init": "a folder without tokenizer files takes prompts as token ids",
-    "quantization": "weights are used as they are stored; see dtype",
+    "quantization": "config.json says how weights are stored, and they are kept so",
     "enable_prefix_caching": "leave it out; prompts with a common beginning always share it",
     "enable_chunked_prefill": "leave it out; long prompts are always cut, see batch_tokens",
     "disable_log_stats": "leave it out; stats has the numbers of a run",

@@ -210,8 +210,9 @@ class Engine:
     def _poll(self, stop_found: StopFound) -> Iterator[Sequence]:
         for event in self._tier1.poll():
             match event:
-                case Done(batch, sampled, scores):
+                case Done(batch, sampled, scores, pooled):
                     _keep_scores(batch, scores)
+                    _keep_pooled(batch, pooled)
                     yield from self._take_in(batch, sampled, stop_found)
                 case HomeLost(home):
                     yield from self._carry_out(self.scheduler.handle(event))
@@ -260,6 +261,12 @@ def _keep_scores(batch: Batch, scores: Iterable[PromptScores]) -> None:
     scored = [span.sequence for span in batch.spans if span.num_scored]
     for sequence, part in zip(scored, scores, strict=True):
         sequence.scores.append(part)
+
+
+def _keep_pooled(batch: Batch, parts: Iterable[bytes]) -> None:
+    pooled = [span.sequence for span in batch.spans if span.num_pooled]
+    for sequence, part in zip(pooled, parts, strict=True):
+        sequence.add_pooled(part)
 
 
 def _up_to_end(

@@ -55,4 +55,5 @@ class KnownTokens:
             span.num_sampled,
             span.num_scored,
             span.draft,
+            span.num_pooled,
         )

@@ -183,7 +183,7 @@ class LocalNode:
 
 def _done(batch: Batch, result: object) -> Done:
     if isinstance(result, StepResult):
-        return Done(batch, result.sampled, result.scores)
+        return Done(batch, *result)
     return Done(batch, result)  # type: ignore[arg-type]  # the hidden state of a slice
 
 

@@ -147,20 +147,21 @@ def join_homes(
 ) -> OpenNode:
     """A node over homes that are open; ``supervisor`` opens them again when they are lost.
     ``sample`` is what follows a pass; None: tokens are sampled."""
-    sample = sample or _make_sampler(config)
+    sample = sample or _make_sampler(config, loaded)
     tuning = tune(config, loaded, homes, passes)
-    node = Node(loaded.model, loaded.spec.layers, homes, sample, trace, attention, passes)
+    spec = loaded.spec
+    node = Node(loaded.model, spec.layers, homes, sample, trace, attention, passes, spec.rope)
     return OpenNode(LocalNode(node, homes, tuning.step_cost, supervisor), loaded, tuning)
 
 
-def _make_sampler(config: EngineConfig) -> Sampler:
+def _make_sampler(config: EngineConfig, loaded: LoadedModel) -> Sampler:
     """It reads the model's tokenizer when the first answer with a grammar is sampled."""
 
     def load() -> Grammars:
         source = resolve_model(config.model)
         return Grammars(load_tokenizer(source, config.trust_remote_code))
 
-    return partial(take_result, masks=TokenMasks(load))
+    return partial(take_result, masks=TokenMasks(load), head=loaded.head)
 
 
 def _choose_arithmetic(
@@ -193,7 +194,8 @@ def _choose_passes(config: EngineConfig, loaded: LoadedModel) -> Passes | None:
     device = loaded.model.device
     if config.dense == "plain" or device.type != "cuda" or config.xcache:
         return None
-    return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part)
+    has_lengths = loaded.spec.rope is not None
+    return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part, has_lengths)
 
 
 def _share_x(config: EngineConfig, loaded: LoadedModel, num_workers: int) -> XShare | None:

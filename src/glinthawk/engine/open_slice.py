@@ -8,7 +8,6 @@ import torch
 
 from glinthawk.core.batch import Batch, Span
 from glinthawk.core.errors import WireError, WorkerLost
-from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.engine.node_opening import OpenNode
 from glinthawk.engine.tier import Done
@@ -117,8 +116,8 @@ class OpenSlice:
             return
         for event in self._node.poll(timeout_s):
             match event:
-                case Done(batch, result, scores):
-                    self._pass_on(batch, result, list(scores))
+                case Done() as done:
+                    self._pass_on(done)
                 case HomeLost(home):
                     self._tell(Gone(home))
                 case HomeJoined() as joined:
@@ -158,7 +157,7 @@ class OpenSlice:
         sequence.home = row.home
         sequence.output += row.tokens
         where = row.home, row.start, row.length, row.source
-        return Span(sequence, *where, row.num_sampled, row.num_scored, row.draft)
+        return Span(sequence, *where, row.num_sampled, row.num_scored, row.num_pooled, row.draft)
 
     def _receive(self, step: int, frames: Sequence[memoryview]) -> None:
         if step <= self._last_step and step not in self._waiting:
@@ -210,14 +209,16 @@ class OpenSlice:
                     if isinstance(received[0], Failed):
                         raise WorkerLost(received[0].text)
 
-    def _pass_on(self, batch: Batch, result: Any, scores: list[PromptScores]) -> None:
+    def _pass_on(self, done: Done) -> None:
+        number, result = done.batch.id, done.sampled
         if self._following is not None:
+            hidden: Any = result
             with _naming_link():
-                self._following.send(Hidden(batch.id), [result])
+                self._following.send(Hidden(number), [hidden])
             return
         tokens = [[choice.token for choice in choices] for choices in result]
         logprobs = [[choice.logprobs for choice in choices] for choices in result]
-        self._tell(SampledStep(batch.id, tokens, logprobs, scores))
+        self._tell(SampledStep(number, tokens, logprobs, list(done.scores), tuple(done.pooled)))
 
 
 @contextmanager

@@ -272,7 +272,7 @@ class Pipeline:
             del self._running[said.step]
             pairs = zip(said.tokens, said.logprobs, strict=True)
             choices = [tuple(map(Choice, *pair)) for pair in pairs]
-            self._events.append(Done(batch, choices, said.scores))
+            self._events.append(Done(batch, choices, said.scores, said.pooled))
             self._processes.worked({span.home for span in batch.spans})
 
     def _lose_home(self, home: int) -> None:

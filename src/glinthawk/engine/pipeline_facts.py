@@ -32,6 +32,7 @@ def choose_limits(config: EngineConfig, loaded: Sequence[Loaded]) -> BatchLimits
         batches_to_hide(link_s, slowest, len(loaded)) if in_flight == "auto" else in_flight,
         config.batch_tokens,
         drafts=_limit_drafts(config, loaded),
+        rope=loaded[0].rope,
     )
 
 

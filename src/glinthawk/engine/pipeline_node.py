@@ -40,7 +40,7 @@ __all__ = ["serve_node"]
 _LINK_LOOK_S = 0.5
 
 
-def _hidden_bytes(_batch: Batch, hidden: torch.Tensor) -> memoryview:
+def _hidden_bytes(_batch: Batch, hidden: torch.Tensor, _: torch.Tensor | None = None) -> memoryview:
     """In place of sampling, on every slice but the last."""
     return hidden.cpu().contiguous().view(torch.uint8).numpy().data.cast("B")
 
@@ -224,6 +224,7 @@ def _describe(opened: OpenNode) -> Loaded:
         longest_len=spec.longest_len,
         draft_s=drafts.dense if drafts else None,
         draft_link_s=drafts.link_s if drafts else 0.0,
+        rope=spec.rope,
     )
 
 

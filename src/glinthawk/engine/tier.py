@@ -36,6 +36,8 @@ class Done:
     batch: Batch
     sampled: list[tuple[Sampled, ...]]
     scores: Sequence[PromptScores] = ()
+    #: Of those spans of which rows were pooled, what was added up.
+    pooled: Sequence[bytes] = ()
 
 
 TierEvent = Done | HomeLost | HomeJoined

@@ -85,7 +85,7 @@ def tune(
         in_flight = batches_to_hide(max(links.values()), step_cost.dense_s(size))
     else:
         in_flight = 1
-    limits = BatchLimits(size, in_flight, config.batch_tokens)
+    limits = BatchLimits(size, in_flight, config.batch_tokens, rope=loaded.spec.rope)
     most_s = max(links.values(), default=0.0)
     return Tuning(replace(limits, drafts=_limit_drafts(config, measure, size, most_s)), step_cost)
 

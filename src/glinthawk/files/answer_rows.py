@@ -1,5 +1,7 @@
 """What a result line says, as a row of a table."""
 
+from array import array
+from base64 import b64decode
 from typing import Any
 
 import msgspec
@@ -16,6 +18,7 @@ ANSWER_COLUMNS = {
     "error": "string",
     "error_code": "string",
     "response": "string",
+    "embedding": "list<float>",
 }
 
 _results = msgspec.json.Decoder(dict[str, Any])
@@ -29,7 +32,8 @@ def read_answer(result: bytes) -> tuple[Any, ...]:
     """A value for each of ``ANSWER_COLUMNS``.
 
     ``response`` is the body's JSON where the other columns do not say all of it: of several
-    choices, tool calls, log-probabilities (a prompt's too), and of what is no text.
+    choices, tool calls, log-probabilities (a prompt's too), of what is no text, of scores and of
+    several embeddings; one alone is ``embedding``.
     """
     whole = _results.decode(result)
     custom_id = whole["custom_id"]
@@ -38,9 +42,9 @@ def read_answer(result: bytes) -> tuple[Any, ...]:
     if problem:
         code = problem.get("code")
         told = problem.get("message"), None if code is None else str(code)
-        return custom_id, None, None, None, None, *told, None
+        return custom_id, None, None, None, None, *told, None, None
     usage = body.get("usage") or {}
-    choices = body.get("choices") or []
+    choices, vector = body.get("choices") or [], _embedding(body)
     answer, reason = _first(choices) if choices else (_text_of(body), body.get("status"))
     return (
         custom_id,
@@ -50,8 +54,18 @@ def read_answer(result: bytes) -> tuple[Any, ...]:
         usage.get("completion_tokens", usage.get("output_tokens")),
         None,
         None,
-        None if _says_all(body) else msgspec.json.encode(body).decode(),
+        None if vector or _says_all(body) else msgspec.json.encode(body).decode(),
+        vector,
     )
+
+
+def _embedding(body: dict[str, Any]) -> list[float] | None:
+    """Of a line with one input; several stand in the response."""
+    data = body.get("data") or []
+    vector = data[0].get("embedding") if len(data) == 1 else None
+    if isinstance(vector, str):
+        return array("f", b64decode(vector)).tolist()
+    return vector
 
 
 def _first(choices: list[dict[str, Any]]) -> tuple[str | None, str | None]:

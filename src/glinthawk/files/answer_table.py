@@ -20,13 +20,18 @@ _ROWS, _BYTES = 1 << 14, 1 << 26
 def write_table(results: Path, path: Path, kept: KeptColumns | None) -> None:
     """Write the results of a whole job to ``path``, with the columns ``kept`` before them."""
     arrow, parquet = load_extra("pyarrow", "Parquet"), load_extra("pyarrow.parquet", "Parquet")
-    own = arrow.schema([(name, kind) for name, kind in ANSWER_COLUMNS.items()])
+    own = arrow.schema([(name, _type(arrow, kind)) for name, kind in ANSWER_COLUMNS.items()])
     schema = own if kept is None else arrow.unify_schemas([kept.schema, own])
     answers = (read_answer(result) for _, result in ResultsByLine(results))
     batches = _alone(answers, own) if kept is None else _beside(answers, own, kept, schema)
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         for table in _grouped(batches):
             writer.write_table(table, row_group_size=len(table))
+
+
+def _type(arrow: Any, kind: str) -> Any:
+    inner = kind.removeprefix("list<").removesuffix(">")
+    return arrow.type_for_alias(kind) if inner == kind else arrow.list_(arrow.type_for_alias(inner))
 
 
 def _alone(answers: Iterator[tuple[Any, ...]], own: Any) -> Iterator[Any]:

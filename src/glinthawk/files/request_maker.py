@@ -3,17 +3,26 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from glinthawk.core.errors import RequestError, UsageError
-from glinthawk.jobs.body import read_body
+from glinthawk.jobs.body import ChatBody, CompletionBody, read_form
+from glinthawk.jobs.pooling_bodies import EmbeddingBody
 
 __all__ = ["RequestMaker", "TableOptions"]
 
-_Endpoint = Literal["chat", "completions"]
-_URLS = {"chat": "/v1/chat/completions", "completions": "/v1/completions"}
+_URLS = {
+    "chat": "/v1/chat/completions",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+}
+_FORMS: dict[str, type[msgspec.Struct]] = {
+    "chat": ChatBody,
+    "completions": CompletionBody,
+    "embeddings": EmbeddingBody,
+}
 _WAYS = "--prompt-column, --messages-column or --template"
 #: In a template, the whole row: for columns whose names are no words.
 _ROW = "row"
@@ -27,10 +36,12 @@ class TableOptions:
     messages_column: str | None = None
     template: str | None = None
     id_column: str | None = None
-    endpoint: _Endpoint = "chat"
+    endpoint: str = "chat"
     body: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.endpoint not in _URLS:
+            raise UsageError(f"--endpoint is one of {', '.join(_URLS)}, not {self.endpoint!r}")
         given = [self.prompt_column, self.messages_column, self.template]
         num_given = sum(one is not None for one in given)
         if num_given > 1:
@@ -54,11 +65,11 @@ class TableOptions:
         return asdict(self)
 
 
-def _check_body(endpoint: _Endpoint, body: Mapping[str, Any]) -> None:
-    for name in {"messages", "prompt"} & body.keys():
+def _check_body(endpoint: str, body: Mapping[str, Any]) -> None:
+    for name in {"messages", "prompt", "input"} & body.keys():
         raise UsageError(f"--body: {name} comes of each row; remove it there")
     try:
-        read_body("chat" if endpoint == "chat" else "completion", dict(body))
+        read_form(_FORMS[endpoint], dict(body))
     except RequestError as error:
         raise UsageError(f"--body: {error}") from error
 
@@ -134,8 +145,8 @@ class RequestMaker:
             prompt = value if value is None or isinstance(value, list | str) else str(value)
         else:
             prompt = self._render(number, row)
-        if options.endpoint == "completions":
-            return {"prompt": prompt}
+        if options.endpoint != "chat":
+            return {"prompt" if options.endpoint == "completions" else "input": prompt}
         return {"messages": [{"role": "user", "content": prompt}]}
 
     def _render(self, number: int, row: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cache
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -22,6 +22,7 @@ __all__ = [
     "Effort",
     "as_whole",
     "read_body",
+    "read_form",
     "sampling_params",
 ]
 
@@ -32,6 +33,8 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 #: Fields that mean in a body what they mean in SamplingParams; of the others each API says its own.
 _OWN = {"max_tokens", "logprobs", "prompt_logprobs", "logit_bias", "structured_outputs"}
 _SAMPLING = {one.name for one in fields(SamplingParams)} - _OWN
+
+_Form = TypeVar("_Form", bound=msgspec.Struct)
 
 _TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,17}")
 
@@ -91,11 +94,15 @@ class CompletionBody(Body, kw_only=True):
 
 
 def read_body(kind: Kind, body: object, *, strict: bool = False) -> ChatBody | CompletionBody:
+    """``body`` of a line whose answer is text; as ``read_form``."""
+    if kind == "completion":
+        return read_form(CompletionBody, body, strict=strict)
+    return read_form(ChatBody, body, strict=strict)
+
+
+def read_form(form: type[_Form], body: object, *, strict: bool = False) -> _Form:
     """``body`` with every field of the right type; RequestError names a field that is not. Fields
     that change nothing are passed over; ``strict`` refuses most of them."""
-    form: type[ChatBody] | type[CompletionBody] = (
-        CompletionBody if kind == "completion" else ChatBody
-    )
     if not isinstance(body, dict):
         raise RequestError("body must be an object; see the README for an example", param="body")
     given = {name: value for name, value in body.items() if value is not None}
@@ -115,7 +122,7 @@ def read_body(kind: Kind, body: object, *, strict: bool = False) -> ChatBody | C
 
 
 @cache
-def _whole_numbers(form: type[Body]) -> frozenset[str]:
+def _whole_numbers(form: type[msgspec.Struct]) -> frozenset[str]:
     """Fields of whole numbers, one or a list."""
     hints = get_type_hints(form)
     whole = {int, list[int]}

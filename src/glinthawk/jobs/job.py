@@ -20,6 +20,7 @@ from glinthawk.jobs.results import refusal_line
 from glinthawk.jobs.seen import SeenIds
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.text_work import TextRules
+from glinthawk.tokens.pooler import Pooler
 
 __all__ = ["Job", "Progress"]
 
@@ -71,12 +72,18 @@ class Job:
         rules: LineRules | None = None,
         defaults: Mapping[str, Any] | None = None,
         processes: TextProcesses | None = None,
+        pooler: Pooler | None = None,
     ) -> None:
         self._journal = journal
         self._text = text
         self._limits = limits
         text_rules = TextRules(
-            limits, model_name, journal.created, rules or LineRules(), defaults or {}
+            limits,
+            model_name,
+            journal.created,
+            rules or LineRules(),
+            defaults or {},
+            pooler or Pooler(),
         )
         self._front = Front(text, text_rules, processes)
         self._outgoing = Outgoing(self._front, self._write)
@@ -186,6 +193,7 @@ class Job:
             eos_token_ids=frozenset() if task.params.ignore_eos else self._eos_token_ids,
             name=task.custom_id,
             bad_tokens=self._text.bad_tokens(task.params),
+            pooling=None if task.wish is None else task.wish.pooling,
         )
         self._open[request.id] = (open_line, index)
         self._num_requests += 1

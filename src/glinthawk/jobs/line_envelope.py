@@ -9,9 +9,12 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.nearest import advise_name
 from glinthawk.jobs.broken_lines import name_problem
 
-__all__ = ["Kind", "read_envelope", "read_kind"]
+__all__ = ["Kind", "PooledKind", "TextKind", "read_envelope", "read_kind"]
 
-Kind = Literal["chat", "completion", "response"]
+#: Lines whose answer is text, and those that ask for vectors or scores of what they bring.
+TextKind = Literal["chat", "completion", "response"]
+PooledKind = Literal["embedding", "score", "ranking"]
+Kind = TextKind | PooledKind
 
 _FIELDS = ("custom_id", "method", "url", "body")
 #: Longer ones first, as one ends like another.
@@ -19,9 +22,10 @@ _KINDS: dict[str, Kind] = {
     "/chat/completions": "chat",
     "/completions": "completion",
     "/responses": "response",
+    "/embeddings": "embedding",
+    "/score": "score",
+    "/rerank": "ranking",
 }
-#: Of the same APIs; answers here are text.
-_NOT_TEXT = ("/embeddings", "/score", "/rerank")
 _PREFIXES = ("", "/v1", "/v2")
 
 
@@ -56,12 +60,6 @@ def read_kind(envelope: dict[str, Any]) -> Kind:
     if endpoint in _KINDS:
         return _KINDS[endpoint]
     known = ", ".join(f"/v1{one}" for one in _KINDS)
-    if endpoint in _NOT_TEXT:
-        raise RequestError(
-            f"/v1{endpoint} is not answered here: answers are text; use one of {known}",
-            param="url",
-            code="invalid_url",
-        )
     raise RequestError(f"url must be one of {known}; correct it", param="url", code="invalid_url")
 
 
@@ -74,7 +72,7 @@ def _endpoint(url: object) -> str | None:
     except ValueError:
         return None
     path = "/" + parts.path.strip("/")
-    for endpoint in (*_KINDS, *_NOT_TEXT):
+    for endpoint in _KINDS:
         before = path.removesuffix(endpoint)
         if before != path and (before in _PREFIXES or parts.netloc):
             return endpoint

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from glinthawk.core.errors import UsageError
 from glinthawk.core.setting import Setting, check_settings, list_settings
+from glinthawk.tokens.pooler import Reranker
 
 __all__ = ["LineRules"]
 
@@ -40,6 +41,14 @@ class LineRules:
         Setting(
             "How the model marks its reasoning, which answers have apart. auto: found in its chat "
             "template; none: it stays in the text."
+        ),
+    ] = "auto"
+
+    reranker: Annotated[
+        Reranker,
+        Setting(
+            "How a model with logits scores pairs of texts. auto: as its config.json and its name "
+            "say; qwen3: by yes and no, asked as Qwen3-Reranker is; none: by its embeddings."
         ),
     ] = "auto"
 

@@ -1,6 +1,6 @@
 """One line of the input: what it asks for, or why it cannot be answered."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,11 +9,21 @@ import msgspec
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.jobs.body import Body, ChatBody, CompletionBody, read_body, sampling_params
+from glinthawk.jobs.body import (
+    Body,
+    ChatBody,
+    CompletionBody,
+    read_body,
+    read_form,
+    sampling_params,
+)
 from glinthawk.jobs.broken_lines import salvage_custom_id
 from glinthawk.jobs.conversation import read_conversation
 from glinthawk.jobs.line_envelope import Kind, read_envelope, read_kind
 from glinthawk.jobs.line_rules import LineRules
+from glinthawk.jobs.pooling_bodies import EmbeddingBody, PoolingBody, RankingBody, ScoreBody
+from glinthawk.jobs.pooling_prompts import Asked, PoolingReader
+from glinthawk.jobs.pooling_wish import PoolingWish
 from glinthawk.jobs.prompts import Prompt, fit_prompt, read_prompts
 from glinthawk.jobs.replies import ReplyForm
 from glinthawk.jobs.reply_forms import choose_reply_form
@@ -21,6 +31,7 @@ from glinthawk.jobs.responses import chat_body, to_response_name
 from glinthawk.jobs.structured_fields import find_structured
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.tools.tool_fields import ToolWish, constrain_calls, read_tools
+from glinthawk.tokens.pooler import Pooler
 
 __all__ = ["LineReader", "Refusal", "Task", "read_custom_id"]
 
@@ -43,6 +54,8 @@ class Task:
     prompt_logprobs: int | None = None
     #: How the text of a chat's answer is read.
     reply: ReplyForm = field(default_factory=ReplyForm)
+    #: What is made of its prompts, where no text is.
+    wish: PoolingWish | None = None
 
     @property
     def num_choices(self) -> int:
@@ -61,6 +74,15 @@ class Refusal:
     line: int
     custom_id: str | None
     error: RequestError
+
+
+#: What is asked of nodes in place of an answer goes by no rules of sampling.
+_NO_ANSWER = SamplingParams(max_tokens=0, temperature=0)
+_POOLED: dict[str, tuple[type[PoolingBody], Callable[[PoolingReader, Any], Asked]]] = {
+    "embedding": (EmbeddingBody, PoolingReader.read_embeddings),
+    "score": (ScoreBody, PoolingReader.read_scores),
+    "ranking": (RankingBody, PoolingReader.read_ranking),
+}
 
 
 class _Named(msgspec.Struct):
@@ -88,6 +110,7 @@ class LineReader:
     model_name: str
     rules: LineRules = field(default_factory=LineRules)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    pooler: Pooler = field(default_factory=Pooler)
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
         """Never raises: whatever is wrong with a line is that line's result."""
@@ -101,6 +124,9 @@ class LineReader:
         if custom_id is None:
             raise RequestError("custom_id must be a string; give each line one", param="custom_id")
         kind, body = read_kind(envelope), envelope.get("body")
+        if kind in _POOLED:
+            return self._pooled(line, custom_id, kind, body)
+        self.pooler.require_head()
         if kind != "response":
             return self._asked(line, custom_id, kind, body)
         body, echoed = chat_body(body)
@@ -142,7 +168,16 @@ class LineReader:
             reply=reply,
         )
 
-    def _check_model(self, body: Body) -> None:
+    def _pooled(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
+        form, read = _POOLED[kind]
+        body = read_form(form, given, strict=self.rules.strict)
+        self._check_model(body)
+        pooler = self.pooler.scoring_by(self.rules.reranker)
+        prompts, wish = read(PoolingReader(self.text, self.limits, pooler), body)
+        model = self.rules.served_model_name or self.model_name
+        return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish)
+
+    def _check_model(self, body: Body | PoolingBody) -> None:
         served = self.rules.served_model_name
         if served is not None and body.model not in (None, served):
             raise RequestError(

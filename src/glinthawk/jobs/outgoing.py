@@ -73,4 +73,6 @@ def _num_tokens(answered: Answered) -> int:
 
 
 def _is_worth_sending(answered: Answered) -> bool:
-    return answered[0].params.logprobs is not None or _num_tokens(answered) >= _LONG
+    task = answered[0]
+    is_wide = task.params.logprobs is not None or task.wish is not None
+    return is_wide or _num_tokens(answered) >= _LONG

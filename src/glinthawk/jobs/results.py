@@ -12,6 +12,7 @@ from glinthawk.core.sequence import FinishReason, Sequence
 from glinthawk.jobs.echo import echo_logprobs, echo_text
 from glinthawk.jobs.lines import Refusal, Task
 from glinthawk.jobs.logprobs import chat_logprobs, completion_logprobs
+from glinthawk.jobs.pooling_replies import embedding_body, ranking_body, score_body
 from glinthawk.jobs.prompt_logprobs import prompt_logprobs, prompt_scores
 from glinthawk.jobs.replies import ChatReply, call_id, read_reply
 from glinthawk.jobs.responses import response_body
@@ -40,8 +41,22 @@ def answer_text(text: Text, sequence: Sequence) -> str:
 def answer_line(task: Task, choices: list[Sequence], text: Text, created: int) -> bytes:
     """The result line of a task whose choices have all finished, in their order."""
     number = f"{task.line:0{_DIGITS}}"
+    if task.wish is not None:
+        return _line(task.line, task.custom_id, 200, _pooled(task, number, choices, created))
     write = {"chat": _chat, "completion": _completion, "response": _response}[task.kind]
     return _line(task.line, task.custom_id, 200, write(task, number, choices, text, created))
+
+
+def _pooled(task: Task, number: str, choices: list[Sequence], created: int) -> dict[str, Any]:
+    assert task.wish is not None
+    name, write = {
+        "embedding": ("embd", embedding_body),
+        "score": ("score", score_body),
+        "ranking": ("rerank", ranking_body),
+    }[task.kind]
+    usage = {name: n for name, n in _usage(task, choices).items() if name != "completion_tokens"}
+    head = {"id": f"{name}-{number}", "created": created, "model": task.model, "usage": usage}
+    return write(head, task.wish, choices)
 
 
 def _completion(

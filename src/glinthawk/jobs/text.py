@@ -48,17 +48,20 @@ class Text:
         """As ``transformers`` made it; None if the model has none."""
         return self._tokenizer
 
-    def encode(self, text: str, most_tokens: int | None = None) -> tuple[int, ...]:
-        """Token ids of a plain prompt, with the special tokens that the model expects around it.
-        Raises RequestError for what cannot be tokenised, or is far longer than ``most_tokens``."""
-        tokenizer = self._need("give the prompt as a list of token ids", "prompt")
+    def encode(
+        self, text: str, most_tokens: int | None = None, param: str = "prompt", **options: Any
+    ) -> tuple[int, ...]:
+        """Token ids of a plain prompt, with the special tokens that the model expects around it;
+        ``options`` are the tokenizer's. Raises RequestError, which names ``param``, for what cannot
+        be tokenised, or is far longer than ``most_tokens``."""
+        tokenizer = self._need("give the prompt as a list of token ids", param)
         try:
             if most_tokens is not None:
-                check_length(text, most_tokens, self._encode_part, "prompt")
-            return tuple(tokenizer.encode(text, add_special_tokens=True, verbose=False))
+                check_length(text, most_tokens, self._encode_part, param)
+            return tuple(tokenizer.encode(text, verbose=False, **options))
         except (TypeError, ValueError) as error:
             raise RequestError(
-                f"the prompt cannot be tokenized ({error}); give valid Unicode text", param="prompt"
+                f"the prompt cannot be tokenized ({error}); give valid Unicode text", param=param
             ) from error
 
     def _encode_part(self, text: str) -> list[int]:

@@ -10,6 +10,7 @@ from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.lines import LineReader, Refusal, Task
 from glinthawk.jobs.results import answer_line
 from glinthawk.jobs.text import Text
+from glinthawk.tokens.pooler import Pooler
 
 __all__ = ["Answered", "TextRules", "Work", "work_on"]
 
@@ -28,6 +29,8 @@ class TextRules:
     lines: LineRules = field(default_factory=LineRules)
     #: Sampling parameters that a line leaves out.
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    #: How the model's hidden states become vectors and scores.
+    pooler: Pooler = field(default_factory=Pooler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,9 @@ class Work:
 
 def work_on(text: Text, rules: TextRules) -> Callable[[Work], list[Task | Refusal | bytes]]:
     """What does ``Work``: a task or refusal for each line, then a result line for each answer."""
-    reader = LineReader(text, rules.limits, rules.model_name, rules.lines, rules.defaults)
+    reader = LineReader(
+        text, rules.limits, rules.model_name, rules.lines, rules.defaults, rules.pooler
+    )
 
     def do(work: Work) -> list[Task | Refusal | bytes]:
         read = [reader.read(line, raw) for line, raw in work.lines]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import ceil
 
+from glinthawk.core.rope import LengthRope
+
 __all__ = ["MOST_IN_FLIGHT", "BatchLimits", "DraftLimits", "batches_to_hide", "most_scored_rows"]
 
 #: Batches that ``auto`` has under way for each pipeline slice, however slow the links.
@@ -44,6 +46,8 @@ class BatchLimits:
     scored_rows: int = 1 << 30
     #: None: nothing is guessed.
     drafts: DraftLimits | None = None
+    #: None: a token's K and V are the same in any sequence that begins alike.
+    rope: LengthRope | None = None
 
 
 def most_scored_rows(vocab_size: int) -> int:

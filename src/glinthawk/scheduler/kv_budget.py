@@ -4,6 +4,7 @@ from collections.abc import Container
 from typing import NamedTuple
 
 from glinthawk.core.pages import Pages
+from glinthawk.core.rope import LengthRope
 from glinthawk.core.sequence import Sequence
 from glinthawk.scheduler.answer_lengths import AnswerLengths
 from glinthawk.scheduler.census import Census
@@ -31,7 +32,13 @@ class Start(NamedTuple):
 class KVBudget:
     """A home's pages, counted exactly as the home does, and who lives there."""
 
-    def __init__(self, num_pages: int, page_tokens: int, most_sequences: int | None = None) -> None:
+    def __init__(
+        self,
+        num_pages: int,
+        page_tokens: int,
+        most_sequences: int | None = None,
+        rope: LengthRope | None = None,
+    ) -> None:
         self.pages = Pages(num_pages, page_tokens)
         self._most_sequences = most_sequences or num_pages
         #: Admitted and not finished, in order of admission: the last is youngest.
@@ -45,8 +52,8 @@ class KVBudget:
         self._forecast: PeakForecast | None = None
         #: Answers from which had been learned what the forecast and the refusal say.
         self._num_learned = 0
-        self._prefilled = Prefixes(page_tokens)
-        self._prefilling = Prefixes(page_tokens)
+        self._prefilled = Prefixes(page_tokens, rope)
+        self._prefilling = Prefixes(page_tokens, rope)
 
     @property
     def num_living_tokens(self) -> int:
@@ -55,11 +62,10 @@ class KVBudget:
 
     def start(self, sequence: Sequence) -> Start:
         """What ``sequence`` finds here of its prompt."""
-        prompt = sequence.request.prompt
-        if sequence.is_unscored:  # rows that others computed are not scored
+        if sequence.needs_rows:  # of rows that others computed nothing is known
             return Start(None, 0, sequence.length, False)
-        source, num_tokens = self._prefilled.find(prompt)
-        coming, more_tokens = self._prefilling.find(prompt)
+        source, num_tokens = self._prefilled.find(sequence)
+        coming, more_tokens = self._prefilling.find(sequence)
         length = sequence.length
         worth = _WORTH_SHARING * length
         is_early = coming is not None and more_tokens > num_tokens and more_tokens >= worth

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import msgspec
 
 from glinthawk.core.batch import Batch
+from glinthawk.core.pooling import PooledRows
 from glinthawk.scheduler import commands
 
 __all__ = [
@@ -128,6 +129,8 @@ class SubmittedRecord(_Record, frozen=True):
     #: Whether its prompt is scored.
     is_scored: bool = False
     priority: int = 0
+    #: Which of its prompt's rows are pooled.
+    pooled: PooledRows | None = None
 
 
 class WithdrawnRecord(_Record, frozen=True):
@@ -209,6 +212,7 @@ def record_of(event: commands.Event, out: Out) -> Record:
                 out,
                 asked.params.prompt_logprobs is not None,
                 asked.priority,
+                None if asked.pooling is None else asked.pooling.rows,
             )
         case commands.Withdrawn(sequences):
             return WithdrawnRecord(tuple(sorted(sequences)), out)

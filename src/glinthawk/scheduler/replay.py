@@ -2,6 +2,7 @@
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import PAGE_TOKENS
+from glinthawk.core.pooling import Pooling
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.scheduler import commands, records
@@ -112,5 +113,6 @@ def _sequence(record: records.SubmittedRecord) -> Sequence:
         stop_ids,
         record.name,
         priority=record.priority,
+        pooling=None if record.pooled is None else Pooling(record.pooled),
     )
     return Sequence(request, record.sequence)

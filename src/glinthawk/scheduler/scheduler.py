@@ -5,8 +5,8 @@ if that is longer than a batch may be, in chunks of several batches. Then it tak
 step until it ends, and a draft of what may follow behind that, where guesses pay. A prompt that
 begins with the same pages as another's at that home shares them and is prefilled from there. When a
 home runs out of pages, its youngest resting sequence is pre-empted: it waits again, at the front,
-with all tokens it has. Smaller priorities are admitted before greater ones, and pre-empted after
-them.
+with all tokens it has. So does one that has outgrown the rotation of its keys (``core/rope.py``).
+Smaller priorities are admitted before greater ones, and pre-empted after them.
 """
 
 from collections import Counter
@@ -28,6 +28,7 @@ from glinthawk.scheduler.commands import (
     HomeJoined,
     HomeLost,
     Paced,
+    Release,
     Step,
     Stepped,
     Submitted,
@@ -109,7 +110,8 @@ class Scheduler:
                 self.waiting.push(sequence)
                 return []
             case HomeJoined(home, num_pages, page_tokens, most_sequences):
-                self._table.budgets[home] = KVBudget(num_pages, page_tokens, most_sequences)
+                budget = KVBudget(num_pages, page_tokens, most_sequences, self.limits.rope)
+                self._table.budgets[home] = budget
                 return []
             case HomeLost(home):
                 return [*self._lose(home), *self._let_go()]
@@ -192,6 +194,7 @@ class Scheduler:
     def _step_done(self, event: Stepped) -> list[Command]:
         del self._batches[event.batch.id]
         finished: list[Sequence] = []
+        outgrown: list[Release] = []
         for span, tokens in zip(event.batch.spans, event.tokens, strict=True):
             self._table.end_step(span.home)
             sequence = span.sequence
@@ -199,13 +202,17 @@ class Scheduler:
             # Behind the last token that counts, KV is of wrong guesses, and will be replaced.
             sequence.num_computed = span.start + span.length - span.num_sampled + len(tokens)
             sequence.num_scored += span.num_scored
+            sequence.num_pooled += span.num_pooled
+            before = sequence.length
             self._take_in(sequence, tokens, sequence.id in event.stopped)
-            if sequence.finish_reason is None:
-                self._table.rest(sequence)
-            else:
+            if sequence.finish_reason is not None:
                 self._lengths.ended(sequence)
                 finished.append(sequence)
-        return [*self._table.finish(finished), *map(Finish, finished)]
+            elif self.limits.rope is not None and self.limits.rope.outgrows(sequence, before):
+                outgrown.append(self._table.requeue(sequence))
+            else:
+                self._table.rest(sequence)
+        return [*outgrown, *self._table.finish(finished), *map(Finish, finished)]
 
     def _take_in(self, sequence: Sequence, tokens: tuple[int, ...], stopped: bool) -> None:
         """Tokens up to the first that ends it; a stop string ends with the last of them."""

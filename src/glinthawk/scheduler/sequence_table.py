@@ -40,7 +40,8 @@ class SequenceTable:
         length = min(left, most)
         is_sampled = left <= most and sequence.request.max_tokens > 0
         num_scored = sequence.count_unscored(start, length)
-        return Span(sequence, home, start, length, source, int(is_sampled), num_scored)
+        num_pooled = sequence.count_unpooled(start, length)
+        return Span(sequence, home, start, length, source, int(is_sampled), num_scored, num_pooled)
 
     def end_step(self, home: int) -> None:
         """One that lives there has stepped, or its batch was aborted."""

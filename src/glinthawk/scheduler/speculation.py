@@ -99,6 +99,9 @@ class Speculation:
             return text
         page_tokens = self._budgets[span.home].pages.page_tokens
         most = min(self._limits.drafts.most, sequence.remaining - 1, -sequence.length % page_tokens)
+        if self._limits.rope is not None:
+            within = self._limits.rope.most_drafted(sequence)
+            most = most if within is None else min(most, within)
         if most > 0:
             known = len(text.lookup)
             text.lookup.extend(sequence.tokens(known, sequence.length - known))

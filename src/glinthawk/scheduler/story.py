@@ -50,8 +50,9 @@ class _Teller:
         if out is None:
             yield from ((sequence, "the scheduler failed") for sequence in self._homes)
         ending = {each.sequence for each in out or () if isinstance(each, records.FinishedRecord)}
+        why = "outgrown" if isinstance(record, records.SteppedRecord) else "pre-empted"
         for answer in out or ():
-            yield from self._answer(answer, ending)
+            yield from self._answer(answer, ending, why)
 
     def _event(self, record: Record) -> _Told:
         match record:
@@ -90,13 +91,13 @@ class _Teller:
                 stop = ", which ends a stop string" if is_stop else ""
                 yield sequence, f"token {count} is {token}{stop} (batch {record.batch})"
 
-    def _answer(self, answer: records.Answer, ending: set[int]) -> _Told:
+    def _answer(self, answer: records.Answer, ending: set[int], why: str) -> _Told:
         match answer:
             case records.Batched():
                 yield from self._batched(answer)
             case records.Released(home, sequences):
                 for sequence in self._told_of(sequences):
-                    yield sequence, self._released(sequence, home, ending)
+                    yield sequence, self._released(sequence, home, ending, why)
             case records.Aborted(batch):
                 for sequence in self._told_of(self._rows.pop(batch, ())):
                     yield sequence, f"batch {batch} is stopped"
@@ -125,13 +126,13 @@ class _Teller:
             place = f"in batch {batch.batch}{_where(row.home)}"
             yield sequence, f"begins {place}: {row.length} tokens{shared}"
 
-    def _released(self, sequence: int, home: int, ending: set[int]) -> str:
+    def _released(self, sequence: int, home: int, ending: set[int], why: str) -> str:
         self._homes[sequence] = None
         if sequence in ending | self._withdrawn:
             return f"its KV at home {home} is freed"
         if sequence in self._ended:
             return f"its KV at home {home}, which was kept for its prefix, is freed"
-        return f"pre-empted: its KV at home {home} is freed, it waits to begin again"
+        return f"{why}: its KV at home {home} is freed, it waits to begin again"
 
     def _told_of(self, sequences: Iterable[int]) -> list[int]:
         return [sequence for sequence in sequences if sequence in self._homes]

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.errors import UnsupportedModel, WorkerLost
+from glinthawk.core.rope import LengthRope
 from glinthawk.core.spec import AttentionLayer
 from glinthawk.telemetry.trace import Trace
 from glinthawk.tier1.device.staging import upload
@@ -29,15 +30,16 @@ __all__ = ["Node", "Sampler"]
 #: How often, in seconds, links are looked at on which nothing comes.
 _LOOK_S = 0.5
 
-#: What follows a finished pass: the batch and the logits (R, V) of its rows that are ``kept``; or,
-#: on a pipeline slice before the last, the hidden state (T, hidden) of all rows. It must not keep
-#: them: another pass may have the memory next.
-Sampler = Callable[[Batch, torch.Tensor], object]
+#: What follows a finished pass: the batch, logits (R, V) of its rows that are ``kept``, and hidden
+#: states (P, hidden) of those that are ``pooled``, if any; or, on a pipeline slice before the last,
+#: hidden states (T, hidden) of all. It must not keep them: another pass may have the memory next.
+Sampler = Callable[[Batch, torch.Tensor, torch.Tensor | None], object]
 
 
 class Node:
     """Runs the batches of one model. ``layers`` are its attention layers in calling order;
-    ``passes`` makes the forward passes (None: as transformers runs them)."""
+    ``passes`` makes the forward passes (None: as transformers runs them); ``rope`` says by which
+    length rows are rotated, where that matters."""
 
     def __init__(
         self,
@@ -48,15 +50,14 @@ class Node:
         trace: Trace | None = None,
         attend_prompts: PromptAttention = attend_prompts,
         passes: Passes | None = None,
+        rope: LengthRope | None = None,
     ) -> None:
-        self._device = model.device
+        self._device, self._rope = model.device, rope
         self._passes = passes or partial(Pass, model)
-        self._layers = layers
+        self._layers, self._sample = layers, sample
         self._homes = {home.id: home for home in homes}
-        self._sample = sample
         self._running: dict[int, RunningBatch] = {}
-        self._trace = trace
-        self._attend_prompts = attend_prompts
+        self._trace, self._attend_prompts = trace, attend_prompts
         self._poller = HomePoller()
         self.busy_s = 0.0
         #: How fast each home attended so far.
@@ -154,10 +155,11 @@ class Node:
         self._poller.add(home)
 
     def _new_pass(self, batch: Batch, hidden: torch.Tensor | None) -> Forward:
-        rows = batch.rows()
-        columns = rows.tokens, rows.positions, rows.kept
-        ids, positions, keep = (upload(column, self._device) for column in columns)
-        return self._passes(ids, positions, keep, hidden)
+        rows, put = batch.rows(), partial(upload, device=self._device)
+        ids, positions, keep = map(put, (rows.tokens, rows.positions, rows.kept))
+        lengths = None if self._rope is None else put(self._rope.of_batch(batch))
+        pooled = put(rows.pooled) if rows.pooled else None
+        return self._passes(ids, positions, keep, hidden, lengths, pooled)
 
     def _can_run(self, running: RunningBatch) -> bool:
         """A slow home slows the batches with rows there, and no other ones."""
@@ -292,7 +294,7 @@ class Node:
         for home_id in {span.home for span in running.batch.spans}:
             self._homes[home_id].finish(running.batch.id)
         assert running.result is not None
-        sampled = self._sample(running.batch, running.result)
+        sampled = self._sample(running.batch, running.result, running.forward.states)
         running.forward.close()
         self._count(running, "sample", begun)
         return running.batch, sampled

@@ -10,6 +10,7 @@ import msgspec
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.prompt_scores import PromptScores
+from glinthawk.core.rope import LengthRope
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.core.slices import LayerSlice
 from glinthawk.telemetry.usage import Usage
@@ -73,6 +74,7 @@ class StepRow(msgspec.Struct, frozen=True, array_like=True):
     num_sampled: int
     num_scored: int
     draft: tuple[int, ...] = ()
+    num_pooled: int = 0
 
 
 class RunStep(Message, frozen=True):
@@ -149,6 +151,8 @@ class Loaded(Message, frozen=True):
     draft_s: tuple[tuple[int, float], ...] | None = None
     #: To its workers and back over its layers, where that is said.
     draft_link_s: float = 0.0
+    #: How rows are rotated, where that depends on their sequence's length.
+    rope: LengthRope | None = None
 
 
 class SampledStep(Message, frozen=True):
@@ -160,6 +164,8 @@ class SampledStep(Message, frozen=True):
     logprobs: list[list[TokenLogprobs | None]]
     #: Of those spans of which rows were scored.
     scores: list[PromptScores]
+    #: Of those spans of which rows were pooled, what was added up: float64.
+    pooled: tuple[bytes, ...] = ()
 
 
 class Gone(Message, frozen=True):

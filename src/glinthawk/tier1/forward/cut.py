@@ -6,7 +6,6 @@ many passes in progress and run whichever has its answer.
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -25,8 +24,10 @@ __all__ = [
     "Passes",
     "Suspension",
     "attend_alone",
+    "hold_states",
     "make_hidden",
     "note_arguments",
+    "running_lengths",
     "suspended_attention",
 ]
 
@@ -68,8 +69,8 @@ class Forward(Protocol):
     """One forward pass over flattened rows.
 
     ``resume(None)`` starts it; every return is either a Call, to be answered by
-    ``resume(output)`` with output (T, H, Dv), or the logits (R, V) of the rows in ``keep``.
-    What it returns is valid until ``close``.
+    ``resume(output)`` with output (T, H, Dv), or the logits (R, V) of the rows in ``keep``; of a
+    model without a head, their hidden states (R, hidden). What it returns is valid until ``close``.
 
     A pipeline slice that is not the first is given the hidden state (T, hidden) that the one before
     ended with; one that is not the last ends with the hidden state of all rows.
@@ -78,6 +79,12 @@ class Forward(Protocol):
     @property
     def depth(self) -> int:
         """Calls answered so far, which is also the index of the layer that waits."""
+        ...
+
+    @property
+    def states(self) -> torch.Tensor | None:
+        """At the end, the hidden states (P, hidden) of the ``pooled`` rows, behind the model's last
+        norm; None if there are none."""
         ...
 
     def resume(self, output: torch.Tensor | None) -> Call | torch.Tensor:
@@ -89,9 +96,23 @@ class Forward(Protocol):
         ...
 
 
-#: (input ids (T,), position ids (T,), rows to ``keep`` (R,), hidden state (T, hidden) or None) -> a
-#: pass that has not begun.
-Passes = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], Forward]
+class Passes(Protocol):
+    """Makes passes that have not begun."""
+
+    def __call__(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        keep: torch.Tensor,
+        hidden: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        pooled: torch.Tensor | None = None,
+    ) -> Forward:
+        """Of rows with these ids (T,) and positions (T,), of which those in ``keep`` (R,) get
+        logits, and of those in ``pooled`` (P,), none of which is kept, the hidden state is given
+        at the end. ``hidden`` (T, hidden) is what the slice before has made. By ``lengths`` (T,)
+        rows are rotated whose model looks at that; None: all are short."""
+        ...
 
 
 class Suspension(greenlet):
@@ -116,12 +137,16 @@ class Pass(Suspension):
         position_ids: torch.Tensor,
         keep: torch.Tensor,
         hidden: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        pooled: torch.Tensor | None = None,
     ) -> None:
         super().__init__(self._forward)
-        self.hidden = hidden
+        self.hidden, self.lengths = hidden, lengths
+        self.states: torch.Tensor | None = None
         self._model = model
-        self._inputs = _forward_inputs(model, input_ids, position_ids, keep)
-        self._keep = keep
+        self._num_kept, self._is_pooled = len(keep), pooled is not None
+        self._wanted = keep if pooled is None else torch.cat([keep, pooled])
+        self._inputs = _forward_inputs(model, input_ids, position_ids, self._wanted)
         self.depth = -1
 
     def resume(self, output: torch.Tensor | None) -> Call | torch.Tensor:
@@ -129,13 +154,34 @@ class Pass(Suspension):
         result: Call | torch.Tensor = self.switch(output)
         return result
 
+    def set_aside(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Of what the model gives its head (1, R, hidden), the rows that need logits. If there are
+        none, the pass ends here."""
+        if not self._is_pooled:
+            return hidden
+        kept = self._take_states(hidden[0])
+        if not len(kept):
+            raise Departure(kept)
+        return kept.unsqueeze(0)
+
     def _forward(self, _first: None) -> torch.Tensor:
         try:
-            logits: torch.Tensor = self._model(**self._inputs).logits[0]
+            output = self._model(**self._inputs)
         except Departure as departure:
             return departure.hidden
+        logits: torch.Tensor | None = getattr(output, "logits", None)
+        if logits is None:
+            return self._take_states(output.last_hidden_state[0])
         # Models without ``logits_to_keep`` compute all rows.
-        return logits if len(logits) == len(self._keep) else logits[self._keep]
+        is_chosen = self._is_pooled or len(logits[0]) == self._num_kept
+        return logits[0] if is_chosen else logits[0, self._wanted]
+
+    def _take_states(self, rows: torch.Tensor) -> torch.Tensor:
+        """Keep hidden states of rows that are pooled; returns those of the others."""
+        wanted = rows if "logits_to_keep" in self._inputs else rows[self._wanted]
+        if self._is_pooled:
+            self.states = wanted[self._num_kept :]
+        return wanted[: self._num_kept]
 
 
 def make_hidden(model: PreTrainedModel, num_rows: int, seed: int = 0) -> torch.Tensor:
@@ -167,6 +213,28 @@ def _forward_inputs(
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         inputs["logits_to_keep"] = keep
     return inputs
+
+
+def running_lengths() -> torch.Tensor | None:
+    """By which the rows (T,) of the pass are rotated that runs now. Raises UnsupportedModel where
+    an attention module runs by itself."""
+    current = getcurrent()
+    if isinstance(current, Suspension) and not isinstance(current, Pass):
+        raise UnsupportedModel("its attention computes a rotary embedding that changes with length")
+    return current.lengths if isinstance(current, Pass) else None
+
+
+def hold_states(model: PreTrainedModel) -> None:
+    """Let passes of ``model`` keep the hidden states of rows that are pooled from its head. One
+    without a head ends with them anyway."""
+    head = model.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_set_aside)
+
+
+def _set_aside(_head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    current = getcurrent()
+    return (current.set_aside(given[0]),) if isinstance(current, Pass) else given
 
 
 def note_arguments(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedModel
 
+from glinthawk.core.error_text import first_line
 from glinthawk.core.slices import LayerSlice
 from glinthawk.tier1.forward.closeness import distance
 from glinthawk.tier1.forward.cut import Call, Forward, Pass, attend_alone, make_hidden
@@ -36,13 +37,18 @@ class GraphedPasses:
     """Makes the passes of one model: replayed where they are small, else plain.
 
     A model that cannot be recorded, or not be replayed right, gets plain passes from then on.
-    ``part`` is the pipeline slice that the model is, None if it is whole.
+    ``part`` is the pipeline slice that the model is, None if it is whole; ``has_lengths``, whether
+    it rotates rows by them.
     """
 
     def __init__(
-        self, model: PreTrainedModel, recorder: Recorder, part: LayerSlice | None = None
+        self,
+        model: PreTrainedModel,
+        recorder: Recorder,
+        part: LayerSlice | None = None,
+        has_lengths: bool = False,
     ) -> None:
-        self._model = model
+        self._model, self._has_lengths = model, has_lengths
         self._receives = part is not None and not part.is_first
         self._gives_hidden = part is not None and not part.is_last
         self._recorder = recorder
@@ -57,11 +63,14 @@ class GraphedPasses:
         position_ids: torch.Tensor,
         keep: torch.Tensor,
         hidden: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        pooled: torch.Tensor | None = None,
     ) -> Forward:
-        recording = self._borrow(len(input_ids))
+        # Only rows of prompts are pooled: such a pass is seldom small.
+        recording = self._borrow(len(input_ids)) if pooled is None else None
         if recording is None:
-            return Pass(self._model, input_ids, position_ids, keep, hidden)
-        recording.take_in(input_ids, position_ids, hidden)
+            return Pass(self._model, input_ids, position_ids, keep, hidden, lengths, pooled)
+        recording.take_in(input_ids, position_ids, hidden, lengths)
         num_rows = len(input_ids)
         kept = None if self._gives_hidden or len(keep) == num_rows else keep
         return ReplayedPass(recording, num_rows, kept, self._take_back)
@@ -75,11 +84,11 @@ class GraphedPasses:
 
     def _record(self, num_rows: int) -> "_Recording | None":
         try:
-            recording = _Recording(self._model, num_rows, self._recorder, self._receives)
+            begins = self._receives, self._has_lengths
+            recording = _Recording(self._model, num_rows, self._recorder, *begins)
             _compare(recording, self._model)
         except Exception as error:  # if it is the model's own, the plain pass will say so
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            _log.warning("passes run without CUDA graphs: %s", first)
+            _log.warning("passes run without CUDA graphs: %s", first_line(error))
             self._is_off = True
             self._free.clear()
             return None
@@ -93,6 +102,9 @@ class GraphedPasses:
 class ReplayedPass:
     """A Forward of ``num_rows`` rows, at most as many as ``recording`` has, in its memory until
     ``close``. It ends with the rows in ``keep`` (R,), or with all."""
+
+    #: Nothing is pooled.
+    states = None
 
     def __init__(
         self,
@@ -125,12 +137,18 @@ class _Recording:
     """The pieces of one forward pass of ``num_rows`` rows, and the memory that they work on."""
 
     def __init__(
-        self, model: PreTrainedModel, num_rows: int, recorder: Recorder, receives: bool
+        self,
+        model: PreTrainedModel,
+        num_rows: int,
+        recorder: Recorder,
+        receives: bool,
+        has_lengths: bool,
     ) -> None:
         self.num_rows = num_rows
         self._hidden = make_hidden(model, num_rows) if receives else None
         rows = partial(torch.zeros, num_rows, dtype=torch.long, device=model.device)
         self._ids, self._positions = rows(), rows()
+        self._lengths = rows() if has_lengths else None
         #: Outputs of attention. Layers of one shape share theirs: a piece has read it before the
         #: next Call is answered.
         self._outputs: dict[torch.Size, torch.Tensor] = {}
@@ -138,7 +156,8 @@ class _Recording:
         self._pieces: list[tuple[Replay, Call | torch.Tensor, torch.Tensor | None]] = []
         #: Read by the last piece, as all above: what a recording reads lives as long as it.
         self._keep = torch.arange(num_rows, device=model.device)
-        plain = partial(Pass, model, self._ids, self._positions, self._keep, self._hidden)
+        columns = self._ids, self._positions, self._keep, self._hidden, self._lengths
+        plain = partial(Pass, model, *columns)
         recorder.rehearse(partial(_rehearse, plain))
         self._record(plain(), recorder)
 
@@ -166,7 +185,11 @@ class _Recording:
         return self._hidden is not None
 
     def take_in(
-        self, input_ids: torch.Tensor, position_ids: torch.Tensor, hidden: torch.Tensor | None
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        hidden: torch.Tensor | None,
+        lengths: torch.Tensor | None = None,
     ) -> None:
         """Begin a pass. The rows behind are tokens of an earlier one, and attend to nothing."""
         num_rows = len(input_ids)
@@ -174,6 +197,8 @@ class _Recording:
         self._positions[:num_rows] = position_ids
         if self._hidden is not None and hidden is not None:
             self._hidden[:num_rows] = hidden
+        if self._lengths is not None:
+            self._lengths[:num_rows] = 0 if lengths is None else lengths
         for buffer in self._outputs.values():
             buffer[num_rows:] = 0
 

@@ -43,51 +43,76 @@ class InvariantPasses:
         position_ids: torch.Tensor,
         keep: torch.Tensor,
         hidden: torch.Tensor | None = None,
+        lengths: torch.Tensor | None = None,
+        pooled: torch.Tensor | None = None,
     ) -> Forward:
-        order = None if self._gives_hidden else _kept_first(len(input_ids), keep)
-        given = [input_ids, position_ids, *([] if hidden is None else [hidden])]
+        order = None if self._gives_hidden else _wanted_first(len(input_ids), keep, pooled)
+        columns = {"input_ids": input_ids, "position_ids": position_ids}
+        columns |= {} if hidden is None else {"hidden": hidden}
+        columns |= {} if lengths is None else {"lengths": lengths}
         if order is not None:
-            given = [rows[order] for rows in given]
+            columns = {name: rows[order] for name, rows in columns.items()}
         num_kept = len(input_ids) if self._gives_hidden else len(keep)
+        num_pooled = 0 if self._gives_hidden or pooled is None else len(pooled)
         parts = [
-            self._part(given, first, num_rows, size, num_kept)
-            for first, num_rows, size in self._cuts(len(input_ids), num_kept)
+            self._part(columns, first, num_rows, size, (num_kept, num_kept + num_pooled))
+            for first, num_rows, size in self._cuts(len(input_ids), num_kept, num_pooled)
         ]
         return _InvariantPass(parts, order, self._has_experts)
 
-    def _cuts(self, num_rows: int, num_kept: int) -> Iterator[tuple[int, int, int]]:
+    def _cuts(
+        self, num_rows: int, num_kept: int, num_pooled: int
+    ) -> Iterator[tuple[int, int, int]]:
         """(first row, rows, size) of every part; those with rows that are kept come first, for the
         others need no logits."""
         first = 0
-        for end in (num_kept, num_rows):
+        for end in (num_kept, num_kept + num_pooled, num_rows):
             for size in cover(end - first, self._sizes):
                 rows = min(size, num_rows - first)
                 yield first, rows, size
                 first += rows
 
     def _part(
-        self, given: list[torch.Tensor], first: int, num_rows: int, size: int, num_kept: int
+        self,
+        columns: dict[str, torch.Tensor],
+        first: int,
+        num_rows: int,
+        size: int,
+        ends: tuple[int, int],
     ) -> "_Part":
-        ids, positions, *hidden = (fill_up(rows[first : first + num_rows], size) for rows in given)
-        kept = max(0, min(num_rows, num_kept - first))
+        """``ends`` are those of the rows that are kept, and of those that are pooled."""
+        end = first + num_rows
+        given = {name: fill_up(rows[first:end], size) for name, rows in columns.items()}
+        kept, wanted = (max(0, min(num_rows, one - first)) for one in ends)
         # All or one: the product that makes logits has a fixed number of rows, too.
-        keep = torch.arange(size if kept else 1, device=ids.device)
-        forward = self._passes(ids, positions, keep, hidden[0] if hidden else None)
-        return _Part(forward, num_rows, size, kept)
+        every = torch.arange(size, device=given["input_ids"].device)
+        keep = every if kept else every[: int(wanted == 0)]
+        pooled = every if wanted > kept else None
+        forward = self._passes(keep=keep, pooled=pooled, **given)
+        return _Part(forward, num_rows, size, slice(0, kept), slice(kept, wanted))
 
 
 class _Part:
     """A pass of ``size`` rows, the first ``num_rows`` of which are somebody's."""
 
-    def __init__(self, forward: Forward, num_rows: int, size: int, num_kept: int) -> None:
-        self.forward, self.num_rows, self._size, self._num_kept = forward, num_rows, size, num_kept
+    def __init__(
+        self, forward: Forward, num_rows: int, size: int, kept: slice, pooled: slice
+    ) -> None:
+        self.forward, self.num_rows, self._size = forward, num_rows, size
+        self._kept, self._pooled = kept, pooled
 
     def resume(self, output: torch.Tensor | None) -> Call | torch.Tensor:
         """As a Forward, without the rows that fill it up."""
         result = self.forward.resume(None if output is None else fill_up(output, self._size))
         if isinstance(result, Call):
             return result.head(self.num_rows)
-        return result[: self._num_kept]
+        return result[self._kept]
+
+    @property
+    def states(self) -> torch.Tensor | None:
+        """As a Forward's."""
+        states = self.forward.states
+        return None if states is None else states[self._pooled]
 
 
 class _InvariantPass:
@@ -110,13 +135,21 @@ class _InvariantPass:
             results = list(self._resume_parts(output))
         calls = [result for result in results if isinstance(result, Call)]
         if not calls:
-            return _join([result for result in results if isinstance(result, torch.Tensor)], 0)
+            ends = [result for result in results if isinstance(result, torch.Tensor)]
+            # A part without logits ends with no rows, of any width.
+            return _join([rows for rows in ends if len(rows)] or ends[:1], 0)
         joined = (
             _join([getattr(call, field) for call in calls], 2)
             for field in ("queries", "keys", "values")
         )
         q, k, v = (rows if self._back is None else rows[:, :, self._back] for rows in joined)
         return calls[0]._replace(queries=q, keys=k, values=v)
+
+    @property
+    def states(self) -> torch.Tensor | None:
+        states = [part.states for part in self._parts]
+        given = [rows for rows in states if rows is not None]
+        return _join(given, 0) if given else None
 
     def close(self) -> None:
         for part in self._parts:
@@ -148,14 +181,18 @@ def cover(num_rows: int, sizes: Sequence[int]) -> Iterator[int]:
         num_rows -= size
 
 
-def _kept_first(num_rows: int, keep: torch.Tensor) -> torch.Tensor | None:
-    """The numbers of all rows, those in ``keep``, which ascend, first; None if they are in that
-    order already. Never waits for the device."""
+def _wanted_first(
+    num_rows: int, keep: torch.Tensor, pooled: torch.Tensor | None
+) -> torch.Tensor | None:
+    """The numbers of all rows, those in ``keep`` first and then those in ``pooled``, which both
+    ascend; None if they are in that order already. Never waits for the device."""
     if len(keep) == num_rows:
         return None
-    is_other = torch.ones(num_rows, dtype=torch.uint8, device=keep.device)
-    is_other[keep] = 0
-    return is_other.argsort(stable=True)
+    rank = torch.full((num_rows,), 2, dtype=torch.uint8, device=keep.device)
+    rank[keep] = 0
+    if pooled is not None:
+        rank[pooled] = 1
+    return rank.argsort(stable=True)
 
 
 def _join(parts: list[torch.Tensor], dim: int) -> torch.Tensor:

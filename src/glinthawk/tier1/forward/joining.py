@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from glinthawk.core.error_text import first_line
 from glinthawk.tier1.forward.gated import GATED, children, match_gated
 from glinthawk.tier1.forward.gpu_kernels import TritonKernels
 from glinthawk.tier1.forward.norms import match_norm
@@ -112,8 +113,8 @@ def _runs(kernels: TritonKernels, model: nn.Module) -> bool:
     try:
         kernels.rms_norm(rows, torch.ones(16, device=rows.device), 1e-6)
     except Exception as error:  # whatever a compiler says
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        _log.warning("layers run as transformers has them: triton does not work here (%s)", first)
+        why = first_line(error)
+        _log.warning("layers run as transformers has them: triton does not work here (%s)", why)
         return False
     return True
 

@@ -71,6 +71,7 @@ class _Probe:
         longest = min(loaded.spec.max_model_len, _MOST_POSITIONS)
         self._ids = torch.randint(loaded.spec.vocab_size, shape, generator=generator)
         self._positions = torch.randint(longest, shape, generator=generator)
+        self._lengths = (self._positions + 1).clamp(min=longest // 2)
         self._hidden = None if loaded.part.is_first else make_hidden(model, *shape)
 
     def make(self, sizes: tuple[int, ...]) -> InvariantPasses:
@@ -83,10 +84,11 @@ class _Probe:
         """q, k, v of every layer and the logits, or the hidden state: all of them (T, ...), for the
         rows with these numbers."""
         device = self._loaded.model.device
-        ids, positions = (column[rows].to(device) for column in (self._ids, self._positions))
+        columns = self._ids, self._positions, self._lengths
+        ids, positions, lengths = (column[rows].to(device) for column in columns)
         hidden = None if self._hidden is None else self._hidden[rows.to(device)]
         keep = torch.arange(len(rows), device=device)
-        forward, found = self.make(sizes)(ids, positions, keep, hidden), []
+        forward, found = self.make(sizes)(ids, positions, keep, hidden, lengths), []
         result = forward.resume(None)
         while isinstance(result, Call):
             found += [rows[0].transpose(0, 1).clone() for rows in result[1:4]]

@@ -57,7 +57,6 @@ def discover(model: PreTrainedModel, part: LayerSlice) -> Discovery:
             f"a forward pass of its {len(part)} layers called attention through transformers' "
             f"interface {len(found.layers)} times"
         )
-    _limit_rope(model, found)
     return found
 
 
@@ -106,21 +105,3 @@ def _refuse_unknown(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if isinstance(value, torch.Tensor) and name not in _UNDERSTOOD:
             raise UnsupportedModel(f"its attention takes {name!r}, which cannot be cut")
-
-
-def _limit_rope(model: PreTrainedModel, found: Discovery) -> None:
-    """Rotary embeddings that look at the longest position in the batch would make an answer depend
-    on its neighbours; up to their original length they do not."""
-    config = model.config.get_text_config()
-    parameters = getattr(config, "rope_parameters", None) or {}
-    nested = [value for value in parameters.values() if isinstance(value, dict)]
-    for rope in nested or [parameters]:
-        kind = rope.get("rope_type", "default")
-        if kind in ("dynamic", "longrope"):
-            original = rope.get("original_max_position_embeddings") or getattr(
-                config, "original_max_position_embeddings", None
-            )
-            found.limit(
-                original or config.max_position_embeddings,
-                f"its {kind} rotary embedding depends on the longest sequence of a batch beyond",
-            )

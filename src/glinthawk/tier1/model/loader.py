@@ -10,14 +10,19 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from glinthawk.attention.devices import pick_device
 from glinthawk.core.config import EngineConfig
+from glinthawk.core.error_text import first_line
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.hub import check_hub
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
+from glinthawk.tier1.forward.cut import hold_states
 from glinthawk.tier1.forward.experts import spread_experts
+from glinthawk.tier1.forward.length_rotary import follow_lengths
 from glinthawk.tier1.forward.packing import pack_model
 from glinthawk.tier1.model.discovery import Discovery, discover
+from glinthawk.tier1.model.heads import detach_head
+from glinthawk.tier1.model.rope_lengths import LongRange, find_range
 from glinthawk.tier1.model.self_check import Truth, own_answers
 from glinthawk.tier1.model.shards import check_shards
 from glinthawk.tier1.model.weights import load_weights, make_random
@@ -41,6 +46,8 @@ class LoadedModel:
     part: LayerSlice
     #: Whether it computes its experts one after the other, though it could do it otherwise.
     spreads_experts: bool = False
+    #: Of a classifier: makes labels' logits (R, N) of hidden states (R, hidden), in float32.
+    head: torch.nn.Module | None = None
 
     @property
     def hidden_size(self) -> int:
@@ -73,16 +80,20 @@ def load_model(config: EngineConfig, part: LayerSlice | None = None) -> LoadedMo
 
 
 def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
-    model = _make(config, part)
+    model, head = detach_head(_make(config, part))
     if model.dtype not in _DTYPES:
         raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
     model.requires_grad_(False)
     model.eval()
-    spec = _describe(config, model, discover(model, part))
+    spec = _describe(config, model, discover(model, part), find_range(model))
     spreads_experts = config.batch_invariant and spread_experts(model)
-    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts)
+    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts, head)
+    if spec.rope is not None:
+        follow_lengths(model, spec.rope.original, spec.max_model_len)
     if config.dense == "auto":
         _speed_up(model, config)
+    if part.is_last:
+        hold_states(model)
     return loaded
 
 
@@ -128,10 +139,17 @@ def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
     return model.to(device)
 
 
-def _describe(config: EngineConfig, model: PreTrainedModel, found: Discovery) -> ModelSpec:
+def _describe(
+    config: EngineConfig, model: PreTrainedModel, found: Discovery, beyond: LongRange | None
+) -> ModelSpec:
     text = model.config.get_text_config()
     longest = getattr(text, "max_position_embeddings", None) or 1 << 20
     reason = "the model has no positions beyond"
+    if beyond is not None and beyond.is_known:
+        longest = beyond.longest
+    elif beyond is not None and beyond.rope.original < longest:
+        longest = beyond.rope.original
+        reason = f"its {beyond.kind} rotary embedding is not understood beyond"
     if found.max_len is not None and found.max_len < longest:
         longest, reason = found.max_len, found.reason
     if config.max_model_len is not None and config.max_model_len > longest:
@@ -139,13 +157,16 @@ def _describe(config: EngineConfig, model: PreTrainedModel, found: Discovery) ->
             f"--max-model-len {config.max_model_len} is too long for {config.model}: {reason} "
             f"{longest} tokens; give at most that"
         )
+    max_model_len = config.max_model_len or longest
+    changes = beyond is not None and beyond.is_known and max_model_len > beyond.rope.original
     return ModelSpec(
         name=config.model,
         dtype=str(model.dtype).removeprefix("torch."),
         vocab_size=text.vocab_size,
-        max_model_len=config.max_model_len or longest,
+        max_model_len=max_model_len,
         layers=tuple(found.layers),
         longest_len=longest,
+        rope=beyond.rope if beyond is not None and changes else None,
     )
 
 
@@ -164,10 +185,6 @@ def _refusal(name: str, kind: str, part: LayerSlice, error: Exception) -> Unsupp
 def _failure(name: str, error: Exception) -> ModelError:
     refuse_code(name, error)
     return ModelError(
-        f"cannot load {name!r}: {_first_line(error)} Give a folder in Hugging Face format, a hub "
+        f"cannot load {name!r}: {first_line(error)} Give a folder in Hugging Face format, a hub "
         "name, or demo."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

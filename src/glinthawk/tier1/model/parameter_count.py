@@ -1,5 +1,6 @@
 """The numbers of any Hugging Face model from its config.json: counted on a copy without memory."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from glinthawk.core.error_text import first_line
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.hub import check_hub
 from glinthawk.core.shape import LayerShape, ModelShape
@@ -15,6 +17,7 @@ from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer
 from glinthawk.tier1.model.discovery import discover
 from glinthawk.tier1.model.module_trace import find_layers
+from glinthawk.tier1.quantized.checkpoint_loading import stored_bits
 
 __all__ = ["count_shape", "read_shape"]
 
@@ -36,15 +39,15 @@ def read_shape(name: str, dtype: str = "auto", trust: bool = False) -> ModelShap
         config = settings.get_text_config()
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
-        return count_shape(model, name, _pick_dtype(config, dtype))
+        shape = count_shape(model, name, _pick_dtype(config, dtype))
+        return replace(shape, layer_bits=stored_bits(settings))
     except ModelError:
         raise
     except _FAILURES as error:
         refuse_code(name, error)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"cannot read the shape of {name!r}: {reason} Give a folder with a config.json in "
-            "Hugging Face format, or a model that `glinthawk plan` knows."
+            f"cannot read the shape of {name!r}: {first_line(error)} Give a folder with a "
+            "config.json in Hugging Face format, or a model that `glinthawk plan` knows."
         ) from error
 
 

@@ -26,7 +26,7 @@ _SINGLE = 3
 def check_same_bits(loaded: LoadedModel, homes: Sequence[Home], passes: Passes | None) -> None:
     """Raise UnsupportedModel if a home's attention, or its place, changes a bit."""
     first: list[torch.Tensor] | None = None
-    lengths = _fitting(homes, loaded.spec.max_model_len)
+    lengths = _fitting(homes, loaded.spec.plain_len)
     for home in homes:
         runner = _Runner(loaded, home, passes, lengths)
         together = runner.run([runner.whole()])
@@ -79,7 +79,7 @@ class _Runner:
         """What follows each sequence's last token, after these steps."""
         last: dict[int, torch.Tensor] = {}
 
-        def collect(batch: Batch, result: torch.Tensor) -> None:
+        def collect(batch: Batch, result: torch.Tensor, _: torch.Tensor | None) -> None:
             for span, row in zip(batch.spans, last_rows(batch, result), strict=True):
                 last[span.sequence.id] = row
 

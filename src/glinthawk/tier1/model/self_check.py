@@ -60,7 +60,7 @@ def own_answers(model: PreTrainedModel, spec: ModelSpec, part: LayerSlice) -> Tr
     A slice that is not the first receives random hidden states.
     """
     generator = torch.Generator().manual_seed(0)
-    lengths = [min(length, spec.max_model_len - 1) for length in _LENGTHS]
+    lengths = [min(length, spec.plain_len - 1) for length in _LENGTHS]
     rows = [torch.randint(spec.vocab_size, (n,), generator=generator).tolist() for n in lengths]
     received = [None if part.is_first else make_hidden(model, n, seed=n) for n in lengths]
     logits = [_own_logits(model, *pair) for pair in zip(rows, received, strict=True)]
@@ -140,7 +140,7 @@ def _cut_logits(
     """(1 + decodes, V) logits of every row, by way of the cut."""
     collected: list[torch.Tensor] = []
 
-    def collect(batch: Batch, logits: torch.Tensor) -> None:
+    def collect(batch: Batch, logits: torch.Tensor, _: torch.Tensor | None) -> None:
         collected.append(last_rows(batch, logits))
 
     node = Node(model, spec.layers, [home], collect, attend_prompts=attention, passes=passes)

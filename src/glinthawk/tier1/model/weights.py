@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from glinthawk.core.errors import ModelError
 from glinthawk.core.slices import LayerSlice
+from glinthawk.tier1.model.heads import auto_class
 from glinthawk.tier1.model.module_trace import Outline, outline_model
 from glinthawk.tier1.model.slicing import join_slice, leave_out
+from glinthawk.tier1.quantized.checkpoint_loading import keep_quantized
+from glinthawk.tier1.quantized.scheme import READABLE
 
 __all__ = ["load_weights", "make_random"]
 
@@ -27,15 +30,21 @@ def load_weights(
     """The model's ``part``, on the CPU, and the names of weights that its files lack. With
     ``trust``, code that came with them may run. Raises ModelError for weights of another shape."""
     options = {"dtype": dtype, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    settings = AutoConfig.from_pretrained(source, trust_remote_code=trust)
+    try:
+        keep_quantized(settings)
+    except ValueError as error:
+        raise ModelError(
+            f"{source} cannot be read: {error}; give a model in {READABLE}, or one whose weights "
+            "are not quantised"
+        ) from error
     if part.is_whole:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source, trust_remote_code=trust, **options
+        model, info = auto_class(settings).from_pretrained(
+            source, config=settings, trust_remote_code=trust, **options
         )
         _check_shapes(source, info)
         return model, sorted(info["missing_keys"])
-    skeleton = _make_empty(
-        AutoConfig.from_pretrained(source, trust_remote_code=trust), dtype, trust
-    )
+    skeleton = _make_empty(settings, dtype, trust)
     own, config = type(skeleton), skeleton.config
     outline = outline_model(skeleton)
     model, info = _sliced_class(own, part, outline).from_pretrained(
@@ -83,7 +92,7 @@ def _make_empty(settings: Any, dtype: torch.dtype | str, trust: bool) -> PreTrai
     """On the meta device: shapes without memory."""
     chosen = {} if dtype == "auto" else {"dtype": dtype}
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = auto_class(settings).from_config(
             settings, trust_remote_code=trust, **chosen
         )
     return model

@@ -1,1 +1,1 @@
-"""Weights that stay quantised, and products with them."""
+"""Weights that stay quantised: how checkpoints store them, and products from them."""

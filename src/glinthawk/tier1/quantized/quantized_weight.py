@@ -1,0 +1,40 @@
+"""A linear layer's weight in few bits, whatever checkpoint it comes from."""
+
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["QuantizedWeight"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuantizedWeight:
+    """Weight[o, i] = (codes[o, i] - zeros[o, g]) * scales[o, g], where input i is of group g.
+
+    Where ``order`` is given, columns are not inputs 0, 1, ... but inputs ``order``.
+    """
+
+    #: (N, K): uint8 in 0..15 for 4 bits, int8 for 8, or float8.
+    codes: torch.Tensor
+    bits: int
+    #: Inputs of a group; of the last one there may be fewer.
+    group: int
+    #: float32 (N, G).
+    scales: torch.Tensor
+    #: float32 (N, G); None: 8 for 4 bits, else 0.
+    zeros: torch.Tensor | None = None
+    #: int64 (K,).
+    order: torch.Tensor | None = None
+
+    def dequantise(self, dtype: torch.dtype) -> torch.Tensor:
+        """(N, K), with inputs in their own order; computed in float32."""
+        zeros = 8.0 if self.bits == 4 else 0.0
+        taken = zeros if self.zeros is None else self._spread(self.zeros)
+        weight = (self.codes.float() - taken) * self._spread(self.scales)
+        if self.order is not None:
+            weight = weight[:, torch.argsort(self.order)]
+        return weight.to(dtype)
+
+    def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
+        """(N, G) -> (N, K)"""
+        return numbers.repeat_interleave(self.group, dim=1)[:, : self.codes.shape[1]]

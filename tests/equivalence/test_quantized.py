@@ -1,0 +1,140 @@
+"""The backbone with quantised weights: a run == the plain model that its checkpoint means."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from families import make_model
+from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import ModelError
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Request
+from glinthawk.engine.run import open_run
+from glinthawk.tier1.model.loader import load_model
+from glinthawk.tier1.quantized.quantized_linear import QuantizedLinear
+from pipeline_nodes import write_cluster
+from quantized_checkpoints import FORMS, write_checkpoint
+
+_TOKENS = 8
+_PROMPTS = [tuple(range(3 + i, 9 + 5 * i)) for i in range(6)]
+_LAYOUTS: dict[str, dict[str, Any]] = {
+    "tier 1": {"tier1_kv": "1MiB"},
+    "worker": {"tier2": ("local:1",), "worker_kv": "1MiB"},
+    "hybrid": {"tier2": ("local:1",), "tier1_kv": "48KiB", "worker_kv": "1MiB"},
+    "heads": {"tier2": ("local:2",), "split_attention": "heads"},
+}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("plain"), "llama")
+
+
+def _requests() -> Iterator[Request]:
+    params = SamplingParams(temperature=0, max_tokens=_TOKENS, ignore_eos=True)
+    for number, prompt in enumerate(_PROMPTS):
+        yield Request(number, prompt, params, 0, _TOKENS)
+
+
+@torch.inference_mode()
+def _meant(folder: Path) -> dict[int, list[int]]:
+    model = AutoModelForCausalLM.from_pretrained(folder / "truth", attn_implementation="eager")
+    answers = {}
+    for number, prompt in enumerate(_PROMPTS):
+        ids = torch.tensor([prompt])
+        answer = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=_TOKENS,
+            min_new_tokens=_TOKENS,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        answers[number] = answer[0, len(prompt) :].tolist()
+    return answers
+
+
+def _run(config: EngineConfig) -> dict[int, list[int]]:
+    with open_run(config) as run:
+        return {s.request.id: s.output for s in run.engine.generate(_requests())}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form(tmp_path: Path, plain: Path, form: str) -> None:
+    folder = write_checkpoint(plain, tmp_path / "model", form)
+    assert _run(EngineConfig(model=str(folder), tier1_kv="1MiB")) == _meant(folder)
+
+
+@pytest.mark.parametrize("layout", _LAYOUTS)
+def test_every_layout(tmp_path: Path, layout: str) -> None:
+    plain = make_model(tmp_path, "qwen3")
+    folder = write_checkpoint(plain, tmp_path / "model", "gptq 4 shuffled")
+    assert _run(EngineConfig(model=str(folder), **_LAYOUTS[layout])) == _meant(folder)
+
+
+def test_over_a_pipeline(tmp_path: Path, plain: Path) -> None:
+    folder = write_checkpoint(plain, tmp_path / "model", "w4a16")
+    cluster = write_cluster(tmp_path, [1, 1], "100KiB")
+    assert _run(EngineConfig(model=str(folder), cluster=cluster)) == _meant(folder)
+
+
+@pytest.mark.parametrize("form", ["w4a16", "w8a8", "awq", "fp8 blocks"])
+def test_log_probabilities(tmp_path: Path, plain: Path, form: str) -> None:
+    """Of whole prompts: in float32 the same, and in bfloat16 no further from them than those of the
+    plain model, as far as chance goes."""
+    folder = write_checkpoint(plain, tmp_path / "model", form)
+    exact, rounded = (_logprobs(folder / "truth", dtype) for dtype in ("float32", "bfloat16"))
+    assert (_logprobs(folder, "float32") - exact).abs().max() < 1e-4
+    far = (_logprobs(folder, "bfloat16") - exact).norm()
+    assert far < 2 * (rounded - exact).norm()
+
+
+def _logprobs(folder: Path, dtype: Any) -> torch.Tensor:
+    config = EngineConfig(model=str(folder), dtype=dtype, tier1_kv="1MiB")
+    params = SamplingParams(temperature=0, max_tokens=0, prompt_logprobs=0)
+    requests = [Request(n, prompt, params, 0, 0) for n, prompt in enumerate(_PROMPTS)]
+    with open_run(config) as run:
+        scored = {s.request.id: s.scores for s in run.engine.generate(requests)}
+    return torch.tensor([one.logprob for n in sorted(scored) for part in scored[n] for one in part])
+
+
+def test_weights_are_kept_as_they_are_stored(tmp_path: Path, plain: Path) -> None:
+    folder = write_checkpoint(plain, tmp_path / "model", "w4a16")
+    loaded = load_model(EngineConfig(model=str(folder), dense="plain"))
+    kept = [one for one in loaded.model.modules() if isinstance(one, QuantizedLinear)]
+    assert len(kept) == 3 * 7
+    names = [name for name, _ in loaded.model.named_parameters()]
+    assert not [name for name in names if name.endswith("_proj.weight")]
+
+
+@pytest.mark.parametrize(
+    ("family", "form", "reason"),
+    [("mixtral", "w4a16", "its experts are in compressed-tensors"), ("llama", "", "bitsandbytes")],
+)
+def test_what_cannot_be_read_is_refused(
+    tmp_path: Path, family: str, form: str, reason: str
+) -> None:
+    folder = make_model(tmp_path, family)
+    settings = FORMS[form].settings if form else {"quant_method": "bitsandbytes"}
+    _add_settings(folder, settings)
+    with pytest.raises(ModelError, match=reason) as caught:
+        load_model(EngineConfig(model=str(folder)))
+    assert "not quantised" in str(caught.value)
+
+
+def test_tensors_that_are_missing_are_named(tmp_path: Path, plain: Path) -> None:
+    folder = make_model(tmp_path, "llama")
+    _add_settings(folder, FORMS["awq"].settings)
+    with pytest.raises(ModelError, match=r"lacks .* weights, .*qweight"):
+        load_model(EngineConfig(model=str(folder)))
+
+
+def _add_settings(folder: Path, settings: dict[str, Any]) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": settings}))
