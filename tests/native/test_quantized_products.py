@@ -241,6 +241,8 @@ _CODES, _SCALES = torch.zeros(4, 32, dtype=torch.uint8), torch.ones(4, 2)
         {"codes": _CODES[:0]},
         {"codes": _CODES[:, :0]},
         {"codes": _CODES + 16},
+        {"codes": _CODES[:1, :1].expand(1, 2**31)},
+        {"codes": _CODES[:1, :1].expand(2**31, 1)},
         {"codes": torch.empty(2**31, 2**31, dtype=torch.uint8, device="meta")},
         {"scales": _SCALES[:3]},
         {"scales": _SCALES[0]},

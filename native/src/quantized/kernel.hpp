@@ -1,9 +1,9 @@
 // The seam between products of quantised weights and the kernels of an instruction set.
 //
-// The sum of a row and an output runs over the inputs of a group in their order, in one accumulator; it
-// is scaled and added to those of the groups before it. Nothing else goes into it. So an output's bits
-// depend on its row and its column alone: not on how many rows there are, nor on threads. They do depend
-// on the instruction set.
+// The sum of a row and an output runs over the inputs of a group in their order, in one accumulator; then
+// it is scaled and added to those of the groups before it. Every number of rows and strips at once does it
+// like that. So an output's bits depend on its row and its column alone: not on how many rows there are,
+// nor on threads. They do depend on the instruction set.
 #pragma once
 
 #include <string>

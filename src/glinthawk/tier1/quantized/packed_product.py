@@ -32,6 +32,8 @@ __all__ = ["PackedWeight"]
 _STEP = 8
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _FP8 = torch.float8_e4m3fn
+#: Outputs, and inputs, that sizes of the extension can hold.
+_MOST = 2**31 - 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ def _check_codes(codes: torch.Tensor, table: torch.Tensor | None, bits: int) -> 
     kinds = {4: (torch.uint8,), 8: (torch.uint8, torch.int8, _FP8)}
     if bits not in kinds:
         raise ValueError(f"codes have 4 or 8 bits, not {bits}")
-    if codes.dtype not in kinds[bits] or codes.dim() != 2 or 0 in codes.shape:
+    if codes.dtype not in kinds[bits] or codes.dim() != 2 or not _fits(codes.shape):
         raise ValueError(f"no weight has {tuple(codes.shape)} codes of {bits} bits, {codes.dtype}")
     if codes.device.type != "cpu":
         raise ValueError(f"codes are on {codes.device}, and are packed on the CPU")
@@ -172,6 +174,10 @@ def _check_codes(codes: torch.Tensor, table: torch.Tensor | None, bits: int) -> 
         raise ValueError(f"a table is (16,), for codes of 4 bits, not {tuple(table.shape)}")
     if bits == 4 and int(codes.max()) > 15:
         raise ValueError(f"a code of 4 bits is 0 to 15, not {int(codes.max())}")
+
+
+def _fits(shape: torch.Size) -> bool:
+    return all(0 < size <= _MOST for size in shape)
 
 
 def _check_numbers(name: str, numbers: torch.Tensor | None, outputs: int, groups: int) -> None:
