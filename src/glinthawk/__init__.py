@@ -22,8 +22,8 @@ from glinthawk.core.errors import (
 )
 from glinthawk.core.pooling_params import PoolingParams
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.sequence import TokenLogprobs
 from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.core.vllm_params import RequestOutputKind
 
 if TYPE_CHECKING:
     from glinthawk.jobs.pooling_outputs import (
@@ -32,11 +32,16 @@ if TYPE_CHECKING:
         ScoringOutput,
         ScoringRequestOutput,
     )
-    from glinthawk.llm import LLM, CompletionOutput, Logprob, Messages, Prompt, RequestOutput
+    from glinthawk.jobs.vllm_logprobs import Logprob
+    from glinthawk.llm.async_llm import AsyncLLM
+    from glinthawk.llm.llm import LLM
+    from glinthawk.llm.prompt_reader import Messages, Prompt
+    from glinthawk.llm.request_outputs import CompletionOutput, RequestOutput
     from glinthawk.telemetry.stats import RunStats
 
 __all__ = [
     "LLM",
+    "AsyncLLM",
     "CompletionOutput",
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
@@ -48,12 +53,12 @@ __all__ = [
     "Prompt",
     "RequestError",
     "RequestOutput",
+    "RequestOutputKind",
     "RunStats",
     "SamplingParams",
     "ScoringOutput",
     "ScoringRequestOutput",
     "StructuredOutputsParams",
-    "TokenLogprobs",
     "UnsupportedModel",
     "UsageError",
     "WorkerError",
@@ -64,12 +69,25 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_POOLED = {"EmbeddingOutput", "EmbeddingRequestOutput", "ScoringOutput", "ScoringRequestOutput"}
+#: Where names are that need torch, which takes seconds to import.
+_LAZY = {
+    "LLM": "llm.llm",
+    "AsyncLLM": "llm.async_llm",
+    "CompletionOutput": "llm.request_outputs",
+    "EmbeddingOutput": "jobs.pooling_outputs",
+    "EmbeddingRequestOutput": "jobs.pooling_outputs",
+    "Logprob": "jobs.vllm_logprobs",
+    "Messages": "llm.prompt_reader",
+    "Prompt": "llm.prompt_reader",
+    "RequestOutput": "llm.request_outputs",
+    "RunStats": "telemetry.stats",
+    "ScoringOutput": "jobs.pooling_outputs",
+    "ScoringRequestOutput": "jobs.pooling_outputs",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """What needs torch is imported at first use, for that takes seconds."""
-    if name not in __all__:
+    """Imported at first use."""
+    if name not in _LAZY:
         raise AttributeError(f"module 'glinthawk' has no attribute {name!r}")
-    module = "jobs.pooling_outputs" if name in _POOLED else "llm"
-    return getattr(import_module(f"glinthawk.{module}"), name)
+    return getattr(import_module(f"glinthawk.{_LAZY[name]}"), name)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from glinthawk import LLM
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.setting import list_settings
-from glinthawk.llm import LLM
 
 BAD: list[tuple[str, Any]] = [
     ("dtype", "int8"),

@@ -36,7 +36,7 @@ def test_a_token_outside_the_vocabulary_is_named(token: int) -> None:
 
 
 def test_the_whole_vocabulary_is_taken() -> None:
-    LIMITS.check_prompt((0, 49))
+    LIMITS.max_tokens((0, 49), 1)
 
 
 def test_an_empty_prompt_is_an_error() -> None:

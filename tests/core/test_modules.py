@@ -119,6 +119,8 @@ def test_the_package_offers_what_it_lists() -> None:
     ("statement", "heavy"),
     [
         ("import glinthawk; glinthawk.SamplingParams()", "torch transformers zmq numpy msgspec"),
+        ("import glinthawk.ray_data", "ray torch pandas pyarrow"),
+        ("import glinthawk.llm.mapping", "pandas polars pyarrow datasets ray lm_eval"),
         ("import glinthawk.scheduler.scheduler", "torch transformers zmq asyncio socket"),
         ("import glinthawk.wire.client_channel", "torch transformers"),
         ("import glinthawk.cli.main", "torch transformers"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from glinthawk.core.sampling import MAX_LOGPROBS, SamplingParams
 from glinthawk.core.seeds import choice_seed
 from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.core.vllm_params import RequestOutputKind, VllmParams
 
 QUIET = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAN, INF = math.nan, math.inf
@@ -103,14 +104,15 @@ def test_none_means_nothing_as_in_vllm(name: str) -> None:
 
 def test_every_field_with_a_range_is_tested() -> None:
     fields = {field.name for field in dataclasses.fields(SamplingParams)}
+    fields -= {field.name for field in dataclasses.fields(VllmParams)}
     flags = {"ignore_eos", "include_stop_str_in_output", "skip_special_tokens"}
     assert fields - {name for name, _ in GOOD} == {"ignore_eos"}
     assert fields - {name for name, _ in BAD} == {*flags, "stop_token_ids"}
 
 
 def test_an_unknown_name_is_an_error() -> None:
-    with pytest.raises(TypeError, match="best_of"):
-        SamplingParams(best_of=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="worst_of"):
+        SamplingParams(worst_of=2)  # type: ignore[call-arg]
 
 
 def test_min_tokens_may_be_anything_without_max_tokens() -> None:
@@ -196,4 +198,54 @@ def test_tokens_may_be_given_in_any_form(ids: Any) -> None:
 def test_what_is_no_list_is_named(name: str) -> None:
     given: dict[str, Any] = {name: 3}
     with pytest.raises(ValueError, match=f"^{name} must be a list, not 3"):
+        SamplingParams(**given)
+
+
+# What vLLM's have beside ours
+
+IDLE: list[tuple[str, Any]] = [
+    ("detokenize", False),
+    ("spaces_between_special_tokens", False),
+    ("skip_reading_prefix_cache", True),
+    ("skip_clone", True),
+    ("output_kind", RequestOutputKind.DELTA),
+    *[(name, None) for name in ("best_of", "extra_args", "logits_processors", "guided_decoding")],
+    *[(name, None) for name in ("thinking_token_budget", "repetition_detection")],
+    *[("logits_processors", []), ("extra_args", {}), ("best_of", 1), ("flat_logprobs", False)],
+]
+REFUSED: list[tuple[str, Any, str]] = [
+    ("flat_logprobs", True, "leave it out"),
+    ("logits_processors", [len], "use logit_bias"),
+    ("guided_decoding", {"regex": "a"}, "use structured_outputs"),
+    ("extra_args", {"a": 1}, "leave it out"),
+    ("thinking_token_budget", 5, "use max_tokens"),
+    ("repetition_detection", {"a": 1}, "use repetition_penalty"),
+    ("best_of", 2, "ask for n answers"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), IDLE)
+def test_what_changes_nothing_is_taken(name: str, value: Any) -> None:
+    assert getattr(SamplingParams(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("name", "value", "advice"), REFUSED)
+def test_what_is_not_done_is_refused_by_name(name: str, value: Any, advice: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} cannot be .* here: {advice}"):
+        SamplingParams(**{name: value})
+
+
+def test_every_parameter_of_vllms_is_tested() -> None:
+    tested = {name for name, _ in IDLE}
+    assert tested == {field.name for field in dataclasses.fields(VllmParams)}
+
+
+def test_stop_strings_are_looked_for_in_text() -> None:
+    with pytest.raises(ValueError, match=r"^detokenize must be True with stop"):
+        SamplingParams(stop=["a"], detokenize=False)
+
+
+def test_a_kind_of_output_is_no_number() -> None:
+    given: dict[str, Any] = {"output_kind": 1}
+    with pytest.raises(ValueError, match=r"^output_kind must be a RequestOutputKind"):
         SamplingParams(**given)

@@ -173,7 +173,7 @@ def test_in_a_pipeline(model: Path, expected: dict[int, Any], tmp_path: Path) ->
 def test_an_interrupt_within_the_model(model: Path, expected: dict[int, Any]) -> None:
     """Where the forward pass is, in a greenlet of its own."""
     with LLM(str(model), tier1_kv="128KiB", batch_size=4) as llm:
-        layer = llm._run.tier1.node._passes.args[0].model.layers[1]  # type: ignore[attr-defined]
+        layer = llm._model.run.tier1.node._passes.args[0].model.layers[1]  # type: ignore[attr-defined]
         passed: list[int] = []
 
         def interrupt(*_: Any) -> None:
@@ -183,9 +183,9 @@ def test_an_interrupt_within_the_model(model: Path, expected: dict[int, Any]) ->
 
         hook = layer.register_forward_pre_hook(interrupt)
         with pytest.raises(KeyboardInterrupt):
-            list(llm._run.engine.generate(_requests(first=90)))
+            list(llm._model.run.engine.generate(_requests(first=90)))
         hook.remove()
-        assert _answer(llm._run) == expected
+        assert _answer(llm._model.run) == expected
 
 
 _SCRIPT = """

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -45,7 +46,8 @@ def test_prompts_are_scored_as_in_vllm(llm: LLM) -> None:
         assert entries[token].decoded_token
     one, two = output.outputs
     assert one.logprobs is not None
-    assert one.cumulative_logprob == sum(entry.logprob for entry in one.logprobs)
+    said = zip(one.token_ids, one.logprobs, strict=True)
+    assert one.cumulative_logprob == sum(entries[token].logprob for token, entries in said)
     assert one.cumulative_logprob == two.cumulative_logprob
     assert plain.outputs[0].cumulative_logprob is None
 
@@ -60,10 +62,13 @@ def test_a_prompt_alone_is_scored_as_its_answer_was(llm: LLM) -> None:
     assert scored.outputs[0].token_ids == []
     assert scored.prompt_logprobs is not None
     assert answer.outputs[0].logprobs is not None
-    for entries, said in zip(scored.prompt_logprobs[-6:], answer.outputs[0].logprobs, strict=True):
+    pairs = zip(scored.prompt_logprobs[-6:], answer.outputs[0].logprobs, strict=True)
+    for entries, said in pairs:
+        ((token, truth),) = said.items()
         assert entries is not None
-        assert entries[said.token].rank == 1
-        assert entries[said.token].logprob == pytest.approx(said.logprob, abs=0.05)
+        assert entries[token].rank == truth.rank == 1
+        assert entries[token].decoded_token == truth.decoded_token
+        assert entries[token].logprob == pytest.approx(truth.logprob, abs=0.05)
 
 
 def test_token_ids_are_prompts_too(llm: LLM) -> None:
@@ -130,7 +135,7 @@ def test_a_stop_string_is_cut_off_and_ends_the_answer(llm: LLM) -> None:
 
 
 def test_a_special_token_can_be_a_stop_string(llm: LLM) -> None:
-    tokenizer = llm._text._tokenizer
+    tokenizer = llm.get_tokenizer()
     special, token = tokenizer.eos_token, tokenizer.eos_token_id
     wish = {"temperature": 0, "max_tokens": 12, "ignore_eos": True, "logit_bias": {token: 100.0}}
     for min_tokens in (0, 3):
@@ -141,14 +146,14 @@ def test_a_special_token_can_be_a_stop_string(llm: LLM) -> None:
 
 
 def test_a_template_that_reads_parts_gets_them(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = llm._text._tokenizer
+    tokenizer = llm.get_tokenizer()
     monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content[0].text }}")
-    monkeypatch.setattr(llm, "_text", Text(tokenizer))
+    monkeypatch.setattr(llm, "_opened", replace(llm._model, text=Text(tokenizer)))
     for content in ("Return", [{"type": "text", "text": "Return"}]):
         (output,) = llm.chat([{"role": "user", "content": content}], GREEDY, use_tqdm=False)
         assert tokenizer.decode(output.prompt_token_ids) == "Return"
     monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].text }}")
-    monkeypatch.setattr(llm, "_text", Text(tokenizer))
+    monkeypatch.setattr(llm, "_opened", replace(llm._model, text=Text(tokenizer)))
     with pytest.raises(RequestError, match="neither as a string"):
         llm.chat([{"role": "user", "content": "Return"}], GREEDY, use_tqdm=False)
 
@@ -159,9 +164,61 @@ def test_logprobs_name_the_chosen_token_and_its_rivals(llm: LLM) -> None:
     answer = output.outputs[0]
     assert answer.logprobs is not None
     for token, at in zip(answer.token_ids, answer.logprobs, strict=True):
-        assert at.token == token == at.top[0][0]
-        assert at.logprob == at.top[0][1] <= 0
-        assert len(at.top) == 3
+        assert next(iter(at)) == token
+        assert [entry.rank for entry in at.values()] == [1, 2, 3]
+        values = [entry.logprob for entry in at.values()]
+        assert values == sorted(values, reverse=True)
+
+
+def test_a_rank_counts_all_tokens(llm: LLM) -> None:
+    """That of a token which was not among the likeliest, too."""
+    forced = SamplingParams(max_tokens=3, logprobs=2, allowed_token_ids=[5], ignore_eos=True)
+    (output,) = llm.generate("The list type is", forced, use_tqdm=False)
+    logprobs = output.outputs[0].logprobs
+    assert logprobs is not None
+    tokens = [*output.prompt_token_ids, 5, 5, 5]
+    only = SamplingParams(max_tokens=0, prompt_logprobs=2)
+    (scored,) = llm.generate(tokens, only, use_tqdm=False)
+    assert scored.prompt_logprobs is not None
+    for said, entries in zip(logprobs, scored.prompt_logprobs[-3:], strict=True):
+        assert entries is not None
+        assert said[5].rank == entries[5].rank > 2
+        assert list(said) == list(entries)
+
+
+def test_what_has_stopped_an_answer_is_told(llm: LLM) -> None:
+    (whole,) = llm.generate("The list type is", GREEDY, use_tqdm=False)
+    token, word = whole.outputs[0].token_ids[4], whole.outputs[0].text.split()[1]
+    wishes = [{"stop_token_ids": [token]}, {"stop": [word, "@@"]}, {}]
+    params = [SamplingParams(temperature=0, max_tokens=12, **wish) for wish in wishes]
+    outputs = llm.generate(["The list type is"] * 3, params, use_tqdm=False)
+    assert [output.outputs[0].stop_reason for output in outputs] == [token, word, None]
+    end = llm.get_tokenizer().eos_token_id
+    ended = SamplingParams(max_tokens=4, allowed_token_ids=[end], stop_token_ids=[end])
+    (output,) = llm.generate("The", ended, use_tqdm=False)
+    assert (output.outputs[0].finish_reason, output.outputs[0].stop_reason) == ("stop", None)
+
+
+def test_an_answer_need_not_become_text(llm: LLM) -> None:
+    silent = SamplingParams(temperature=0, max_tokens=12, detokenize=False)
+    plain, quiet = llm.generate(["The list type is"] * 2, [GREEDY, silent], use_tqdm=False)
+    assert quiet.outputs[0].text == ""
+    assert quiet.outputs[0].token_ids == plain.outputs[0].token_ids
+
+
+def test_a_prompt_of_the_whole_length_is_scored(llm: LLM) -> None:
+    prompt = [5 + i % 90 for i in range(1024)]
+    only = SamplingParams(max_tokens=0, prompt_logprobs=0)
+    (whole,) = llm.generate({"prompt_token_ids": prompt}, only, use_tqdm=False)
+    (shorter,) = llm.generate({"prompt_token_ids": prompt[:-1]}, only, use_tqdm=False)
+    assert whole.prompt_logprobs is not None and shorter.prompt_logprobs is not None
+    assert len(whole.prompt_logprobs) == 1024
+    for one, other in zip(whole.prompt_logprobs[1:], shorter.prompt_logprobs[1:], strict=False):
+        assert one is not None and other is not None
+        assert [*one] == [*other]
+    for prompt_too_long, params in (([*prompt, 5], only), (prompt, GREEDY)):
+        with pytest.raises(RequestError, match="1024"):
+            llm.generate({"prompt_token_ids": prompt_too_long}, params, use_tqdm=False)
 
 
 def test_a_prompt_that_cannot_be_answered_is_refused_before_any_runs(llm: LLM) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from families import make_model
 from forced_drafts import force_drafts
-from glinthawk import LLM, RequestOutput, RunStats, SamplingParams, TokenLogprobs
+from glinthawk import LLM, Logprob, RequestOutput, RunStats, SamplingParams
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.sequence import Request
 from glinthawk.core.structured_outputs import StructuredOutputsParams
@@ -67,8 +67,8 @@ def _shown(outputs: list[RequestOutput]) -> Answers:
     ]
 
 
-def _ranks(logprobs: list[TokenLogprobs] | None) -> list[tuple[int, ...]]:
-    return [(one.token, *(token for token, _ in one.top)) for one in logprobs or ()]
+def _ranks(logprobs: list[dict[int, Logprob]] | None) -> list[list[tuple[int, int]]]:
+    return [[(token, one.rank) for token, one in at.items()] for at in logprobs or ()]
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def answer(request: Request) -> Sequence:
         key = f"{request.seed} {position}".encode()
         sequence.output.append(hashlib.blake2b(key, digest_size=1).digest()[0])
         if request.params.logprobs is not None:
-            sequence.logprobs.append(TokenLogprobs(sequence.output[-1], -1.0, ((0, -0.5),)))
+            sequence.logprobs.append(TokenLogprobs(sequence.output[-1], -1.0, 1, ((0, -0.5),)))
         if sequence.output[-1] in request.stop_ids:
             sequence.finish_reason = FinishReason.STOP
             return sequence

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from transformers import LlamaTokenizerFast, PreTrainedTokenizerFast
 
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Request, Sequence, TokenLogprobs
+from glinthawk.jobs.detokenize import UNFINISHED
+from glinthawk.jobs.growing_text import GrowingText
 from glinthawk.jobs.lines import Task
 from glinthawk.jobs.prompts import Prompt
 from glinthawk.jobs.results import answer_line, answer_text
@@ -123,7 +126,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 def _sequence(prompt: list[int], output: list[int], **params: Any) -> Sequence:
     request = Request(0, tuple(prompt), SamplingParams(**params), 0, 1000)
     sequence = Sequence(request, output=output, finish_reason=FinishReason.LENGTH)
-    sequence.logprobs = [TokenLogprobs(token, -0.5, ((token, -0.5),)) for token in output]
+    sequence.logprobs = [TokenLogprobs(token, -0.5, 1, ((token, -0.5),)) for token in output]
     return sequence
 
 
@@ -171,6 +174,37 @@ def test_an_answer_is_the_whole_without_the_prompt(kind: str, words: str, cut: i
         if not text.is_special(token)
     ]
     assert bytes(byte for one in shown for byte in one).decode() == truth
+
+
+@pytest.mark.parametrize("kind", _ALL)
+@settings(max_examples=40, deadline=None)
+@given(
+    words=_PARTS,
+    cut=st.integers(0, 9),
+    stop=st.sampled_from([(), (" Paris.",), ("a<|im_end|>", "e  ")]),
+    is_kept=st.booleans(),
+    hides=st.booleans(),
+)
+@example(
+    words="the " * 40 + "🙂" * 9 + " Paris.", cut=1, stop=(" Paris.",), is_kept=False, hides=True
+)
+def test_what_is_shown_of_an_answer_is_not_taken_back(
+    kind: str, words: str, cut: int, stop: tuple[str, ...], is_kept: bool, hides: bool
+) -> None:
+    tokenizer = _made(kind)
+    text, ids = Text(tokenizer), _ids(tokenizer, words)
+    rules = {"stop": stop, "include_stop_str_in_output": is_kept, "skip_special_tokens": hides}
+    whole = _sequence(ids[:cut], ids[cut:], **rules)
+    growing, shown, end = GrowingText(whole.request, text), [""], 0
+    for end in range(1, len(whole.output) + 1):
+        if text.find_stop(ids[:cut], whole.output[:end], whole.request.params):
+            break
+        shown.append(growing.read(whole.output[:end]))
+    final = answer_text(text, _sequence(ids[:cut], whole.output[:end], **rules))
+    for before, after in pairwise([*shown, final]):
+        assert after.startswith(before)
+    if end and not stop and not final.endswith(UNFINISHED):
+        assert shown[-1] == final
 
 
 @pytest.mark.parametrize("kind", ["prepend", "metaspace", "llama"])

@@ -200,5 +200,5 @@ def test_a_prompt_beyond_the_model_is_not_told_to_raise_the_length() -> None:
     limits = Limits(max_model_len=10, kv_tokens=100, vocab_size=320, longest_len=20)
     for count, may_grow in ((15, True), (20, False), (500, False)):
         with pytest.raises(Exception, match="shorten it") as caught:
-            limits.check_prompt((5,) * count)
+            limits.max_tokens((5,) * count, 1)
         assert ("--max-model-len" in str(caught.value)) is may_grow

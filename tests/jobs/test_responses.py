@@ -32,7 +32,7 @@ def _body(
     request = Request(0, task.prompts[0].ids, task.params, 0, 99)
     output = [*reader.text.encode(answer)[1:]]
     sequence = Sequence(request, output=output, finish_reason=reason)
-    sequence.logprobs = [TokenLogprobs(token, -1.0, ((token, -1.0),)) for token in output]
+    sequence.logprobs = [TokenLogprobs(token, -1.0, 1, ((token, -1.0),)) for token in output]
     result = check_result(json.loads(answer_line(task, [sequence], reader.text, 1000)))
     return result["response"]["body"]
 

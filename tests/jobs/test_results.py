@@ -102,13 +102,13 @@ def _with_logprobs(text: Text, num_top: int) -> Sequence:
     sequence = _sequence([*text.encode("the é")[1:]], logprobs=num_top)
     for token in sequence.output:
         top = ((0, -0.25), (token, -0.5))[:num_top]
-        sequence.logprobs.append(TokenLogprobs(token, -0.5, top))
+        sequence.logprobs.append(TokenLogprobs(token, -0.5, 1, top))
     return sequence
 
 
 def test_logprobs_of_a_chat(text: Text) -> None:
     sequence = _with_logprobs(text, 2)
-    sequence.logprobs[0] = TokenLogprobs(sequence.output[0], float("-inf"), ())
+    sequence.logprobs[0] = TokenLogprobs(sequence.output[0], float("-inf"), 1, ())
     choice = _answer(text, "chat", [sequence])["response"]["body"]["choices"][0]
     content = choice["logprobs"]["content"]
     assert len(content) == len(sequence.output)
@@ -128,7 +128,7 @@ def test_logprobs_of_a_chat(text: Text) -> None:
 
 def test_a_part_of_a_character_has_its_own_bytes(text: Text) -> None:
     sequence = _sequence([text.encode("€")[1]], logprobs=0)
-    sequence.logprobs.append(TokenLogprobs(sequence.output[0], -0.5, ()))
+    sequence.logprobs.append(TokenLogprobs(sequence.output[0], -0.5, 1, ()))
     choice = _answer(text, "chat", [sequence])["response"]["body"]["choices"][0]
     assert choice["logprobs"]["content"][0]["bytes"] == [0xE2]
 
@@ -148,7 +148,7 @@ def test_logprobs_of_a_completion(text: Text) -> None:
 
 def test_without_tokenizer_the_ids_are_the_answer() -> None:
     sequence = _sequence([7, 8], FinishReason.LENGTH, logprobs=0)
-    sequence.logprobs = [TokenLogprobs(7, -1.0, ()), TokenLogprobs(8, -1.0, ())]
+    sequence.logprobs = [TokenLogprobs(7, -1.0, 1, ()), TokenLogprobs(8, -1.0, 1, ())]
     result = _answer(Text(None), "completion", [sequence], return_token_ids=True)
     choice = result["response"]["body"]["choices"][0]
     assert (choice["text"], choice["token_ids"]) == ("", [7, 8])

@@ -50,35 +50,13 @@ class Limits:
         answer."""
         kept = params.truncate_prompt_tokens
         if kept == -1:
-            kept = max(1, self.max_model_len - (params.max_tokens or 1))
+            room = 1 if params.max_tokens is None else params.max_tokens
+            kept = max(1, self.max_model_len - room)
         return prompt if kept is None else prompt[-kept:]
 
-    def check_pooled(self, prompt: tuple[int, ...]) -> None:
-        """Raise RequestError for a prompt whose hidden states cannot be had; no answer follows."""
-        self._check_tokens_of(prompt)
-        if len(prompt) > self.max_model_len:
-            raise RequestError(
-                f"the prompt has {len(prompt)} tokens, more than the maximum length of "
-                f"{self.max_model_len}; {self.shorter(len(prompt))}, or give "
-                "truncate_prompt_tokens",
-                param="prompt",
-                code="context_length_exceeded",
-            )
-        self._check_room(prompt)
-
-    def check_prompt(self, prompt: tuple[int, ...]) -> None:
-        """Raise RequestError for a prompt that no amount of waiting can answer."""
-        self._check_tokens_of(prompt)
-        if len(prompt) >= self.max_model_len:
-            raise RequestError(
-                f"the prompt has {len(prompt)} tokens, which leaves no room for an answer in the "
-                f"maximum length of {self.max_model_len}; {self.shorter(len(prompt))}",
-                param="prompt",
-                code="context_length_exceeded",
-            )
-        self._check_room(prompt)
-
-    def _check_tokens_of(self, prompt: tuple[int, ...]) -> None:
+    def check_prompt(self, prompt: tuple[int, ...], fewest: int) -> None:
+        """Raise RequestError for a prompt that no amount of waiting can answer with ``fewest``
+        tokens."""
         if not prompt:
             raise RequestError("the prompt has no tokens; give at least one", param="prompt")
         worst = max(prompt) if min(prompt) >= 0 else min(prompt)
@@ -87,8 +65,14 @@ class Limits:
                 f"token id {worst} is not in the vocabulary (0 to {self.vocab_size - 1})",
                 param="prompt",
             )
-
-    def _check_room(self, prompt: tuple[int, ...]) -> None:
+        if len(prompt) + fewest > self.max_model_len:
+            excess = "which leaves no room for an answer in" if fewest else "more than"
+            raise RequestError(
+                f"the prompt has {len(prompt)} tokens, {excess} the maximum length of "
+                f"{self.max_model_len}; {self.shorter(len(prompt))}",
+                param="prompt",
+                code="context_length_exceeded",
+            )
         if len(prompt) > self.kv_tokens:
             raise RequestError(
                 f"the prompt has {len(prompt)} tokens but no KV memory holds more than "
@@ -104,7 +88,8 @@ class Limits:
         depends on the machine's memory: an explicit wish that the KV memory can never hold is an
         error, and an open one is when it comes so far (``check_answer``).
         """
-        self.check_prompt(prompt)
+        # Prompts that are only scored may be as long as the model allows.
+        self.check_prompt(prompt, fewest=0 if asked == 0 else 1)
         room = self.max_model_len - len(prompt)
         wanted = room if asked is None else min(asked, room)
         # The last token is sampled but its KV is never needed.

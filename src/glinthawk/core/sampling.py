@@ -7,6 +7,7 @@ from typing import Annotated
 
 from glinthawk.core.setting import Setting, check_settings, describe_settings
 from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.core.vllm_params import VllmParams, check_vllm_params
 
 __all__ = ["MAX_LOGPROBS", "SamplingParams"]
 
@@ -19,7 +20,7 @@ _EMPTY: dict[str, object] = {"stop": (), "stop_token_ids": (), "bad_words": (), 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingParams:
+class SamplingParams(VllmParams):
     """Frozen, and checked at once: ValueError names a field, what it takes, what it got."""
 
     n: Annotated[int, Setting("Answers to a prompt.", least=1, most=128)] = 1
@@ -106,6 +107,7 @@ class SamplingParams:
         for name in ("stop", "stop_token_ids", "bad_words", "allowed_token_ids"):
             object.__setattr__(self, name, _as_list(name, getattr(self, name)))
         check_settings(self, ValueError)
+        check_vllm_params(self, self.n, bool(self.stop))
         if self.seed == -1:
             object.__setattr__(self, "seed", None)
         for name, holds, rule in self._rules():

@@ -77,10 +77,12 @@ class FinishReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs:
-    """Natural-log probabilities at one position: of the chosen token and of the likeliest ones."""
+    """Natural-log probabilities at one position: of the chosen token, whose rank among all is
+    ``rank`` (1: the likeliest), and of the likeliest ones."""
 
     token: int
     logprob: float
+    rank: int
     top: tuple[tuple[int, float], ...]
 
 

@@ -11,7 +11,7 @@ from glinthawk.files.extras import load_extra
 from glinthawk.files.kept_columns import KeptColumns
 from glinthawk.files.results_by_line import ResultsByLine
 
-__all__ = ["write_table"]
+__all__ = ["answer_batch", "write_table"]
 
 #: Of a row group.
 _ROWS, _BYTES = 1 << 14, 1 << 26
@@ -36,7 +36,7 @@ def _type(arrow: Any, kind: str) -> Any:
 
 def _alone(answers: Iterator[tuple[Any, ...]], own: Any) -> Iterator[Any]:
     while rows := list(islice(answers, 1024)):
-        yield _batch(rows, own)
+        yield answer_batch(rows, own)
 
 
 def _beside(
@@ -47,13 +47,14 @@ def _beside(
         rows = list(islice(answers, len(batch)))
         if len(rows) < len(batch):
             raise JournalError("the input has more rows than there are results; run again")
-        columns = [*batch.columns, *_batch(rows, own).columns]
+        columns = [*batch.columns, *answer_batch(rows, own).columns]
         yield arrow.record_batch(columns, schema=schema)
     if next(answers, None) is not None:
         raise JournalError("the input has fewer rows than there are results; put the old one back")
 
 
-def _batch(rows: list[tuple[Any, ...]], schema: Any) -> Any:
+def answer_batch(rows: list[tuple[Any, ...]], schema: Any) -> Any:
+    """A record batch of Arrow's, with a value of each row for each field of ``schema``."""
     arrow = load_extra("pyarrow", "Parquet")
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     arrays = [arrow.array(c, type=f.type) for c, f in zip(columns, schema, strict=True)]

@@ -11,6 +11,7 @@ import msgspec
 from glinthawk.core.errors import RequestError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.core.vllm_params import VllmParams
 from glinthawk.jobs.line_envelope import Kind
 from glinthawk.jobs.other_fields import check_other
 from glinthawk.jobs.structured_fields import StructuredFields, read_structured
@@ -32,7 +33,9 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 #: Fields that mean in a body what they mean in SamplingParams; of the others each API says its own.
 _OWN = {"max_tokens", "logprobs", "prompt_logprobs", "logit_bias", "structured_outputs"}
-_SAMPLING = {one.name for one in fields(SamplingParams)} - _OWN
+#: What vLLM's have beside them changes nothing in a line.
+_SAMPLING = {one.name for one in fields(SamplingParams)} - {one.name for one in fields(VllmParams)}
+_SAMPLING -= _OWN
 
 _Form = TypeVar("_Form", bound=msgspec.Struct)
 

@@ -26,7 +26,9 @@ def echo_logprobs(
     said = say_tokens((), prompt.ids, text)
     triples = zip(prompt.ids[1:], said[1:], scores, strict=True)
     alternatives = [
-        name_alternatives(TokenLogprobs(token, score.logprob, score.top[:num_top]), one, text)
+        name_alternatives(
+            TokenLogprobs(token, score.logprob, score.rank, score.top[:num_top]), one, text
+        )
         for token, one, score in triples
     ]
     before: dict[str, list[Any]] = {

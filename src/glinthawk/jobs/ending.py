@@ -40,14 +40,27 @@ class Ending:
     ) -> str | None:
         """Text before the earliest stop string, or with it if ``params`` say so; None where there
         is none."""
+        pieces, span = self._find(prompt, output, params)
+        if span is None:
+            return None
+        return text_before(pieces, span[params.include_stop_str_in_output])
+
+    def stop_string(
+        self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams
+    ) -> str | None:
+        """The earliest stop string; None where there is none."""
+        pieces, span = self._find(prompt, output, params)
+        return None if span is None else spelled(pieces)[slice(*span)]
+
+    def _find(
+        self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams
+    ) -> tuple[list[Piece], tuple[int, int] | None]:
+        """The text, and where in it the earliest stop string is."""
         named = self.named(params)
         pieces = self._pieces(prompt, output, named, not params.skip_special_tokens)
         # What stands in the first min_tokens tokens ends nothing.
         immune = len(spelled(self._pieces(prompt, output[: params.min_tokens], named)))
-        span = stop_span(spelled(pieces), params.stop, immune)
-        if span is None:
-            return None
-        return text_before(pieces, span[params.include_stop_str_in_output])
+        return pieces, stop_span(spelled(pieces), params.stop, immune)
 
     def whole(self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams) -> str:
         """All of the text."""

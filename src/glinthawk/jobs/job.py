@@ -7,7 +7,6 @@ from typing import Any
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
-from glinthawk.core.seeds import choice_seed
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.jobs.front import Front, TextProcesses
 from glinthawk.jobs.incoming import read_tasks
@@ -18,6 +17,7 @@ from glinthawk.jobs.lines import Refusal, Task, read_custom_id
 from glinthawk.jobs.outgoing import Outgoing
 from glinthawk.jobs.results import refusal_line
 from glinthawk.jobs.seen import SeenIds
+from glinthawk.jobs.task_requests import TaskRequests
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.text_work import TextRules
 from glinthawk.tokens.pooler import Pooler
@@ -87,8 +87,7 @@ class Job:
         )
         self._front = Front(text, text_rules, processes)
         self._outgoing = Outgoing(self._front, self._write)
-        self._eos_token_ids = eos_token_ids
-        self._seed = seed
+        self._requests = TaskRequests(text, eos_token_ids, seed)
         self._open: dict[int, tuple[_OpenLine, int]] = {}
         self._num_requests = 0
         self._prompt_tokens = 0
@@ -180,21 +179,7 @@ class Job:
                 yield line, raw
 
     def _request(self, open_line: _OpenLine, index: int) -> Request:
-        task = open_line.task
-        prompt, place = task.prompt_of(index), index % task.params.n
-        # A seed that the line brings is mixed with the prompt, and its custom_id is not.
-        number = index if task.params.seed is None else place
-        request = Request(
-            id=self._num_requests,
-            prompt=prompt.ids,
-            params=task.params.of_choice(place),
-            seed=choice_seed(self._seed, task.params, task.custom_id, number, prompt.ids),
-            max_tokens=prompt.max_tokens,
-            eos_token_ids=frozenset() if task.params.ignore_eos else self._eos_token_ids,
-            name=task.custom_id,
-            bad_tokens=self._text.bad_tokens(task.params),
-            pooling=None if task.wish is None else task.wish.pooling,
-        )
+        request = self._requests.make(open_line.task, index, self._num_requests)
         self._open[request.id] = (open_line, index)
         self._num_requests += 1
         return request

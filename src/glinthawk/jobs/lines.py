@@ -9,6 +9,7 @@ import msgspec
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.structured_outputs import StructuredOutputsParams
 from glinthawk.jobs.body import (
     Body,
     ChatBody,
@@ -103,7 +104,7 @@ def read_custom_id(raw: bytes) -> str | None:
 @dataclass(frozen=True, slots=True)
 class LineReader:
     """What lines are read against. ``model_name`` is what answers; ``defaults`` are of sampling
-    parameters that a line leaves out."""
+    parameters that a line leaves out, and ``params`` stand in place of what all lines say."""
 
     text: Text
     limits: Limits
@@ -111,6 +112,7 @@ class LineReader:
     rules: LineRules = field(default_factory=LineRules)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     pooler: Pooler = field(default_factory=Pooler)
+    params: SamplingParams | None = None
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
         """Never raises: whatever is wrong with a line is that line's result."""
@@ -141,13 +143,13 @@ class LineReader:
         self._check_model(body)
         tools = read_tools(body) if isinstance(body, ChatBody) else None
         forced = constrain_calls(tools, body) if isinstance(body, ChatBody) else None
-        params = sampling_params(body, self.defaults, forced)
+        params = self._params(body, forced)
         self.limits.check_tokens(params)
         if params.stop:
             self.text.require_stop_strings()
         self.text.bad_tokens(params)
-        name = find_structured(body) if forced is None else "tools"
-        if params.structured_outputs is not None and name is not None:
+        if params.structured_outputs is not None:
+            name = "tools" if forced else find_structured(body) or "structured_outputs"
             self.text.require_grammar(params.structured_outputs, name)
         prompts = self._prompts(body, params)
         reply = self._reply_form(body, prompts[0], params, tools)
@@ -164,7 +166,7 @@ class LineReader:
             params=params,
             return_token_ids=bool(body.return_token_ids),
             echo=isinstance(body, CompletionBody) and bool(body.echo),
-            prompt_logprobs=body.prompt_logprobs,
+            prompt_logprobs=(self.params or body).prompt_logprobs,
             reply=reply,
         )
 
@@ -176,6 +178,13 @@ class LineReader:
         prompts, wish = read(PoolingReader(self.text, self.limits, pooler), body)
         model = self.rules.served_model_name or self.model_name
         return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish)
+
+    def _params(
+        self, body: ChatBody | CompletionBody, forced: StructuredOutputsParams | None
+    ) -> SamplingParams:
+        if self.params is None:
+            return sampling_params(body, self.defaults, forced)
+        return replace(self.params, structured_outputs=forced) if forced else self.params
 
     def _check_model(self, body: Body | PoolingBody) -> None:
         served = self.rules.served_model_name

@@ -156,7 +156,7 @@ class PoolingReader:
 
     def _checked(self, ids: tuple[int, ...], name: str) -> Prompt:
         try:
-            self.limits.check_pooled(ids)
+            self.limits.check_prompt(ids, fewest=0)
         except RequestError as error:
             raise RequestError(str(error), param=name, code=error.code) from error
         return Prompt(ids, 0)

@@ -56,7 +56,8 @@ def split_reasoning(name: str, text: str, opened: bool = False) -> tuple[str | N
     if begin and before.strip() and not opened:
         return None, text  # it speaks of the marks
     if not begin or before.strip():
-        # Templates that begin the thoughts leave their end alone in the answer.
+        # A lone end mark ends thoughts, whether or not this prompt began them: models that think
+        # leave their first mark out now and then, and vLLM's parsers read their answers so, too.
         if not opened and marks.end not in text:
             return None, text
         rest = text

@@ -13,10 +13,10 @@ from glinthawk.jobs.echo import echo_logprobs, echo_text
 from glinthawk.jobs.lines import Refusal, Task
 from glinthawk.jobs.logprobs import chat_logprobs, completion_logprobs
 from glinthawk.jobs.pooling_replies import embedding_body, ranking_body, score_body
-from glinthawk.jobs.prompt_logprobs import prompt_logprobs, prompt_scores
 from glinthawk.jobs.replies import ChatReply, call_id, read_reply
 from glinthawk.jobs.responses import response_body
 from glinthawk.jobs.text import Text
+from glinthawk.jobs.vllm_logprobs import prompt_logprobs, prompt_scores
 
 __all__ = ["answer_line", "answer_text", "refusal_line"]
 

@@ -178,6 +178,14 @@ class Text:
             return False
         return self._ending.cut(prompt, output, params) is not None
 
+    def stop_string(
+        self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams
+    ) -> str | None:
+        """The first stop string in the text of ``output``; None where there is none."""
+        if self._tokenizer is None or not params.stop:
+            return None
+        return self._ending.stop_string(prompt, output, params)
+
     def final_text(
         self,
         prompt: Sequence[int],

@@ -22,9 +22,13 @@ def rank_rows(
     """Of each of ``rows`` of ``logits`` (S, V), the model's own log-probabilities: of the token
     that was chosen, and of the likeliest ``num_top``."""
     counts = [min(count, logits.shape[1]) for count in num_top]
-    chosen, ids, values, _ = rank_columns(logits, rows, tokens, max(counts))
-    columns = zip(tokens, chosen.tolist(), ids.tolist(), values.tolist(), counts, strict=True)
-    return [TokenLogprobs(t, c, tuple(zip(i[:n], v[:n], strict=True))) for t, c, i, v, n in columns]
+    chosen, ids, values, ranks = rank_columns(logits, rows, tokens, max(counts))
+    tops = [
+        tuple(zip(some[:count], of_them[:count], strict=True))
+        for some, of_them, count in zip(ids.tolist(), values.tolist(), counts, strict=True)
+    ]
+    columns = zip(tokens, chosen.tolist(), ranks.tolist(), tops, strict=True)
+    return [TokenLogprobs(*column) for column in columns]
 
 
 def rank_columns(logits: torch.Tensor, rows: list[int], tokens: list[int], count: int) -> Ranking:

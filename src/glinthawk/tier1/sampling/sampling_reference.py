@@ -89,13 +89,13 @@ def rank_logprobs(logits: torch.Tensor, token: int, num_top: int) -> TokenLogpro
     """Log-probabilities of the model itself, of ``logits`` (V,) before temperature, penalties and
     truncation; ties fall to lower ids."""
     logprobs = torch.log_softmax(logits, dim=-1)
-    ids = logits.sort(descending=True, stable=True).indices[:num_top]
+    order = logits.sort(descending=True, stable=True).indices
+    ids, rank = order[:num_top], order.tolist().index(token) + 1
     top = tuple(zip(ids.tolist(), logprobs[ids].tolist(), strict=True))
-    return TokenLogprobs(token, float(logprobs[token]), top)
+    return TokenLogprobs(token, float(logprobs[token]), rank, top)
 
 
 def score_token(logits: torch.Tensor, token: int, num_top: int) -> TokenScore:
     """What ``logits`` (V,) say of a ``token`` that a prompt has there."""
     ranked = rank_logprobs(logits, token, num_top)
-    order = logits.sort(descending=True, stable=True).indices
-    return TokenScore(ranked.logprob, order.tolist().index(token) + 1, ranked.top)
+    return TokenScore(ranked.logprob, ranked.rank, ranked.top)

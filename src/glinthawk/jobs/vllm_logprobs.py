@@ -1,4 +1,4 @@
-"""Log-probabilities of a prompt's tokens, in vLLM's shape."""
+"""Log-probabilities in vLLM's shape: a dictionary a token, of itself and of the likeliest ones."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,14 @@ from glinthawk.core.sequence import Sequence
 from glinthawk.jobs.logprobs import FLOOR
 from glinthawk.jobs.text import Text
 
-__all__ = ["Logprob", "PromptLogprobs", "prompt_logprobs", "prompt_scores"]
+__all__ = [
+    "Logprob",
+    "PromptLogprobs",
+    "SampleLogprobs",
+    "prompt_logprobs",
+    "prompt_scores",
+    "sample_logprobs",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +27,10 @@ class Logprob:
     decoded_token: str
 
 
-#: A dictionary a token of the prompt, of itself and of the likeliest ones; None for the first,
-#: which nothing comes before.
+#: By token ids, the token that is there first; None for a prompt's first, which nothing comes
+#: before.
 PromptLogprobs = list[dict[int, Logprob] | None]
+SampleLogprobs = list[dict[int, Logprob]]
 
 
 def prompt_logprobs(sequence: Sequence, text: Text, num_top: int) -> PromptLogprobs:
@@ -35,6 +43,14 @@ def prompt_logprobs(sequence: Sequence, text: Text, num_top: int) -> PromptLogpr
 def prompt_scores(sequence: Sequence) -> list[TokenScore]:
     """Of all tokens but the first."""
     return [score for part in sequence.scores for score in part]
+
+
+def sample_logprobs(sequence: Sequence, text: Text) -> SampleLogprobs:
+    """Of the answer of ``sequence``, for which log-probabilities were asked."""
+    return [
+        _entry(one.token, TokenScore(one.logprob, one.rank, one.top), text, len(one.top))
+        for one in sequence.logprobs
+    ]
 
 
 def _entry(token: int, score: TokenScore, text: Text, num_top: int) -> dict[int, Logprob]:

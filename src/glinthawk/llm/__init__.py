@@ -1,0 +1,1 @@
+"""The Python API. What users import of it is named in ``glinthawk`` itself."""

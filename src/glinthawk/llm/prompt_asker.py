@@ -1,0 +1,70 @@
+"""A prompt as a shared engine meets it; its answers are awaited on an event loop."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+from glinthawk.core.sequence import Request
+from glinthawk.core.sequence import Sequence as TokenSequence
+
+__all__ = ["PromptAsker"]
+
+
+class PromptAsker:
+    """Made on the event loop, where ``steps`` and ``abort`` are called; the rest is called on the
+    engine's thread."""
+
+    def __init__(
+        self, requests: Sequence[Request], stop_found: Callable[[TokenSequence, int], bool]
+    ) -> None:
+        self._requests, self._stop_found = requests, stop_found
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        #: Not looked at yet, by request: the newest of each.
+        self._newest: dict[int, TokenSequence] = {}
+        self._is_over = False
+        self._error: Exception | None = None
+
+    async def steps(self) -> AsyncIterator[list[TokenSequence]]:
+        """Sequences that have grown, or finished, since the last time: all at once, for who is slow
+        sees fewer steps. Raises what has ended the engine's work."""
+        while not self._is_over:
+            await self._changed.wait()
+            self._changed.clear()
+            newest, self._newest = self._newest, {}
+            if newest:
+                yield list(newest.values())
+            if self._error is not None:
+                raise self._error
+
+    def abort(self) -> None:
+        """Nothing more will come."""
+        self._finish(None)
+
+    def requests(self) -> Iterator[Request | None]:
+        yield from self._requests
+
+    def stop_found(self, sequence: TokenSequence, token: int) -> bool:
+        return self._stop_found(sequence, token)
+
+    def take(self, sequence: TokenSequence) -> None:
+        if sequence.finish_reason is None:
+            if not sequence.output:
+                return  # a part of its prompt was computed
+            # It goes on growing here, while it is read there.
+            tokens, logprobs = list(sequence.output), list(sequence.logprobs)
+            sequence = TokenSequence(sequence.request, output=tokens, logprobs=logprobs)
+        self._loop.call_soon_threadsafe(self._put, sequence)
+
+    def tick(self) -> None:
+        """Nothing waits here."""
+
+    def end(self, error: Exception | None) -> None:
+        self._loop.call_soon_threadsafe(self._finish, error)
+
+    def _put(self, sequence: TokenSequence) -> None:
+        self._newest[sequence.request.id] = sequence
+        self._changed.set()
+
+    def _finish(self, error: Exception | None) -> None:
+        self._is_over, self._error = True, error
+        self._changed.set()
