@@ -227,6 +227,20 @@ CASES = [
 
 #: Advice that is followed by another test.
 ELSEWHERE = {
+    "give both, or neither": ("serve/test_access.py::test_options_that_cannot_be"),
+    "--api-key: a key has printable letters": (
+        "serve/test_access.py::test_keys_have_names_that_stay"
+    ),
+    "two names have one key; give each its own": (
+        "serve/test_access.py::test_options_that_cannot_be"
+    ),
+    "--data: another server uses {}": (
+        "serve/test_access.py::test_a_folder_that_another_server_has"
+    ),
+    "give another --host or --port": ("serve/test_access.py::test_options_that_cannot_be"),
+    "of another version of glinthawk; give another --data": (
+        "serve/test_record_store.py::test_records_of_another_version_are_refused"
+    ),
     "use --reranker none to compare embeddings": (
         "cli/test_pooling_runs.py::test_pairs_that_a_tokenizer_cannot_judge_can_be_compared"
     ),
@@ -304,7 +318,7 @@ ELSEWHERE = {
     "the password that of its --password-file": (
         "cli/test_run.py::test_a_worker_on_a_trusted_network_serves_who_knows_its_password"
     ),
-    "see `glinthawk run --help` for what there is": (
+    "see `{} --help` for what there is": (
         "cli/test_help.py::test_run_has_its_options_in_panels_the_common_ones_first"
     ),
     "see --story, or record the whole run with": (
@@ -343,6 +357,9 @@ NOT_HERE = {
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
     "--window must be at least",
+    "without --api-key, everybody who reaches",
+    *("bytes (--max-body-size)", "bytes here (--max-body-size)", "bytes here (--max-file-size)"),
+    *("may be (--max-batch-lines)", "--data: cannot use"),
     *(
         "--event-log: cannot write",
         "--trace: cannot write",

@@ -28,7 +28,7 @@ def _tree(module: str) -> ast.Module:
 def _targets(statement: ast.stmt) -> list[str]:
     """Names that a statement defines."""
     match statement:
-        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return [name]
         case ast.Assign(targets=targets):
             return [target.id for target in targets if isinstance(target, ast.Name)]

@@ -14,6 +14,7 @@ __all__ = ["Commands"]
 #: Where each is, a function or an app of its own, and what the list of commands says of it.
 _COMMANDS = {
     "run": ("run_command", "Answer every line of a batch file, or resume that."),
+    "serve": ("serve_command", "Answer batches and requests of OpenAI's clients, by HTTP."),
     "merge": ("merge_command", "Join the outputs of a divided job, and say what is missing."),
     "quantize": ("quantize_command", "Make a model with 4- or 8-bit weights of one without."),
     "worker": ("worker_command", "Serve as a Tier-2 worker: KV cache, and attention over it."),

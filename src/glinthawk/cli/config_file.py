@@ -24,7 +24,9 @@ def _read(context: typer.Context, parameter: typer.CallbackParam, path: Path | N
         said = {str(key).replace("-", "_"): value for key, value in _load(path).items()}
         for name, value in said.items():
             if name not in options:
-                advice = advise_name(name, options, "see `glinthawk run --help` for what there is")
+                advice = advise_name(
+                    name, options, f"see `{context.command_path} --help` for what there is"
+                )
                 raise UsageError(f"{path} has no option {name!r} to set; {advice}")
             said[name] = _fitting(options[name], value, f"{path}: {name}")
         context.default_map = said

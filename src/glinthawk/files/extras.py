@@ -1,4 +1,4 @@
-"""Packages that only some forms of files need."""
+"""Packages that only some commands or forms of files need."""
 
 from importlib import import_module
 from typing import Any
@@ -7,7 +7,15 @@ from glinthawk.core.errors import UsageError
 
 __all__ = ["load_extra"]
 
-_EXTRAS = {"pyarrow": "files", "zstandard": "files", "datasets": "datasets"}
+_EXTRAS = {
+    "datasets": "datasets",
+    "prometheus_client": "serve",
+    "pyarrow": "files",
+    "python_multipart": "serve",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "zstandard": "files",
+}
 
 
 def load_extra(module: str, what: str) -> Any:

@@ -118,14 +118,17 @@ class LineReader:
         """Never raises: whatever is wrong with a line is that line's result."""
         custom_id = read_custom_id(raw)
         try:
-            return self._task(line, read_envelope(raw), custom_id)
+            envelope = read_envelope(raw)
+            if custom_id is None:
+                raise RequestError(
+                    "custom_id must be a string; give each line one", param="custom_id"
+                )
+            return self.ask(line, custom_id, read_kind(envelope), envelope.get("body"))
         except RequestError as error:
             return Refusal(line, custom_id or salvage_custom_id(raw), error)
 
-    def _task(self, line: int, envelope: dict[str, Any], custom_id: str | None) -> Task:
-        if custom_id is None:
-            raise RequestError("custom_id must be a string; give each line one", param="custom_id")
-        kind, body = read_kind(envelope), envelope.get("body")
+    def ask(self, line: int, custom_id: str, kind: Kind, body: object) -> Task:
+        """What ``body`` asks for. Raises RequestError."""
         if kind in _POOLED:
             return self._pooled(line, custom_id, kind, body)
         self.pooler.require_head()

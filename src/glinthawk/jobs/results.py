@@ -18,12 +18,12 @@ from glinthawk.jobs.responses import response_body
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.vllm_logprobs import prompt_logprobs, prompt_scores
 
-__all__ = ["answer_line", "answer_text", "refusal_line"]
+__all__ = ["answer_body", "answer_line", "answer_text", "refusal_line"]
 
 #: One line has a place of its own in an alphabetical sort up to a thousand million lines.
 _DIGITS = 9
 #: Codes of what this run, and no other, fails at.
-_OURS = frozenset({"kv_memory_exceeded"})
+_OURS = frozenset({"batch_expired", "kv_memory_exceeded"})
 _STATUS = {"model_not_found": 404}
 
 
@@ -40,11 +40,18 @@ def answer_text(text: Text, sequence: Sequence) -> str:
 
 def answer_line(task: Task, choices: list[Sequence], text: Text, created: int) -> bytes:
     """The result line of a task whose choices have all finished, in their order."""
-    number = f"{task.line:0{_DIGITS}}"
+    body = answer_body(task, f"{task.line:0{_DIGITS}}", choices, text, created)
+    return _line(task.line, task.custom_id, 200, body)
+
+
+def answer_body(
+    task: Task, number: str, choices: list[Sequence], text: Text, created: int
+) -> dict[str, Any]:
+    """What the API answers, under an id that ends with ``number``."""
     if task.wish is not None:
-        return _line(task.line, task.custom_id, 200, _pooled(task, number, choices, created))
+        return _pooled(task, number, choices, created)
     write = {"chat": _chat, "completion": _completion, "response": _response}[task.kind]
-    return _line(task.line, task.custom_id, 200, write(task, number, choices, text, created))
+    return write(task, number, choices, text, created)
 
 
 def _pooled(task: Task, number: str, choices: list[Sequence], created: int) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from glinthawk.llm.row_answers import AnsweredRow, NamedRow
 
 __all__ = ["OUTPUT_COLUMNS", "Answers", "DataKind", "answers_schema", "to_batch", "to_columns"]
 
-#: The answers' columns, but for the custom_id.
-OUTPUT_COLUMNS = {name: kind for name, kind in ANSWER_COLUMNS.items() if name != "custom_id"}
+#: The answers' columns, but for the custom_id, and what chats and completions never have.
+OUTPUT_COLUMNS = {
+    name: kind for name, kind in ANSWER_COLUMNS.items() if name not in ("custom_id", "embedding")
+}
 #: Begins to answer all rows.
 Answers = Callable[[], Iterator[AnsweredRow]]
 

@@ -1,0 +1,165 @@
+"""Where batches are handed in, and followed until they have ended."""
+
+import heapq
+import logging
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from msgspec.structs import replace
+
+from glinthawk.core.errors import GlinthawkError
+from glinthawk.serve.api_errors import ApiError
+from glinthawk.serve.api_objects import BatchObject
+from glinthawk.serve.batch_checks import NewBatch
+from glinthawk.serve.batch_life import BatchLife, Heard, Tidings
+from glinthawk.serve.data_folder import DataFolder, new_id
+from glinthawk.serve.record_store import Page, RecordStore
+
+__all__ = ["BatchDesk"]
+
+_logger = logging.getLogger(__name__)
+
+#: Batches that are under way at one time; each has three files open.
+_MOST_OPEN = 64
+#: Until a batch is tried again that could not go on, as on a full disk.
+_PAUSE_S = 10.0
+
+
+@dataclass(order=True, slots=True)
+class _Entry:
+    """A batch in which something is left to do; the most urgent is the least."""
+
+    expires_at: int
+    number: int
+    owner: str = field(compare=False)
+    id: str = field(compare=False)
+    tidings: Heard = field(default_factory=SimpleQueue, compare=False)
+
+
+class BatchDesk:
+    """May be called by any thread. Those of the nearest deadlines are under way first."""
+
+    def __init__(self, folder: DataFolder, store: RecordStore, life: BatchLife) -> None:
+        self._folder, self._store, self._life = folder, store, life
+        self._threads = ThreadPoolExecutor(_MOST_OPEN, "batch")
+        self._ending = ThreadPoolExecutor(1, "cancelled-batch")
+        self._lock = threading.Lock()
+        self._entries: dict[str, _Entry] = {}
+        self._queue: list[_Entry] = []
+        self._num_entries = 0
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Go on with the batches that there are."""
+        for owner, batch in self._store.open_batches():
+            self._life.recall(batch)
+            self._enter(owner, batch)
+
+    def stop(self) -> None:
+        """Leave them as they are, for the next start."""
+        self._stopping.set()
+        with self._lock:
+            entries = list(self._entries.values())
+        for entry in entries:
+            entry.tidings.put(Tidings.STOP)
+        for threads in (self._threads, self._ending):
+            threads.shutdown(cancel_futures=True)
+
+    def create(self, owner: str, asked: NewBatch) -> BatchObject:
+        """Raises NoSuchRecord for an unknown file, ApiError for one that is no input."""
+        file = self._store.find_file(owner, asked.input_file_id)
+        if file.purpose != "batch":
+            raise ApiError(400, f"the purpose of {file.id} is not batch", param="input_file_id")
+        now = int(time.time())
+        batch = BatchObject(
+            id=new_id("batch_"),
+            endpoint=asked.endpoint,
+            input_file_id=file.id,
+            completion_window=asked.completion_window,
+            created_at=now,
+            expires_at=now + asked.window_s,
+            model=self._life.model_name,
+            metadata=asked.metadata,
+        )
+        self._folder.begin_batch(batch.id, file.id)
+        try:
+            self._store.add_batch(owner, batch)
+        except BaseException:
+            self._folder.end_batch(batch.id)
+            raise
+        self._enter(owner, batch)
+        return batch
+
+    def find(self, owner: str, id: str) -> BatchObject:
+        """As it is now. Raises NoSuchRecord."""
+        return self._counted(self._store.find_batch(owner, id))
+
+    def list(self, owner: str, *, after: str | None, limit: int) -> Page:
+        """The newest first."""
+        page = self._store.list_batches(owner, after=after, limit=limit)
+        batches = [self._counted(one) for one in page.data if isinstance(one, BatchObject)]
+        return Page(batches, page.has_more)
+
+    def cancel(self, owner: str, id: str) -> BatchObject:
+        """What is answered already is kept. Raises NoSuchRecord, StateError for a batch that has
+        ended."""
+        batch = self._store.change_batch(owner, id, _cancelled)
+        with self._lock:
+            entry = self._entries.get(id)
+            is_waiting = entry in self._queue
+            if is_waiting and entry is not None:
+                self._queue.remove(entry)
+                heapq.heapify(self._queue)
+        if is_waiting and entry is not None:
+            # Not behind those that are under way, which may be many.
+            self._ending.submit(self._follow, entry)
+        elif entry is not None:
+            entry.tidings.put(Tidings.CANCEL)
+        return self._counted(batch)
+
+    def _counted(self, batch: BatchObject) -> BatchObject:
+        counts = self._life.counts(batch.id)
+        if counts is None or batch.status not in ("in_progress", "finalizing", "cancelling"):
+            return batch
+        return replace(batch, request_counts=counts)
+
+    def _enter(self, owner: str, batch: BatchObject) -> None:
+        with self._lock:
+            entry = _Entry(batch.expires_at, self._num_entries, owner, batch.id)
+            self._num_entries += 1
+            self._entries[batch.id] = entry
+            heapq.heappush(self._queue, entry)
+        if not self._stopping.is_set():
+            self._threads.submit(self._follow_next)
+
+    def _follow_next(self) -> None:
+        with self._lock:
+            if not self._queue:
+                return  # it was cancelled
+            entry = heapq.heappop(self._queue)
+        self._follow(entry)
+
+    def _follow(self, entry: _Entry) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._life.live(entry.owner, entry.id, entry.tidings)
+                break
+            except (GlinthawkError, OSError, sqlite3.Error) as error:
+                _logger.warning("%s waits: %s", entry.id, error)
+                self._stopping.wait(_PAUSE_S)
+            except Exception as error:
+                _logger.exception("%s has failed", entry.id)
+                self._life.give_up(entry.owner, entry.id, error)
+                break
+        with self._lock:
+            del self._entries[entry.id]
+
+
+def _cancelled(batch: BatchObject) -> BatchObject:
+    if batch.status == "cancelling":
+        return batch
+    return batch.moved("cancelling")

@@ -1,0 +1,202 @@
+"""Requests that somebody waits for: the same bodies as in lines of a batch, in the same batches of
+the engine, before all jobs."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from glinthawk.core.errors import GlinthawkError, RequestError
+from glinthawk.core.sequence import Request, Sequence
+from glinthawk.engine.shared_engine import SharedEngine
+from glinthawk.jobs.line_envelope import Kind
+from glinthawk.jobs.lines import Task
+from glinthawk.jobs.results import answer_body
+from glinthawk.serve.api_errors import ApiError, body_of, error_body
+from glinthawk.serve.growing_reply import GrowingReply
+from glinthawk.serve.interactive_asker import InteractiveAsker
+from glinthawk.serve.response_events import ResponseEvents
+from glinthawk.serve.served_model import ServedModel
+from glinthawk.serve.server_metrics import ServerMetrics
+from glinthawk.serve.stream_events import (
+    ChatEvents,
+    CompletionEvents,
+    Event,
+    StreamForm,
+    write_event,
+)
+
+__all__ = ["Asked", "Interactive"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that can be answered, when it came, and whether its answer is streamed."""
+
+    task: Task
+    requests: list[Request]
+    created: int
+    began: float
+    is_streamed: bool
+    with_usage: bool
+
+
+class Interactive:
+    """Used on the event loop. Text work has a thread of its own, so that a long prompt keeps nobody
+    else from being heard."""
+
+    def __init__(self, model: ServedModel, engine: SharedEngine, metrics: ServerMetrics) -> None:
+        self._model, self._engine, self._metrics = model, engine, metrics
+        self._reader, self._maker = model.reader(), model.maker()
+        self._thread = ThreadPoolExecutor(1, "text")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(cancel_futures=True)
+
+    async def read(self, kind: Kind, raw: bytes) -> Asked:
+        """Raises ApiError for what is no JSON object, RequestError for what cannot be answered."""
+        began = time.monotonic()
+        return await self._on_thread(partial(self._read, kind, raw, began))
+
+    async def answer(self, asked: Asked) -> dict[str, Any]:
+        """The whole answer. Whoever gives up waiting cancels this."""
+        whole: dict[int, Sequence] = {}
+        async with self._asking(asked) as asker:
+            async for sequence in asker.answers():
+                if sequence.finish_reason is not None:
+                    whole[sequence.request.id] = sequence
+        self._metrics.observe_end(asked.began)
+        return await self._on_thread(lambda: self._body(asked, whole))
+
+    async def stream(self, asked: Asked) -> AsyncIterator[bytes]:
+        """The same as events; an error is one too."""
+        form = self._stream_form(asked)
+        try:
+            async for events in self._events(asked, form):
+                yield b"".join(map(write_event, events))
+        except RequestError as error:
+            yield write_event(body_of(error)[1])
+        except GlinthawkError as error:
+            yield write_event(error_body(503, str(error)))
+        yield form.last
+
+    async def _events(self, asked: Asked, form: StreamForm) -> AsyncIterator[list[Event]]:
+        whole: dict[int, Sequence] = {}
+        grown: dict[int, GrowingReply] = {}
+        yield list(form.begin())
+        async with self._asking(asked) as asker:
+            async for sequence in asker.answers():
+                index = sequence.request.id
+                if not grown and not whole:
+                    self._metrics.observe_first(asked.began)
+                if sequence.finish_reason is not None:
+                    whole[index] = sequence
+                    continue
+                reply = grown.setdefault(index, self._reply(asked, sequence))
+                delta = await self._on_thread(partial(reply.grow, sequence))
+                if delta:
+                    yield list(form.grow(index, delta))
+        self._metrics.observe_end(asked.began)
+        yield await self._on_thread(lambda: self._last_events(asked, form, whole, grown))
+
+    @asynccontextmanager
+    async def _asking(self, asked: Asked) -> AsyncIterator[InteractiveAsker]:
+        # What is looked for after every token is looked for on the engine's thread.
+        text, limits = self._model.job_text, self._model.limits
+        asker = InteractiveAsker(asked.requests, text, limits, self._metrics.count_answer)
+        number = self._engine.ask(asker)
+        try:
+            yield asker
+        except (asyncio.CancelledError, GeneratorExit):
+            self._metrics.count_abort()
+            raise
+        finally:
+            self._engine.withdraw(number)
+
+    async def _on_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    # -- on the thread for text --------------------------------------------------------------------
+
+    def _read(self, kind: Kind, raw: bytes, began: float) -> Asked:
+        try:
+            body = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ApiError(400, f"the body is not JSON ({error})") from error
+        if not isinstance(body, dict):
+            raise ApiError(400, "the body must be an object")
+        is_streamed, options = body.pop("stream", None), body.pop("stream_options", None)
+        if not isinstance(is_streamed, bool | None):
+            raise ApiError(400, "stream must be true or false", param="stream")
+        with_usage = _wants_usage(options)
+        task = self._reader.ask(0, secrets.token_hex(12), kind, body)
+        requests = [
+            replace(self._maker.make(task, index, index), is_streamed=bool(is_streamed))
+            for index in range(task.num_choices)
+        ]
+        return Asked(task, requests, int(time.time()), began, bool(is_streamed), with_usage)
+
+    def _body(self, asked: Asked, whole: dict[int, Sequence]) -> dict[str, Any]:
+        task = asked.task
+        choices = [whole[index] for index in range(task.num_choices)]
+        return answer_body(task, task.custom_id, choices, self._model.text, asked.created)
+
+    def _reply(self, asked: Asked, sequence: Sequence) -> GrowingReply:
+        task = asked.task
+        return GrowingReply(sequence.request, task.reply, self._model.text, is_held=task.echo)
+
+    def _last_events(
+        self,
+        asked: Asked,
+        form: StreamForm,
+        whole: dict[int, Sequence],
+        grown: dict[int, GrowingReply],
+    ) -> list[Event]:
+        body = self._body(asked, whole)
+        rests = []
+        for index, (content, reasoning) in enumerate(_said(body)):
+            reply = grown.get(index) or self._reply(asked, whole[index])
+            rests.append(reply.rest(content, reasoning))
+        return list(form.end(body, rests))
+
+    def _stream_form(self, asked: Asked) -> StreamForm:
+        task = asked.task
+        number, model = task.custom_id, task.model
+        if task.kind == "response":
+            return ResponseEvents(
+                {"id": f"resp_{number}", "created_at": asked.created, "model": model}
+            )
+        prefix = "chatcmpl" if task.kind == "chat" else "cmpl"
+        head = {"id": f"{prefix}-{number}", "created": asked.created, "model": model}
+        if task.kind == "chat":
+            return ChatEvents(head, task.num_choices, asked.with_usage)
+        return CompletionEvents(head, asked.with_usage)
+
+
+def _wants_usage(options: Any) -> bool:
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise ApiError(400, "stream_options must be an object", param="stream_options")
+    return options.get("include_usage") is True
+
+
+def _said(body: dict[str, Any]) -> list[tuple[str, str]]:
+    """Content and reasoning of each choice of an answer, of any API."""
+    if "output" in body:
+        said = {item["type"]: item["content"][0]["text"] for item in body["output"]}
+        return [(said.get("message", ""), said.get("reasoning", ""))]
+    if body["object"] == "text_completion":
+        return [(choice["text"], "") for choice in body["choices"]]
+    messages = [choice["message"] for choice in body["choices"]]
+    return [(one["content"] or "", one.get("reasoning_content") or "") for one in messages]

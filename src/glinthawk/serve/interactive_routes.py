@@ -1,0 +1,86 @@
+"""/v1/chat/completions, /v1/completions, /v1/responses and /v1/models."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from glinthawk.jobs.line_envelope import Kind, read_kind
+from glinthawk.serve.api_errors import ApiError
+from glinthawk.serve.batch_checks import ENDPOINTS
+from glinthawk.serve.http_bodies import JsonAnswer, read_limited
+from glinthawk.serve.interactive import Asked, Interactive
+
+__all__ = ["InteractiveRoutes"]
+
+
+class InteractiveRoutes:
+    """``model_name`` is the one that there is, which takes ``max_model_len`` tokens."""
+
+    def __init__(
+        self, interactive: Interactive, model_name: str, max_model_len: int, most_bytes: int
+    ) -> None:
+        self._interactive, self._most_bytes = interactive, most_bytes
+        self._model = {
+            "id": model_name,
+            "object": "model",
+            "created": int(time.time()),
+            "owned_by": "glinthawk",
+            "max_model_len": max_model_len,
+        }
+
+    def routes(self) -> list[Route]:
+        """For the app."""
+        asking = [
+            Route(path, self._endpoint(read_kind({"url": path})), methods=["POST"])
+            for path in ENDPOINTS
+        ]
+        models = [Route("/v1/models", self.models), Route("/v1/models/{id:path}", self.model)]
+        return [*asking, *models]
+
+    def models(self, _request: Request) -> Response:
+        return JsonAnswer({"object": "list", "data": [self._model]})
+
+    def model(self, request: Request) -> Response:
+        id = request.path_params["id"]
+        if id != self._model["id"]:
+            raise ApiError(
+                404, f"there is no model {id!r:.80}", param="model", code="model_not_found"
+            )
+        return JsonAnswer(self._model)
+
+    def _endpoint(self, kind: Kind) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            raw = await read_limited(request, self._most_bytes)
+            asked = await self._interactive.read(kind, raw)
+            if asked.is_streamed:
+                events = self._interactive.stream(asked)
+                return StreamingResponse(events, media_type="text/event-stream")
+            return JsonAnswer(await self._while_there(request, asked))
+
+        return answer
+
+    async def _while_there(self, request: Request, asked: Asked) -> dict[str, Any]:
+        """The answer. Raises ClientDisconnect if nobody waits for it any more."""
+        answering = asyncio.ensure_future(self._interactive.answer(asked))
+        leaving = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                raise ClientDisconnect
+            return answering.result()
+        finally:
+            for task in (answering, leaving):
+                task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await answering
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
