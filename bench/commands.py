@@ -14,6 +14,7 @@ __all__ = [
     "lines",
     "lookup",
     "prediction",
+    "quantized",
     "sampler",
     "scheduler",
     "schemas",
@@ -117,6 +118,14 @@ def simulation(quick: _Quick = False) -> None:
 def sampler(quick: _Quick = False) -> None:
     """Choosing tokens against one softmax over the same logits."""
     from bench.sampling_speed import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def quantized(quick: _Quick = False) -> None:
+    """Products with weights that stay quantised against those in bfloat16, on one thread."""
+    from bench.quantized_products import run
 
     run(typer.echo, quick=quick)
 

@@ -1,6 +1,7 @@
 # What the extension and the checks are both made of: sources, their flags, and sanitizers.
 set(native ${CMAKE_CURRENT_LIST_DIR}/src)
 set(kernels ${native}/kernels)
+set(quantized ${native}/quantized)
 
 set(GLINTHAWK_SANITIZE "" CACHE STRING
     "Sanitizers to build with, for tests: address,undefined or thread. Nothing: none")
@@ -16,7 +17,8 @@ function(add_native_sources target)
        ${native}/machine/*.cpp ${native}/pages/*.cpp ${native}/sampling/*.cpp
        ${native}/schedule/*.cpp ${native}/storage/*.cpp)
   target_sources(${target} PRIVATE ${sources} ${kernels}/isa.cpp ${kernels}/portable.cpp
-                 ${kernels}/amx_emulated.cpp)
+                 ${kernels}/amx_emulated.cpp ${quantized}/kernel.cpp ${quantized}/packed_weight.cpp
+                 ${quantized}/portable.cpp ${quantized}/product.cpp)
   target_include_directories(${target} PUBLIC ${native})
   target_link_libraries(${target} PRIVATE Threads::Threads)
   # No fused multiply-adds but those asked for: templates for different numbers of rows must round alike.
@@ -42,6 +44,7 @@ function(add_native_sources target)
   # in code that runs elsewhere. nanobind builds for size; kernels are built for speed.
   set_source_files_properties(
     ${native}/pages/row_writer.cpp ${kernels}/portable.cpp ${kernels}/amx_emulated.cpp
+    ${quantized}/packed_weight.cpp ${quantized}/portable.cpp ${quantized}/product.cpp
     PROPERTIES COMPILE_OPTIONS "-O3")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     set(avx2 -O3 -mavx2 -mfma -mf16c)
@@ -51,6 +54,12 @@ function(add_native_sources target)
     foreach(isa avx2 avx512 avx512_bf16 amx)
       target_sources(${target} PRIVATE ${kernels}/${isa}.cpp)
       set_source_files_properties(${kernels}/${isa}.cpp PROPERTIES COMPILE_OPTIONS "${${isa}}")
+    endforeach()
+    # Codes of 8 bits are looked up by VBMI, which all but the first CPUs with BF16 have.
+    set(avx512_bf16 ${avx512_bf16} -mavx512vbmi)
+    foreach(isa avx2 avx512 avx512_bf16)
+      target_sources(${target} PRIVATE ${quantized}/${isa}.cpp)
+      set_source_files_properties(${quantized}/${isa}.cpp PROPERTIES COMPILE_OPTIONS "${${isa}}")
     endforeach()
   endif()
 endfunction()

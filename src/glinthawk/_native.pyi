@@ -68,6 +68,49 @@ def multiply_rows(
     team_thread: int,
     /,
 ) -> None: ...
+
+class PackedShape:
+    """Sizes of a quantised weight; ValueError for those that cannot be."""
+
+    def __init__(
+        self,
+        num_outputs: int,
+        num_inputs: int,
+        group: int,
+        code_bits: int,
+        scale_bytes: int,
+        offset_bytes: int,
+    ) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+
+def pack_quantized(
+    shape: PackedShape,
+    packed: int,
+    codes: int,
+    recode: int,
+    scales: int,
+    offsets: int,
+    num_given: int,
+    /,
+) -> None: ...
+def multiplies_quantized(isa: str, dtype: str, /) -> bool: ...
+def multiply_quantized(
+    shape: PackedShape,
+    out: int,
+    rows: int,
+    packed: int,
+    values: int,
+    bias: int,
+    offset: float,
+    num_rows: int,
+    dtype: str,
+    isa: str,
+    threads: int,
+    team_parallel: int,
+    team_thread: int,
+    /,
+) -> None: ...
 def sample_rows(
     tokens: int,
     rules: int,

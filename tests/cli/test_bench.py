@@ -26,6 +26,7 @@ ROWS = {
     "latency": {"batches", "tokens_per_s", "share"},
     "sampler": {"rules", "dtype", "rows", "vocab", "threads", "ms", "softmax_ms", "ratio"},
     "structured": {"kind", "vocab", "rows", "ready_ms", "mask_us", "ms", "free_ms", "softmax_ms"},
+    "quantized": {"kind", "rows", "ms", "bfloat16_ms", "ratio", "roof_ms", "share"},
     "scheduler": {
         "living",
         "submit_us",
@@ -171,6 +172,12 @@ def test_the_sampler_stands_beside_a_softmax() -> None:
     done = call("sampler", "--quick", commands=repository_benches)
     assert done.returncode == 0, done.stderr
     check_figures("sampler", done.stdout)
+
+
+def test_quantised_products_stand_beside_those_in_bfloat16() -> None:
+    done = call("quantized", "--quick", commands=repository_benches)
+    assert done.returncode == 0, done.stderr
+    check_figures("quantized", done.stdout)
 
 
 def test_what_constraints_add_is_measured() -> None:

@@ -20,6 +20,7 @@ _FLOORS = [
     "schedule",
     "dense",
     "sampling",
+    "quantized",
     "kernels",
     "layout",
     "machine",

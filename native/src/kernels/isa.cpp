@@ -114,6 +114,14 @@ IsaChoice choose_kernels(const std::string& name, DType kv) {
     return {choice->name, choice->kernels(kv)};
 }
 
+bool has_byte_tables() {
+#if defined(__x86_64__)
+    return has_avx512() && has(cpuid(7, 0).c, {1});
+#else
+    return false;
+#endif
+}
+
 const ProductKernel* choose_product() {
 #if defined(__x86_64__)
     if (has_amx()) return amx_product();

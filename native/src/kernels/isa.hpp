@@ -20,6 +20,9 @@ struct IsaChoice {
 };
 IsaChoice choose_kernels(const std::string& isa, DType kv);
 
+// Whether tables of 128 bytes can be looked up in registers (AVX-512 VBMI).
+bool has_byte_tables();
+
 // That of products; null where this machine has none.
 const ProductKernel* choose_product();
 

@@ -173,6 +173,20 @@ template <int Which>
 inline Vec quad_int8(const std::byte* p, int bias) {
     return {half_quad_int8<Which>(p, bias), half_quad_int8<Which>(p + 32, bias)};
 }
+template <int Bits>
+inline __m256 half_look_up(const float* table, const std::byte* p, int shift) {
+    const __m256i index = _mm256_srlv_epi32(line(p), _mm256_set1_epi32(shift));
+    if constexpr (Bits == 8)
+        return _mm256_i32gather_ps(table, _mm256_and_si256(index, _mm256_set1_epi32(255)), 4);
+    const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+    const __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+}
+// Sixteen groups of 32 bits: the entry of a table, of 2^Bits, that the lowest Bits name after a shift.
+template <int Bits>
+inline Vec look_up(const float* table, const std::byte* p, int shift) {
+    return {half_look_up<Bits>(table, p, shift), half_look_up<Bits>(table, p + 32, shift)};
+}
 
 }  // namespace
 }  // namespace glinthawk

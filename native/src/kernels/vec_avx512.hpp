@@ -122,6 +122,13 @@ inline Vec quad_int8(const std::byte* p, int bias) {
     const __m512i bits = _mm512_xor_si512(load_bits(p), _mm512_set1_epi32(bias));
     return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(bits, 24 - 8 * Which), 24));
 }
+// Sixteen groups of 32 bits: the entry of a table, of 2^Bits, that the lowest Bits name after a shift.
+template <int Bits>
+inline Vec look_up(const float* table, const std::byte* p, int shift) {
+    const __m512i index = _mm512_srlv_epi32(load_bits(p), _mm512_set1_epi32(shift));
+    if constexpr (Bits == 4) return _mm512_permutexvar_ps(index, load(table));
+    return _mm512_i32gather_ps(_mm512_and_si512(index, _mm512_set1_epi32(255)), table, 4);
+}
 
 }  // namespace
 }  // namespace glinthawk

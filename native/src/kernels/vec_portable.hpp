@@ -256,6 +256,14 @@ inline Vec quad_int8(const std::byte* p, int bias) {
         return __builtin_convertvector((bits << (24 - 8 * Which)) >> 24, Float4);
     });
 }
+// Sixteen groups of 32 bits: the entry of a table, of 2^Bits, that the lowest Bits name after a shift.
+template <int Bits>
+inline Vec look_up(const float* table, const std::byte* p, int shift) {
+    return each([&](int i) {
+        const Int4 index = (load_ints(p, i) >> shift) & spread((1 << Bits) - 1);
+        return Float4{table[index[0]], table[index[1]], table[index[2]], table[index[3]]};
+    });
+}
 
 }  // namespace
 }  // namespace glinthawk
