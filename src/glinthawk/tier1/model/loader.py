@@ -26,6 +26,7 @@ from glinthawk.tier1.model.rope_lengths import LongRange, find_range
 from glinthawk.tier1.model.self_check import Truth, own_answers
 from glinthawk.tier1.model.shards import check_shards
 from glinthawk.tier1.model.weights import load_weights, make_random
+from glinthawk.tier1.quantized.packed_linear import pack_quantized
 
 __all__ = ["LoadedModel", "count_layers", "load_model"]
 
@@ -101,6 +102,7 @@ def _speed_up(model: PreTrainedModel, config: EngineConfig) -> None:
     """Replace modules by faster ones of the same meaning; of a batch-invariant run, of the same
     bits. An X-cache asks for k and v alone, which a joined product does not give."""
     if model.device.type == "cpu":
+        pack_quantized(model)
         pack_model(model, config.batch_invariant)
     elif not config.batch_invariant and not config.xcache and find_spec("triton") is not None:
         from glinthawk.tier1.forward.joining import join_model

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from glinthawk.tier1.quantized.plain_product import dequantise
+
 __all__ = ["QuantizedWeight"]
 
 
@@ -28,13 +30,7 @@ class QuantizedWeight:
 
     def dequantise(self, dtype: torch.dtype) -> torch.Tensor:
         """(N, K), with inputs in their own order; computed in float32."""
-        zeros = 8.0 if self.bits == 4 else 0.0
-        taken = zeros if self.zeros is None else self._spread(self.zeros)
-        weight = (self.codes.float() - taken) * self._spread(self.scales)
+        weight = dequantise(self.codes, self.scales, self.zeros, bits=self.bits, group=self.group)
         if self.order is not None:
             weight = weight[:, torch.argsort(self.order)]
         return weight.to(dtype)
-
-    def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
-        """(N, G) -> (N, K)"""
-        return numbers.repeat_interleave(self.group, dim=1)[:, : self.codes.shape[1]]
