@@ -86,6 +86,9 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
         raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
     model.requires_grad_(False)
     model.eval()
+    if config.dense == "auto" and model.device.type == "cpu":
+        # Checked layer by layer: what follows runs the model many times.
+        pack_quantized(model)
     spec = _describe(config, model, discover(model, part), find_range(model))
     spreads_experts = config.batch_invariant and spread_experts(model)
     loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts, head)
@@ -102,7 +105,6 @@ def _speed_up(model: PreTrainedModel, config: EngineConfig) -> None:
     """Replace modules by faster ones of the same meaning; of a batch-invariant run, of the same
     bits. An X-cache asks for k and v alone, which a joined product does not give."""
     if model.device.type == "cpu":
-        pack_quantized(model)
         pack_model(model, config.batch_invariant)
     elif not config.batch_invariant and not config.xcache and find_spec("triton") is not None:
         from glinthawk.tier1.forward.joining import join_model

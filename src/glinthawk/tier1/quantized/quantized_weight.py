@@ -1,6 +1,6 @@
 """A linear layer's weight in few bits, whatever checkpoint it comes from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,6 +27,11 @@ class QuantizedWeight:
     zeros: torch.Tensor | None = None
     #: int64 (K,).
     order: torch.Tensor | None = None
+
+    def head(self, outputs: int) -> "QuantizedWeight":
+        """The first ``outputs`` of it."""
+        zeros = None if self.zeros is None else self.zeros[:outputs]
+        return replace(self, codes=self.codes[:outputs], scales=self.scales[:outputs], zeros=zeros)
 
     def dequantise(self, dtype: torch.dtype) -> torch.Tensor:
         """(N, K), with inputs in their own order; computed in float32."""
