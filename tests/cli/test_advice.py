@@ -227,6 +227,9 @@ CASES = [
 
 #: Advice that is followed by another test.
 ELSEWHERE = {
+    "and no records of a server; give a new folder, or the one of an earlier server": (
+        "serve/test_access.py::test_a_folder_with_other_things_in_it_is_left_alone"
+    ),
     "of whole groups of {} inputs; give a smaller --group-size": (
         "cli/test_quantize.py::test_what_cannot_be_done"
     ),
@@ -359,6 +362,7 @@ NOT_HERE = {
 
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
+    "--group-size must be a multiple of 8",
     "--perplexity: {} has less than two tokens",
     "--window must be at least",
     "without --api-key, everybody who reaches",

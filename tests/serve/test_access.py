@@ -132,6 +132,7 @@ def test_bodies_that_are_none(server: Server, path: str, body: bytes) -> None:
         (b"not a form at all", 400),
         (b'--x\r\nContent-Disposition: form-data; name="' + b"a" * 99_999 + b'"\r\n\r\n', 400),
         (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"a" * 99_999, 400),
+        (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 999 + b"--x--\r\n", 400),
         (
             b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
             + b"a" * (5 << 20),
@@ -212,6 +213,32 @@ def test_options_that_cannot_be(tmp_path: Path, more: list[str], said: str) -> N
 def test_a_folder_that_another_server_has(server: Server) -> None:
     done = glinthawk("serve", "-m", "demo", "--data", server.data)
     assert done.returncode == 2 and "another server" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["thesis.txt", "files/thesis.txt", "batches/mine/in.jsonl"])
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path, place: str) -> None:
+    mine = tmp_path / "data" / place
+    mine.parent.mkdir(parents=True)
+    mine.write_text("three years")
+    done = glinthawk("serve", "-m", "demo", "--data", tmp_path / "data")
+    assert done.returncode == 2 and "no records of a server" in done.stderr
+    assert mine.read_text() == "three years"
+
+
+def test_what_a_server_has_not_made_stays_in_its_folder(tmp_path: Path) -> None:
+    with running(tmp_path / "data") as server:
+        mine = server.data / "files" / "notes.txt"
+        mine.write_text("mine")
+    with running(tmp_path / "data"):
+        assert mine.read_text() == "mine"
+
+
+def test_an_empty_key_of_the_environment_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLINTHAWK_API_KEY", " ")
+    done = glinthawk("serve", "-m", "demo", "--data", tmp_path / "data")
+    assert done.returncode == 2 and "has no key" in done.stderr
 
 
 def test_keys_of_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,19 @@ def test_the_end_of_its_window_ends_a_batch(tmp_path: Path) -> None:
         assert len(named) == len(late) + len(good) == 400
 
 
+def test_the_end_of_its_window_ends_a_batch_of_other_settings(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running(data, "--batch-size", 2) as server, server.client() as client:
+        id = create(client, upload(client, lines(0, 100, 900)))
+        wait_until(lambda: is_moving(client, [id]))
+    with closing(RecordStore(data / "records.sqlite")) as store:
+        import msgspec
+
+        store.change_batch("", id, lambda now: msgspec.structs.replace(now, expires_at=1))
+    with running(data, "--seed", 5) as server, server.client() as client:
+        assert wait_for(client, id).status == "expired"
+
+
 def test_the_nearest_deadline_goes_first(tmp_path: Path) -> None:
     with running(tmp_path / "data", "--batch-size", 2) as server, server.client() as client:
         slow = create(client, upload(client, lines(0, 200)), completion_window="7d")

@@ -141,16 +141,19 @@ def test_a_folder_has_one_server_and_is_swept(tmp_path: Path) -> None:
     with closing(DataFolder(tmp_path)) as folder:
         with pytest.raises(UsageError, match="another server"):
             DataFolder(tmp_path)
-        for name in ("file-1", "file-2"):
+        for name in ("file-111111111111111111111111", "file-222222222222222222222222"):
             upload = folder.new_upload()
             upload.write_bytes(b"x")
             folder.keep(upload, name)
         folder.new_upload().write_bytes(b"torn")
-        folder.begin_batch("batch_1", "file-1")
-        folder.begin_batch("batch_2", "file-1")
-        folder.sweep({"file-1"}, {"batch_2"})
-        assert folder.content("file-1").exists() and not folder.content("file-2").exists()
-        assert folder.batch_input("batch_2").read_bytes() == b"x"
-        assert not folder.batch_input("batch_1").parent.exists()
+        folder.begin_batch("batch_111111111111111111111111", "file-111111111111111111111111")
+        folder.begin_batch("batch_222222222222222222222222", "file-111111111111111111111111")
+        folder.sweep({"file-111111111111111111111111"}, {"batch_222222222222222222222222"})
+        assert (
+            folder.content("file-111111111111111111111111").exists()
+            and not folder.content("file-222222222222222222222222").exists()
+        )
+        assert folder.batch_input("batch_222222222222222222222222").read_bytes() == b"x"
+        assert not folder.batch_input("batch_111111111111111111111111").parent.exists()
         assert not list((tmp_path / "uploads").iterdir())
     DataFolder(tmp_path).close()

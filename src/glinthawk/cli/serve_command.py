@@ -1,12 +1,14 @@
 """``glinthawk serve``."""
 
+import os
 import signal
 from contextlib import suppress
 from typing import Annotated, Any
 
 from glinthawk.cli.options import SettingsOf, spread
-from glinthawk.cli.serve_options import ServeOptions
+from glinthawk.cli.serve_options import API_KEY_VARIABLE, ServeOptions
 from glinthawk.core.config import EngineConfig
+from glinthawk.core.errors import UsageError
 from glinthawk.core.units import parse_size
 from glinthawk.jobs.line_rules import LineRules
 
@@ -39,6 +41,8 @@ def _serve(config: EngineConfig, rules: LineRules, options: ServeOptions) -> Non
     from glinthawk.serve.api_keys import ApiKeys
     from glinthawk.serve.http_server import Place, ServerLimits, open_server
 
+    if not options.api_key and API_KEY_VARIABLE in os.environ:
+        raise UsageError(f"{API_KEY_VARIABLE} is set and has no key; unset it, or give one")
     keys = ApiKeys(options.api_key or ())
     place = Place(
         host=options.host,

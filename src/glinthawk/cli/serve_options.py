@@ -9,7 +9,10 @@ import typer
 from glinthawk.cli.config_file import ConfigFlag
 from glinthawk.core.errors import UsageError
 
-__all__ = ["ServeOptions"]
+__all__ = ["API_KEY_VARIABLE", "ServeOptions"]
+
+#: Of the environment: keys for who does not want them among the arguments.
+API_KEY_VARIABLE = "GLINTHAWK_API_KEY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,7 @@ class ServeOptions:
             help="Key that clients have to give, KEY or NAME=KEY (repeatable): files and batches "
             "belong to their key's name. Default: GLINTHAWK_API_KEY, where several have spaces "
             "between; without any, everybody may call.",
-            envvar="GLINTHAWK_API_KEY",
+            envvar=API_KEY_VARIABLE,
         ),
     ] = None
     ssl_keyfile: Annotated[

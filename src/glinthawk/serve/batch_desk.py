@@ -17,7 +17,7 @@ from glinthawk.serve.api_objects import BatchObject
 from glinthawk.serve.batch_checks import NewBatch
 from glinthawk.serve.batch_life import BatchLife, Heard, Tidings
 from glinthawk.serve.data_folder import DataFolder, new_id
-from glinthawk.serve.record_store import Page, RecordStore
+from glinthawk.serve.record_store import NoSuchRecord, Page, RecordStore
 
 __all__ = ["BatchDesk"]
 
@@ -85,7 +85,10 @@ class BatchDesk:
             model=self._life.model_name,
             metadata=asked.metadata,
         )
-        self._folder.begin_batch(batch.id, file.id)
+        try:
+            self._folder.begin_batch(batch.id, file.id)
+        except FileNotFoundError as error:
+            raise NoSuchRecord(file.id) from error
         try:
             self._store.add_batch(owner, batch)
         except BaseException:
@@ -144,17 +147,22 @@ class BatchDesk:
         self._follow(entry)
 
     def _follow(self, entry: _Entry) -> None:
+        defect: Exception | None = None
         while not self._stopping.is_set():
             try:
+                if defect is not None:
+                    self._life.give_up(entry.owner, entry.id, defect)
                 self._life.live(entry.owner, entry.id, entry.tidings)
                 break
             except (GlinthawkError, OSError, sqlite3.Error) as error:
                 _logger.warning("%s waits: %s", entry.id, error)
                 self._stopping.wait(_PAUSE_S)
             except Exception as error:
+                # Where the engine has failed, so has everything: the next start goes on.
+                if self._life.is_over or defect is not None:
+                    break
                 _logger.exception("%s has failed", entry.id)
-                self._life.give_up(entry.owner, entry.id, error)
-                break
+                defect = error
         with self._lock:
             del self._entries[entry.id]
 

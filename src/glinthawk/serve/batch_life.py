@@ -10,6 +10,7 @@ from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from glinthawk.core.errors import JournalError
 from glinthawk.engine.shared_engine import SharedEngine
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
@@ -22,7 +23,12 @@ from glinthawk.serve.api_objects import (
 )
 from glinthawk.serve.batch_asker import BatchAsker
 from glinthawk.serve.batch_checks import LineLimits, check_file
-from glinthawk.serve.batch_results import count_results, expire_rest, split_results
+from glinthawk.serve.batch_results import (
+    count_results,
+    expire_rest,
+    has_expired,
+    split_results,
+)
 from glinthawk.serve.data_folder import DataFolder
 from glinthawk.serve.record_store import RecordStore
 from glinthawk.serve.served_model import ServedModel
@@ -63,6 +69,11 @@ class BatchLife:
     @property
     def model_name(self) -> str:
         return self._model.name
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the engine has failed: no batch can go on before another start."""
+        return self._engine.failure is not None
 
     def counts(self, id: str) -> RequestCounts | None:
         """Of a batch that is under way; None of any other."""
@@ -125,10 +136,20 @@ class BatchLife:
 
     def _answer(self, owner: str, batch: BatchObject, heard: Heard) -> bool:
         """Whether the server stops."""
-        is_late = False
+        try:
+            return self._answer_left(owner, batch, heard)
+        except JournalError:
+            if time.time() < batch.expires_at:
+                raise
+        # It was begun with other settings, and its time is over.
+        self._finish(owner, batch, "expired")
+        return False
+
+    def _answer_left(self, owner: str, batch: BatchObject, heard: Heard) -> bool:
+        results = self._folder.batch_results(batch.id)
         with Journal.open(
             self._folder.batch_input(batch.id),
-            self._folder.batch_results(batch.id),
+            results,
             self._model.fingerprint,
         ) as journal:
             journal.settle(self._model.resolved)
@@ -137,11 +158,11 @@ class BatchLife:
             job.flush()
             self._counts[batch.id] = _counts_of(job)
             if word is TimeoutError:
-                is_late = True
                 expire_rest(journal)
         if word is Tidings.STOP:
             return True
-        if is_late:
+        # A kill may have come between the lines that say so and the state.
+        if word is TimeoutError or (word is None and has_expired(results)):
             self._finish(owner, batch, "expired")
         elif word is None:
             self._move(owner, batch, "finalizing")

@@ -15,7 +15,9 @@ from glinthawk.jobs.results import refusal_line
 from glinthawk.serve.api_objects import FileObject
 from glinthawk.serve.data_folder import DataFolder, new_id
 
-__all__ = ["BatchFiles", "count_results", "expire_rest", "split_results"]
+__all__ = ["BatchFiles", "count_results", "expire_rest", "has_expired", "split_results"]
+
+_EXPIRED = "batch_expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,19 @@ def count_results(results: Path) -> tuple[int, int]:
     return sum(found), len(found) - sum(found)
 
 
+def has_expired(results: Path) -> bool:
+    """Whether lines were given up because the time was over."""
+    if not results.exists():
+        return False
+    with results.open("rb") as lines:
+        return any(not is_success(line) and _EXPIRED.encode() in line for line in lines)
+
+
 def expire_rest(journal: Journal) -> None:
     """Give every line without a result an error: its time is over."""
     error = RequestError(
         "This request could not be executed before the completion window expired.",
-        code="batch_expired",
+        code=_EXPIRED,
     )
     with closing(InputLines(journal.source, journal.survey.num_bytes)) as lines:
         for line, _, raw in lines:

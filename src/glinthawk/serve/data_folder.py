@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Collection
@@ -11,6 +12,9 @@ from glinthawk.core.errors import UsageError
 from glinthawk.jobs.output import sync_folder
 
 __all__ = ["DataFolder", "new_id"]
+
+#: Names that are made here.
+_OWN = re.compile(r"(file-|batch_)?[0-9a-f]{24}")
 
 
 def new_id(prefix: str) -> str:
@@ -27,6 +31,7 @@ class DataFolder:
         self._files, self._uploads, self._batches = (
             path / name for name in ("files", "uploads", "batches")
         )
+        self._refuse_others()
         try:
             for folder in (path, self._files, self._uploads, self._batches):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,6 +47,19 @@ class DataFolder:
             raise UsageError(
                 f"--data: another server uses {path}; end it, or give another folder"
             ) from error
+
+    def _refuse_others(self) -> None:
+        """Raise UsageError for a folder with something in it that no server has put there."""
+        own = (self._files, self._uploads, self._batches)
+        if self.records.exists() or not self.path.is_dir():
+            return
+        within = [one for folder in own if folder.is_dir() for one in folder.iterdir()]
+        others = {*self.path.iterdir()} - {*own, self.path / "lock"}
+        if found := sorted([*within, *others]):
+            raise UsageError(
+                f"--data: {self.path} has {found[0].relative_to(self.path)} and no records of a "
+                "server; give a new folder, or the one of an earlier server"
+            )
 
     def close(self) -> None:
         """Let another server have it."""
@@ -92,13 +110,17 @@ class DataFolder:
         shutil.rmtree(self._batches / batch_id, ignore_errors=True)
 
     def sweep(self, file_ids: Collection[str], batch_ids: Collection[str]) -> None:
-        """Remove what a kill has left: everything but the contents of ``file_ids`` and the folders
-        of ``batch_ids``."""
-        for upload in self._uploads.iterdir():
+        """Remove what a kill has left: of what servers make, everything but the contents of
+        ``file_ids`` and the folders of ``batch_ids``."""
+        for upload in filter(_is_own, self._uploads.iterdir()):
             upload.unlink()
-        for content in self._files.iterdir():
+        for content in filter(_is_own, self._files.iterdir()):
             if content.name not in file_ids:
                 content.unlink()
-        for folder in self._batches.iterdir():
+        for folder in filter(_is_own, self._batches.iterdir()):
             if folder.name not in batch_ids:
                 self.end_batch(folder.name)
+
+
+def _is_own(path: Path) -> bool:
+    return _OWN.fullmatch(path.name) is not None

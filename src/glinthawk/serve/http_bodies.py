@@ -26,24 +26,25 @@ def owner_of(request: Request) -> str:
     return owner
 
 
-async def read_limited(request: Request, most_bytes: int) -> bytes:
-    """The body. Raises ApiError for one that is too large, as soon as that is known."""
+async def read_limited(request: Request, most_bytes: int, option: str = "") -> bytes:
+    """The body. Raises ApiError for one that is too large, as soon as that is known; ``option``
+    sets what is."""
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told) > most_bytes:
-        raise _too_large(most_bytes)
+        raise _too_large(most_bytes, option)
     chunks, num_bytes = [], 0
     async for chunk in request.stream():
         num_bytes += len(chunk)
         if num_bytes > most_bytes:
-            raise _too_large(most_bytes)
+            raise _too_large(most_bytes, option)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
-async def read_json(request: Request, most_bytes: int) -> Any:
+async def read_json(request: Request, most_bytes: int, option: str = "") -> Any:
     """The body, decoded. Raises ApiError."""
     try:
-        return msgspec.json.decode(await read_limited(request, most_bytes))
+        return msgspec.json.decode(await read_limited(request, most_bytes, option))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON ({error})") from error
 
@@ -58,5 +59,6 @@ def read_number(request: Request, name: str, default: int, most: int) -> int:
     return int(given)
 
 
-def _too_large(most_bytes: int) -> ApiError:
-    return ApiError(413, f"a body has at most {most_bytes} bytes here (--max-body-size)")
+def _too_large(most_bytes: int, option: str) -> ApiError:
+    where = f" ({option})" if option else ""
+    return ApiError(413, f"a body has at most {most_bytes} bytes here{where}")

@@ -56,7 +56,7 @@ class InteractiveRoutes:
 
     def _endpoint(self, kind: Kind) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
-            raw = await read_limited(request, self._most_bytes)
+            raw = await read_limited(request, self._most_bytes, "--max-body-size")
             asked = await self._interactive.read(kind, raw)
             if asked.is_streamed:
                 events = self._interactive.stream(asked)

@@ -19,6 +19,8 @@ __all__ = ["Upload", "receive_upload"]
 
 #: Bytes of all fields but the file, and of headers of a part.
 _MOST_FIELDS, _MOST_HEADERS = 1 << 16, 1 << 14
+#: That a field takes beside its name and value.
+_FIELD_BYTES = 256
 #: Bytes around the parts.
 _SLACK = 1 << 20
 
@@ -112,6 +114,7 @@ class _Form:
     def _end_headers(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         self._name = options.get(b"name", b"").decode(errors="replace")
+        self._count_fields(_FIELD_BYTES + len(self._name))
         if self._name == "file":
             if self.upload.filename is not None:
                 raise ApiError(400, "the form has more than one file", param="file")
@@ -124,10 +127,13 @@ class _Form:
                 raise _too_large(self._most_bytes)
             self._file.write(memoryview(data)[start:end])
             return
-        self._num_field_bytes += end - start
-        if self._num_field_bytes > _MOST_FIELDS:
-            raise ApiError(400, "the form has too long fields")
+        self._count_fields(end - start)
         self._text += data[start:end]
+
+    def _count_fields(self, num_bytes: int) -> None:
+        self._num_field_bytes += num_bytes
+        if self._num_field_bytes > _MOST_FIELDS:
+            raise ApiError(400, "the form has too many fields, or too long ones")
 
     def _end_part(self) -> None:
         if self._name != "file":
