@@ -15,13 +15,13 @@ import msgspec
 
 from glinthawk.core.errors import GlinthawkError, RequestError
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.engine.awaiting_asker import AwaitingAsker
 from glinthawk.engine.shared_engine import SharedEngine
 from glinthawk.jobs.line_envelope import Kind
 from glinthawk.jobs.lines import Task
 from glinthawk.jobs.results import answer_body
 from glinthawk.serve.api_errors import ApiError, body_of, error_body
 from glinthawk.serve.growing_reply import GrowingReply
-from glinthawk.serve.interactive_asker import InteractiveAsker
 from glinthawk.serve.response_events import ResponseEvents
 from glinthawk.serve.served_model import ServedModel
 from glinthawk.serve.server_metrics import ServerMetrics
@@ -72,9 +72,8 @@ class Interactive:
         """The whole answer. Whoever gives up waiting cancels this."""
         whole: dict[int, Sequence] = {}
         async with self._asking(asked) as asker:
-            async for sequence in asker.answers():
-                if sequence.finish_reason is not None:
-                    whole[sequence.request.id] = sequence
+            async for newest in asker.steps():
+                whole |= _ended(newest)
         self._metrics.observe_end(asked.began)
         return await self._on_thread(lambda: self._body(asked, whole))
 
@@ -95,25 +94,20 @@ class Interactive:
         grown: dict[int, GrowingReply] = {}
         yield list(form.begin())
         async with self._asking(asked) as asker:
-            async for sequence in asker.answers():
-                index = sequence.request.id
+            async for newest in asker.steps():
                 if not grown and not whole:
                     self._metrics.observe_first(asked.began)
-                if sequence.finish_reason is not None:
-                    whole[index] = sequence
-                    continue
-                reply = grown.setdefault(index, self._reply(asked, sequence))
-                delta = await self._on_thread(partial(reply.grow, sequence))
-                if delta:
-                    yield list(form.grow(index, delta))
+                whole |= _ended(newest)
+                events = await self._on_thread(partial(self._grow, asked, form, newest, grown))
+                if events:
+                    yield events
         self._metrics.observe_end(asked.began)
         yield await self._on_thread(lambda: self._last_events(asked, form, whole, grown))
 
     @asynccontextmanager
-    async def _asking(self, asked: Asked) -> AsyncIterator[InteractiveAsker]:
+    async def _asking(self, asked: Asked) -> AsyncIterator[AwaitingAsker]:
         # What is looked for after every token is looked for on the engine's thread.
-        text, limits = self._model.job_text, self._model.limits
-        asker = InteractiveAsker(asked.requests, text, limits, self._metrics.count_answer)
+        asker = AwaitingAsker(asked.requests, self._model.job_text.stop_found, self._check)
         number = self._engine.ask(asker)
         try:
             yield asker
@@ -122,6 +116,10 @@ class Interactive:
             raise
         finally:
             self._engine.withdraw(number)
+
+    def _check(self, sequence: Sequence) -> None:
+        self._model.limits.check_answer(sequence)
+        self._metrics.count_answer(sequence)
 
     async def _on_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -154,6 +152,18 @@ class Interactive:
     def _reply(self, asked: Asked, sequence: Sequence) -> GrowingReply:
         task = asked.task
         return GrowingReply(sequence.request, task.reply, self._model.text, is_held=task.echo)
+
+    def _grow(
+        self, asked: Asked, form: StreamForm, newest: list[Sequence], grown: dict[int, GrowingReply]
+    ) -> list[Event]:
+        events: list[Event] = []
+        for sequence in newest:
+            if sequence.finish_reason is None:
+                index = sequence.request.id
+                reply = grown.setdefault(index, self._reply(asked, sequence))
+                if delta := reply.grow(sequence):
+                    events += form.grow(index, delta)
+        return events
 
     def _last_events(
         self,
@@ -189,6 +199,11 @@ def _wants_usage(options: Any) -> bool:
     if not isinstance(options, dict):
         raise ApiError(400, "stream_options must be an object", param="stream_options")
     return options.get("include_usage") is True
+
+
+def _ended(newest: list[Sequence]) -> dict[int, Sequence]:
+    """By choice."""
+    return {one.request.id: one for one in newest if one.finish_reason is not None}
 
 
 def _said(body: dict[str, Any]) -> list[tuple[str, str]]:
