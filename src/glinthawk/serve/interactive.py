@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -17,7 +17,7 @@ from glinthawk.core.errors import GlinthawkError, RequestError
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.engine.awaiting_asker import AwaitingAsker
 from glinthawk.engine.shared_engine import SharedEngine
-from glinthawk.jobs.line_envelope import Kind
+from glinthawk.jobs.line_envelope import Kind, TextKind
 from glinthawk.jobs.lines import Task
 from glinthawk.jobs.results import answer_body
 from glinthawk.serve.api_errors import ApiError, body_of, error_body
@@ -33,13 +33,13 @@ from glinthawk.serve.stream_events import (
     write_event,
 )
 
-__all__ = ["Asked", "Interactive"]
+__all__ = ["Interactive", "InteractiveTask"]
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InteractiveTask:
     """A request that can be answered, when it came, and whether its answer is streamed."""
 
     task: Task
@@ -63,12 +63,12 @@ class Interactive:
         """End the thread."""
         self._thread.shutdown(cancel_futures=True)
 
-    async def read(self, kind: Kind, raw: bytes) -> Asked:
+    async def read(self, kind: Kind, raw: bytes) -> InteractiveTask:
         """Raises ApiError for what is no JSON object, RequestError for what cannot be answered."""
         began = time.monotonic()
         return await self._on_thread(partial(self._read, kind, raw, began))
 
-    async def answer(self, asked: Asked) -> dict[str, Any]:
+    async def answer(self, asked: InteractiveTask) -> dict[str, Any]:
         """The whole answer. Whoever gives up waiting cancels this."""
         whole: dict[int, Sequence] = {}
         async with self._asking(asked) as asker:
@@ -77,7 +77,7 @@ class Interactive:
         self._metrics.observe_end(asked.began)
         return await self._on_thread(lambda: self._body(asked, whole))
 
-    async def stream(self, asked: Asked) -> AsyncIterator[bytes]:
+    async def stream(self, asked: InteractiveTask) -> AsyncIterator[bytes]:
         """The same as events; an error is one too."""
         form = self._stream_form(asked)
         try:
@@ -89,7 +89,7 @@ class Interactive:
             yield write_event(error_body(503, str(error)))
         yield form.last
 
-    async def _events(self, asked: Asked, form: StreamForm) -> AsyncIterator[list[Event]]:
+    async def _events(self, asked: InteractiveTask, form: StreamForm) -> AsyncIterator[list[Event]]:
         whole: dict[int, Sequence] = {}
         grown: dict[int, GrowingReply] = {}
         yield list(form.begin())
@@ -105,7 +105,7 @@ class Interactive:
         yield await self._on_thread(lambda: self._last_events(asked, form, whole, grown))
 
     @asynccontextmanager
-    async def _asking(self, asked: Asked) -> AsyncIterator[AwaitingAsker]:
+    async def _asking(self, asked: InteractiveTask) -> AsyncIterator[AwaitingAsker]:
         # What is looked for after every token is looked for on the engine's thread.
         asker = AwaitingAsker(asked.requests, self._model.job_text.stop_found, self._check)
         number = self._engine.ask(asker)
@@ -126,35 +126,36 @@ class Interactive:
 
     # -- on the thread for text --------------------------------------------------------------------
 
-    def _read(self, kind: Kind, raw: bytes, began: float) -> Asked:
+    def _read(self, kind: Kind, raw: bytes, began: float) -> InteractiveTask:
         try:
             body = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ApiError(400, f"the body is not JSON ({error})") from error
         if not isinstance(body, dict):
             raise ApiError(400, "the body must be an object")
-        is_streamed, options = body.pop("stream", None), body.pop("stream_options", None)
-        if not isinstance(is_streamed, bool | None):
-            raise ApiError(400, "stream must be true or false", param="stream")
-        with_usage = _wants_usage(options)
+        is_streamed, with_usage = _pop_stream(kind, body)
         task = self._reader.ask(0, secrets.token_hex(12), kind, body)
         requests = [
-            replace(self._maker.make(task, index, index), is_streamed=bool(is_streamed))
+            replace(self._maker.make(task, index, index), is_streamed=is_streamed)
             for index in range(task.num_choices)
         ]
-        return Asked(task, requests, int(time.time()), began, bool(is_streamed), with_usage)
+        return InteractiveTask(task, requests, int(time.time()), began, is_streamed, with_usage)
 
-    def _body(self, asked: Asked, whole: dict[int, Sequence]) -> dict[str, Any]:
+    def _body(self, asked: InteractiveTask, whole: dict[int, Sequence]) -> dict[str, Any]:
         task = asked.task
         choices = [whole[index] for index in range(task.num_choices)]
         return answer_body(task, task.custom_id, choices, self._model.text, asked.created)
 
-    def _reply(self, asked: Asked, sequence: Sequence) -> GrowingReply:
+    def _reply(self, asked: InteractiveTask, sequence: Sequence) -> GrowingReply:
         task = asked.task
         return GrowingReply(sequence.request, task.reply, self._model.text, is_held=task.echo)
 
     def _grow(
-        self, asked: Asked, form: StreamForm, newest: list[Sequence], grown: dict[int, GrowingReply]
+        self,
+        asked: InteractiveTask,
+        form: StreamForm,
+        newest: list[Sequence],
+        grown: dict[int, GrowingReply],
     ) -> list[Event]:
         events: list[Event] = []
         for sequence in newest:
@@ -167,7 +168,7 @@ class Interactive:
 
     def _last_events(
         self,
-        asked: Asked,
+        asked: InteractiveTask,
         form: StreamForm,
         whole: dict[int, Sequence],
         grown: dict[int, GrowingReply],
@@ -179,7 +180,7 @@ class Interactive:
             rests.append(reply.rest(content, reasoning))
         return list(form.end(body, rests))
 
-    def _stream_form(self, asked: Asked) -> StreamForm:
+    def _stream_form(self, asked: InteractiveTask) -> StreamForm:
         task = asked.task
         number, model = task.custom_id, task.model
         if task.kind == "response":
@@ -191,6 +192,16 @@ class Interactive:
         if task.kind == "chat":
             return ChatEvents(head, task.num_choices, asked.with_usage)
         return CompletionEvents(head, asked.with_usage)
+
+
+def _pop_stream(kind: Kind, body: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether an answer is streamed, and with its usage; a line has no fields for that."""
+    is_streamed, options = body.pop("stream", None), body.pop("stream_options", None)
+    if not isinstance(is_streamed, bool | None):
+        raise ApiError(400, "stream must be true or false", param="stream")
+    if is_streamed and kind not in get_args(TextKind):
+        raise ApiError(400, "only text is streamed; leave stream out", param="stream")
+    return bool(is_streamed), _wants_usage(options)
 
 
 def _wants_usage(options: Any) -> bool:
