@@ -16,6 +16,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import open_run
 from glinthawk.tier1.model.loader import load_model
+from glinthawk.tier1.quantized.packed_linear import PackedQuantizedLinear
 from glinthawk.tier1.quantized.quantized_linear import QuantizedLinear
 from pipeline_nodes import write_cluster
 from quantized_checkpoints import FORMS, write_checkpoint
@@ -138,3 +139,28 @@ def test_tensors_that_are_missing_are_named(tmp_path: Path, plain: Path) -> None
 def _add_settings(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": settings}))
+
+
+@pytest.mark.parametrize("form", ["w4a16", "w8a8", "gptq 4 shuffled", "awq", "fp8 ragged blocks"])
+def test_products_are_of_packed_weights(tmp_path: Path, plain: Path, form: str) -> None:
+    """And give what the plain ones give."""
+    folder = write_checkpoint(plain, tmp_path / "model", form)
+    packed, slow = (
+        load_model(EngineConfig(model=str(folder), dense=dense)).model
+        for dense in ("auto", "plain")
+    )
+    count = 0
+    for name, module in slow.named_modules():
+        if isinstance(module, QuantizedLinear):
+            fast = packed.get_submodule(name)
+            assert isinstance(fast, PackedQuantizedLinear)
+            x = torch.randn(5, module.in_features)
+            torch.testing.assert_close(fast(x), module(x), rtol=1e-4, atol=1e-5)
+            count += 1
+    assert count == 21
+
+
+def test_batch_invariant_runs(tmp_path: Path, plain: Path) -> None:
+    folder = write_checkpoint(plain, tmp_path / "model", "awq")
+    config = EngineConfig(model=str(folder), tier1_kv="1MiB", batch_invariant=True)
+    assert _run(config) == _meant(folder)

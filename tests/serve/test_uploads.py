@@ -98,7 +98,7 @@ def resident(pid: int, name: str = "VmRSS") -> int:
     "size", [200 << 20, pytest.param(2 << 30, marks=pytest.mark.matrix)], ids=["200MiB", "2GiB"]
 )
 def test_a_large_upload_takes_little_memory(tmp_path: Path, size: int) -> None:
-    import httpx
+    import httpx2
 
     with running(tmp_path / "data") as server:
         before, peak, ended = resident(server.pid), 0, threading.Event()
@@ -112,7 +112,7 @@ def test_a_large_upload_takes_little_memory(tmp_path: Path, size: int) -> None:
         watcher.start()
         headers = {"Content-Type": "multipart/form-data; boundary=xyz"}
         try:
-            answer = httpx.post(
+            answer = httpx2.post(
                 f"{server.url}/files", content=body(size), headers=headers, timeout=600
             )
         finally:

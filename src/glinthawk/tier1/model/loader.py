@@ -26,6 +26,7 @@ from glinthawk.tier1.model.rope_lengths import LongRange, find_range
 from glinthawk.tier1.model.self_check import Truth, own_answers
 from glinthawk.tier1.model.shards import check_shards
 from glinthawk.tier1.model.weights import load_weights, make_random
+from glinthawk.tier1.quantized.packed_linear import pack_quantized
 
 __all__ = ["LoadedModel", "count_layers", "load_model"]
 
@@ -85,6 +86,9 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
         raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
     model.requires_grad_(False)
     model.eval()
+    if config.dense == "auto" and model.device.type == "cpu":
+        # Checked layer by layer: what follows runs the model many times.
+        pack_quantized(model)
     spec = _describe(config, model, discover(model, part), find_range(model))
     spreads_experts = config.batch_invariant and spread_experts(model)
     loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts, head)

@@ -1,8 +1,10 @@
 """A linear layer's weight in few bits, whatever checkpoint it comes from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+
+from glinthawk.tier1.quantized.plain_product import dequantise
 
 __all__ = ["QuantizedWeight"]
 
@@ -26,15 +28,14 @@ class QuantizedWeight:
     #: int64 (K,).
     order: torch.Tensor | None = None
 
+    def head(self, outputs: int) -> "QuantizedWeight":
+        """The first ``outputs`` of it."""
+        zeros = None if self.zeros is None else self.zeros[:outputs]
+        return replace(self, codes=self.codes[:outputs], scales=self.scales[:outputs], zeros=zeros)
+
     def dequantise(self, dtype: torch.dtype) -> torch.Tensor:
         """(N, K), with inputs in their own order; computed in float32."""
-        zeros = 8.0 if self.bits == 4 else 0.0
-        taken = zeros if self.zeros is None else self._spread(self.zeros)
-        weight = (self.codes.float() - taken) * self._spread(self.scales)
+        weight = dequantise(self.codes, self.scales, self.zeros, bits=self.bits, group=self.group)
         if self.order is not None:
             weight = weight[:, torch.argsort(self.order)]
         return weight.to(dtype)
-
-    def _spread(self, numbers: torch.Tensor) -> torch.Tensor:
-        """(N, G) -> (N, K)"""
-        return numbers.repeat_interleave(self.group, dim=1)[:, : self.codes.shape[1]]
