@@ -9,12 +9,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    CompressedTensorsConfig,
+)
 from typer.testing import CliRunner
 
 from families import make_model
 from glinthawk.cli.main import app
 from glinthawk.core.config import EngineConfig
+from glinthawk.core.source import resolve_model
 from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier1.quantized.quantized_linear import QuantizedLinear
 from glinthawk.tier1.quantized.rounding import SCHEMES
@@ -59,6 +66,12 @@ def test_no_weight_is_further_off_than_its_step(
     nearest = (grouped / step).round().mul(step).view_as(weight)
     error, plain = (back - weight).square().sum(), (nearest - weight).square().sum()
     assert error <= 1.001 * plain + 1e-20
+
+
+def test_small_weights_in_float16_use_all_codes() -> None:
+    weight = 6e-4 * torch.randn(8, 256, generator=torch.Generator().manual_seed(0))
+    codes = SCHEMES["w8a8"].round(weight.half(), 32)["weight"]
+    assert (codes.abs().amax(1) == 127).all()
 
 
 def test_zeros_stay_zeros() -> None:
@@ -120,6 +133,44 @@ def test_the_demo_answers_with_few_bits(tmp_path: Path) -> None:
     assert answer["choices"][0]["text"]
 
 
+def test_texts_are_cut_to_the_models_length(tmp_path: Path) -> None:
+    source, text = make_model(tmp_path, "llama", max_position_embeddings=32), tmp_path / "text"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (source / name).write_bytes((Path(resolve_model("demo")) / name).read_bytes())
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "vocab_size": 4096}))
+    grown = load_file(source / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in grown:
+            grown[name] = torch.randn(4096, grown[name].shape[1])
+    save_file(grown, source / "model.safetensors", metadata={"format": "pt"})
+    text.write_text(_TEXT)
+    said = _quantize(
+        *("-m", str(source), "-o", str(tmp_path / "out"), "--group-size", "32"),
+        *("--calibration", str(text), "--perplexity", str(text)),
+    )
+    assert "perplexity" in said
+
+
+def test_a_classifier_and_its_pooling(tmp_path: Path) -> None:
+    plain = make_model(tmp_path, "qwen3")
+    source, target = tmp_path / "classifier", tmp_path / "quantised"
+    config = AutoConfig.from_pretrained(plain, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(source)
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    _quantize("-m", str(source), "-o", str(target), "--group-size", "32")
+    assert load_model(EngineConfig(model=str(target))).head is not None
+    assert (target / "1_Pooling" / "config.json").is_file()
+
+
+def test_a_base_model(tmp_path: Path) -> None:
+    plain, source = make_model(tmp_path, "qwen3"), tmp_path / "base"
+    AutoModel.from_config(AutoConfig.from_pretrained(plain)).save_pretrained(source)
+    _quantize("-m", str(source), "-o", str(tmp_path / "quantised"), "--group-size", "32")
+    load_model(EngineConfig(model=str(tmp_path / "quantised")))
+
+
 def test_a_model_in_several_files(tmp_path: Path) -> None:
     source, target = make_model(tmp_path, "qwen3"), tmp_path / "quantised"
     tensors = load_file(source / "model.safetensors")
@@ -143,6 +194,9 @@ def test_a_model_in_several_files(tmp_path: Path) -> None:
         ("llama", "no weights", "no \\*.safetensors files"),
         ("llama", "group", "give a smaller"),
         ("llama", "there", "is there already"),
+        ("llama", "not finite", "not finite"),
+        ("llama", "odd group", "a multiple of 8"),
+        ("gpt2", "", "no linear layers"),
     ],
 )
 def test_what_cannot_be_done(tmp_path: Path, family: str, change: str, reason: str) -> None:
@@ -155,7 +209,11 @@ def test_what_cannot_be_done(tmp_path: Path, family: str, change: str, reason: s
         (source / "model.safetensors").unlink()
     if change == "there":
         target.mkdir()
-    group = "1000" if change == "group" else "32"
+    if change == "not finite":
+        tensors = load_file(source / "model.safetensors")
+        tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = torch.nan
+        save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    group = {"group": "1000", "odd group": "20"}.get(change, "32")
     result = CliRunner().invoke(
         app, ["quantize", "-m", str(source), "-o", str(target), "--group-size", group]
     )

@@ -14,6 +14,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
+from glinthawk.core.slices import LayerSlice
 from glinthawk.engine.run import open_run
 from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier1.quantized.packed_linear import PackedQuantizedLinear
@@ -79,10 +80,21 @@ def test_every_layout(tmp_path: Path, layout: str) -> None:
     assert _run(EngineConfig(model=str(folder), **_LAYOUTS[layout])) == _meant(folder)
 
 
-def test_over_a_pipeline(tmp_path: Path, plain: Path) -> None:
-    folder = write_checkpoint(plain, tmp_path / "model", "w4a16")
+@pytest.mark.parametrize("form", ["w4a16", "awq", "fp8 blocks"])
+def test_over_a_pipeline(tmp_path: Path, plain: Path, form: str) -> None:
+    folder = write_checkpoint(plain, tmp_path / "model", form)
     cluster = write_cluster(tmp_path, [1, 1], "100KiB")
     assert _run(EngineConfig(model=str(folder), cluster=cluster)) == _meant(folder)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_every_form_in_slices(tmp_path: Path, plain: Path, form: str, dtype: Any) -> None:
+    """A slice without embeddings has no parameter but norms: their type is the model's."""
+    folder = write_checkpoint(plain, tmp_path / "model", form)
+    config = EngineConfig(model=str(folder), dtype=dtype)
+    for first in range(3):
+        assert load_model(config, LayerSlice(first, first + 1, 3)).spec.dtype == dtype
 
 
 @pytest.mark.parametrize("form", ["w4a16", "w8a8", "awq", "fp8 blocks"])

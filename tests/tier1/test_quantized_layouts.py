@@ -21,11 +21,11 @@ def _layer(form: str, weight: torch.Tensor, name: str = "model.layers.0.mlp.up_p
     outputs, inputs = weight.shape
     layer = QuantizedLinear(nn.Linear(inputs, outputs, bias=False), layout, torch.float32)
     stored = quantise_weight(form, weight)
-    assert set(dict(layer.named_parameters())) == set(stored.tensors)
+    assert set(dict(layer.named_buffers())) == set(stored.tensors)
     for end, tensor in stored.tensors.items():
         empty = getattr(layer, end)
         assert (empty.shape, empty.dtype) == (tensor.shape, tensor.dtype), end
-        setattr(layer, end, nn.Parameter(tensor, requires_grad=False))
+        setattr(layer, end, tensor)
     return layer, stored.plain
 
 
@@ -83,6 +83,10 @@ def test_gptq_may_name_the_layers_in_a_block() -> None:
             "transform_config",
         ),
         ({}, "an unnamed format"),
+        ({"quant_method": "compressed-tensors"}, "without config_groups"),
+        ({"quant_method": "fp8"}, "blocks of None"),
+        ({"quant_method": "fp8", "weight_block_size": [128]}, r"blocks of \[128\]"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": "all"}, "groups of all"),
     ],
 )
 def test_what_cannot_be_read_is_named(settings: dict[str, Any], reason: str) -> None:

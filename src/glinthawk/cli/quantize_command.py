@@ -32,7 +32,7 @@ def quantize(
         typer.Option(help="Bits of weights and of activations, as in compressed-tensors."),
     ] = "w4a16",
     group_size: Annotated[
-        int, typer.Option(help="Inputs that share a scale, with w4a16.", min=16)
+        int, typer.Option(help="Inputs that share a scale, with w4a16: a multiple of 8.", min=16)
     ] = 128,
     calibration: Annotated[
         Path | None,
@@ -65,15 +65,22 @@ def quantize(
     model, trust = settings["model"], settings["trust_remote_code"]
     if output.exists():
         raise UsageError(f"-o: {output} is there already; give a new folder")
+    if group_size % 8:
+        raise UsageError(f"--group-size must be a multiple of 8, not {group_size}")
     folder, form = _find_folder(model), SCHEMES[scheme]
+    windows = {
+        name: _read_windows(name, folder, text, trust)
+        for name, text in (("--calibration", calibration), ("--perplexity", perplexity))
+        if text is not None
+    }
     importance: Mapping[str, torch.Tensor] = {}
     if calibration is not None:
-        importance = _calibrate(folder, calibration, trust)
+        importance = _calibrate(folder, windows["--calibration"], trust)
     count = quantise_folder(folder, output, form, group_size, importance, trust, _say)
     before, after = (_count_bytes(each) for each in (folder, output))
     typer.echo(f"{output}: {count} layers in {scheme}, {before:,} -> {after:,} bytes", err=True)
     if perplexity is not None:
-        _compare(folder, output, perplexity, trust)
+        _compare(folder, output, windows["--perplexity"], trust)
 
 
 def _say(text: str) -> None:
@@ -97,35 +104,44 @@ def _find_folder(model: str) -> Path:
         raise ModelError(f"cannot fetch {model!r}: {error}") from error
 
 
-def _calibrate(folder: Path, text: Path, trust: bool) -> "Mapping[str, torch.Tensor]":
+_Windows = list[tuple[int, ...]]
+
+
+def _read_windows(option: str, folder: Path, path: Path, trust: bool) -> _Windows:
+    """A text in parts that the model takes."""
+    from transformers import AutoConfig
+
     from glinthawk.engine.perplexity import cut_windows
+    from glinthawk.jobs.text import Text
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust).get_text_config()
+    most = getattr(config, "max_position_embeddings", None) or _WINDOW
+    try:
+        tokens = Text.load(folder, trust).encode(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option}: cannot read {path} as text: {error}") from error
+    windows = cut_windows(tokens, min(_WINDOW, most))
+    if not windows:
+        raise UsageError(f"{option}: {path} has less than two tokens")
+    return windows
+
+
+def _calibrate(folder: Path, windows: _Windows, trust: bool) -> "Mapping[str, torch.Tensor]":
     from glinthawk.tier1.model.calibration import measure_importance
 
-    tokens = _encode(folder, text, trust)[:_MOST_CALIBRATION]
-    _say(f"calibrating on {len(tokens):,} tokens")
-    return measure_importance(str(folder), cut_windows(tokens, _WINDOW), trust)
+    some = windows[: max(1, _MOST_CALIBRATION // len(windows[0]))]
+    _say(f"calibrating on {sum(map(len, some)):,} tokens")
+    return measure_importance(str(folder), some, trust)
 
 
-def _compare(folder: Path, output: Path, text: Path, trust: bool) -> None:
-    from glinthawk.engine.perplexity import cut_windows, measure_perplexity
+def _compare(folder: Path, output: Path, windows: _Windows, trust: bool) -> None:
+    from glinthawk.engine.perplexity import measure_perplexity
 
-    windows = cut_windows(_encode(folder, text, trust), _WINDOW)
-    if not windows:
-        raise UsageError(f"--perplexity: {text} has less than two tokens")
     before, after = (
         measure_perplexity(EngineConfig(model=str(each), trust_remote_code=trust), windows)
         for each in (folder, output)
     )
     typer.echo(f"perplexity {before:.3f} -> {after:.3f} ({after / before - 1:+.2%})")
-
-
-def _encode(folder: Path, text: Path, trust: bool) -> tuple[int, ...]:
-    from glinthawk.jobs.text import Text
-
-    try:
-        return Text.load(folder, trust).encode(text.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {text} as text: {error}") from error
 
 
 def _count_bytes(folder: Path) -> int:

@@ -25,6 +25,8 @@ _logger = logging.getLogger(__name__)
 URGENT = 0
 #: Of the requests that may be read ahead, those that are kept free for the urgent ones.
 _FREE_AHEAD = 0.25
+#: Requests that are read between two steps: a job's text work must not hold up what runs.
+_MOST_READ = 64
 
 
 class Asker(Protocol):
@@ -83,6 +85,8 @@ class SharedEngine:
         #: Those with requests to come, by priority; of one priority, the next in turn first.
         self._unread: dict[int, deque[_Open]] = {}
         self._num_asked = 0
+        #: Requests since the last step.
+        self._num_read = 0
         self._lock = threading.Lock()
         self._is_closing = False
         self._failure: Exception | None = None
@@ -109,7 +113,7 @@ class SharedEngine:
         """
         with self._lock:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)
             number, self._num_asked = self._num_asked, self._num_asked + 1
             self._calls.put(lambda: self._admit(asker, number, priority))
         return number
@@ -146,9 +150,13 @@ class SharedEngine:
         """Whatever anybody asks; waits where nothing is left to do."""
         while not self._is_closing:
             self._hear()
-            request = self._next(run.engine.room_ahead)
+            request = None
+            if self._num_read < _MOST_READ:
+                request = self._next(run.engine.room_ahead)
             if request is not None or not run.engine.scheduler.is_idle:
                 yield request
+            elif self._num_read >= _MOST_READ:
+                yield None
             elif not any(self._unread.values()):
                 self._calls.get()()
 
@@ -183,6 +191,7 @@ class SharedEngine:
         if request is None:
             return None
         one.num_open += 1
+        self._num_read += 1
         return replace(request, asker=one.number, priority=one.priority)
 
     def _hear(self) -> None:
@@ -193,6 +202,7 @@ class SharedEngine:
 
     def _after_step(self) -> None:
         self._hear()
+        self._num_read = 0
         for one in list(self._open.values()):
             if self._is_closing:
                 self._end(one, UsageError("the engine was closed"))
@@ -245,9 +255,10 @@ class SharedEngine:
         """The run is over, for all who ask and who come later."""
         with self._lock:
             self._failure = error
+        for one in self._open.values():
+            one.num_open = 0  # nothing is under way any more
         self._hear()
         for one in list(self._open.values()):
-            one.num_open = 0  # nothing is under way any more
             self._end(one, error)
 
 

@@ -35,7 +35,8 @@ def _sums(
 ) -> Iterator[bytes]:
     rows = states.float()
     if head is not None:
-        rows = head(rows)
+        # One by one: bits of a product would depend on how many rows it has.
+        rows = torch.cat([head(row) for row in rows.split(1)])
     parts = rows.double().split([span.num_pooled for span in spans])
     sums = [_sum(*pair) for pair in zip(spans, parts, strict=True)]
     for row in torch.stack(sums).cpu().numpy():

@@ -40,9 +40,14 @@ class FixedProducts(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in _PRODUCTS and not kwargs and args[0].dim() == args[1].dim() == 2:
             return _in_blocks(func, *args)
-        if func in _CURVES and args[0].dim() == 2 and not kwargs.get("inplace"):
+        if func in _CURVES and args and _is_plain(args[0]) and not kwargs.get("inplace"):
             return _in_vectors(func, *args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _is_plain(x: torch.Tensor) -> bool:
+    """Whether threads of a CPU would share it out."""
+    return x.dim() == 2 and x.device.type == "cpu"
 
 
 def _in_blocks(product: Any, x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:

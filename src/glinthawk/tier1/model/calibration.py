@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig
+
+from glinthawk.tier1.model.heads import auto_class
 
 __all__ = ["measure_importance"]
 
@@ -19,7 +21,8 @@ def measure_importance(
     """The mean square of every input (K,) of every linear layer, by the layers' names, over all
     tokens of ``windows``. An error of a weight costs as much as its input is large: what AWQ
     (arXiv 2306.00978) found of activations."""
-    model: Any = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=trust)
+    settings = AutoConfig.from_pretrained(source, trust_remote_code=trust)
+    model: Any = auto_class(settings).from_pretrained(source, trust_remote_code=trust)
     sums: dict[str, torch.Tensor] = {}
     counts: defaultdict[str, int] = defaultdict(int)
 

@@ -10,10 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from glinthawk.core.errors import ModelError
 from glinthawk.core.source import refuse_code
+from glinthawk.tier1.model.heads import auto_class
 from glinthawk.tier1.model.module_trace import find_layers
 from glinthawk.tier1.model.shards import check_shards
 from glinthawk.tier1.quantized.rounding import RoundedForm
@@ -40,7 +41,7 @@ def quantise_folder(
     decoder layers in ``form``; ``importance`` (K,) is of their inputs, by their names. Returns how
     many layers those are.
 
-    Memory is what one file of the source takes. Raises ModelError for a model that cannot be
+    Memory is what one file of the source takes, before and after. Raises ModelError for a model that cannot be
     quantised; then there is no ``target``.
     """
     settings = _read_settings(source)
@@ -77,7 +78,10 @@ def _round_file(path: Path, names: set[str], round_weight: _Round) -> dict[str, 
             if layer == name or layer not in names:
                 tensors[name] = file.get_tensor(name)
                 continue
-            rounded = round_weight(layer, file.get_tensor(name))
+            weight = file.get_tensor(name)
+            if not weight.isfinite().all():
+                raise ModelError(f"{path}: {name} has numbers that are not finite")
+            rounded = round_weight(layer, weight)
             tensors |= {f"{layer}.{end}": one for end, one in rounded.items()}
     return tensors
 
@@ -118,7 +122,7 @@ def _make_skeleton(source: Path, trust: bool) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=trust)
+            return auto_class(config).from_config(config, trust_remote_code=trust)
     except (OSError, ValueError, KeyError, ImportError) as error:
         refuse_code(str(source), error)
         raise ModelError(f"cannot read {source}/config.json: {error}") from error
@@ -135,6 +139,8 @@ def _find_linears(source: Path, model: Any, group: int | None) -> set[str]:
         for name, module in layer.named_modules()
         if type(module) is nn.Linear and module.in_features % (group or 1) == 0
     }
+    if not found and group is None:
+        raise ModelError(f"{source} has no linear layers in its decoder layers")
     if not found:
         raise ModelError(
             f"{source} has no linear layers of whole groups of {group} inputs; give a smaller "
@@ -144,7 +150,9 @@ def _find_linears(source: Path, model: Any, group: int | None) -> set[str]:
 
 
 def _copy_others(source: Path, target: Path) -> None:
-    """Tokenizer, chat template, generation settings."""
-    for path in sorted(source.iterdir()):
+    """Tokenizer, chat template, generation settings, and how embeddings are pooled."""
+    for path in sorted([*source.iterdir(), *source.glob("*_*/config.json")]):
         if path.is_file() and path.suffix not in _NOT_COPIED and path.name != _INDEX:
-            shutil.copy2(path, target / path.name)
+            place = target / path.relative_to(source)
+            place.parent.mkdir(exist_ok=True)
+            shutil.copy2(path, place)

@@ -27,13 +27,14 @@ class QuantizedLinear(nn.Module):
         shapes = layout.shapes(self.out_features, self.in_features, dtype)
         for name, (shape, stored) in shapes.items():
             empty = torch.empty(shape, dtype=stored, device=device)
-            self.register_parameter(name, nn.Parameter(empty, requires_grad=False))
+            # No parameters: a model's own type is that of its first one.
+            self.register_buffer(name, empty)
             self._names.append(name)
 
     def read(self) -> QuantizedWeight:
         """The weight (out, in), in codes."""
-        stored = {name: self._parameters[name] for name in self._names}
-        return self._layout.read(stored, self.in_features)  # type: ignore[arg-type]
+        stored = {name: self.get_buffer(name) for name in self._names}
+        return self._layout.read(stored, self.in_features)
 
     def dequantise(self) -> torch.Tensor:
         """The plain weight (out, in)."""

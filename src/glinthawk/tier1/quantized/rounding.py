@@ -111,7 +111,8 @@ def _round_groups(
 
 def _scale(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """As it will be stored; never 0, by which nothing can be divided."""
-    return exact.to(dtype).float().clamp(min=torch.finfo(dtype).tiny)
+    stored = exact.to(dtype).float()
+    return torch.where(stored == 0, 1.0, stored)
 
 
 def _codes(groups: torch.Tensor, scale: torch.Tensor, most: int) -> torch.Tensor:

@@ -79,6 +79,8 @@ def _read_compressed(settings: dict[str, Any]) -> Scheme:
         if extra and extra.get("format") != "dense":
             raise ValueError(f"compressed-tensors with {name}")
     groups = (settings.get("config_groups") or {}).values()
+    if not groups:
+        raise ValueError("compressed-tensors without config_groups")
     parts = [
         _Part(_compressed_layout(group, group.get("format") or settings.get("format")), targets)
         for group in groups
@@ -107,7 +109,7 @@ def _compressed_layout(group: dict[str, Any], form: str | None) -> WeightLayout:
         case "group":
             block = (1, size)
         case "block":
-            block = tuple(weights["block_structure"])
+            block = _block(weights.get("block_structure"))
         case _:
             raise ValueError(f"compressed-tensors with the strategy {strategy!r}")
     dtype = {"int8": torch.int8, "float8": _FLOAT8}.get(f"{kind}{bits}")
@@ -158,11 +160,11 @@ def _read_awq(settings: dict[str, Any]) -> Scheme:
 
 
 def _read_fp8(settings: dict[str, Any]) -> Scheme:
-    rows, columns = settings.get("weight_block_size") or (None, None)
+    block = _block(settings.get("weight_block_size"))
     static = settings.get("activation_scheme") == "static"
     layout = PlainLayout(
         _FLOAT8,
-        (rows, columns),
+        block,
         "weight_scale_inv",
         torch.float32,
         ignored=("activation_scale",) if static else (),
@@ -170,9 +172,20 @@ def _read_fp8(settings: dict[str, Any]) -> Scheme:
     return Scheme("fp8", (_Part(layout),), ("lm_head", *_excluded(settings)))
 
 
+def _block(size: object) -> tuple[int, int]:
+    match size:
+        case [int(rows), int(columns)] if rows > 0 and columns > 0:
+            return rows, columns
+    raise ValueError(f"FP8 with blocks of {size}")
+
+
 def _group(settings: dict[str, Any]) -> int | None:
     size = settings.get("group_size", settings.get("q_group_size", 128))
-    return None if size == -1 else int(size)
+    if size in (-1, None):
+        return None
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"groups of {size}")
+    return size
 
 
 def _excluded(settings: dict[str, Any]) -> Iterable[str]:
