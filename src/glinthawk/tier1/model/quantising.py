@@ -41,8 +41,8 @@ def quantise_folder(
     decoder layers in ``form``; ``importance`` (K,) is of their inputs, by their names. Returns how
     many layers those are.
 
-    Memory is what one file of the source takes, before and after. Raises ModelError for a model that cannot be
-    quantised; then there is no ``target``.
+    Memory is what one file of the source takes, before and after. Raises ModelError for a model
+    that cannot be quantised; then there is no ``target``.
     """
     settings = _read_settings(source)
     model = _make_skeleton(source, trust)
