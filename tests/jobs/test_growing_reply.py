@@ -1,5 +1,6 @@
 """What is shown of a growing answer adds up to the answer, and is never taken back."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.jobs.growing_text import safe_length
 from glinthawk.jobs.replies import ReplyForm, read_reply
 from glinthawk.jobs.text import Text
-from glinthawk.serve.growing_reply import GrowingReply, safe_length
+from glinthawk.serve.growing_reply import GrowingReply
 
 PIECES = [
     "the cat",
@@ -74,11 +76,21 @@ def test_a_long_text_is_shown_soon(spoken: Text) -> None:
 
 @given(st.text("abc", max_size=12), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
 def test_no_part_of_a_stop_string_is_safe(text: str, stops: list[str]) -> None:
-    """Whatever comes next: what is safe now is before any stop string then."""
-    length = safe_length(text, stops, ())
+    """Whatever comes next: what is safe now is before any stop string that is whole then."""
+    length = safe_length(text, stops)
     for more in ("", "a", "b", "c", "ab", "bc", "ca", "abc", "cab"):
-        found = [(text + more).find(stop) for stop in stops if stop in text + more]
-        assert all(length <= place for place in found)
+        for stop in stops:
+            place = (text + more).find(stop, max(0, len(text) + 1 - len(stop)))
+            assert place < 0 or length <= place
+
+
+@given(pieces=st.lists(st.sampled_from([*PIECES, "at", "<|user|>", "</s>"]), max_size=12))
+def test_a_stop_string_may_name_special_tokens(bpe_folder: Path, pieces: list[str]) -> None:
+    text, stop = Text.load(bpe_folder), "at<|user|> on and on"
+    before = "".join(["a", *pieces])
+    output = list(text.encode(before + stop))[1:]
+    shown = grown(text, output, ReplyForm(), stop=[stop])
+    assert shown[-1] == before.replace("<|user|>", "").replace("</s>", "")
 
 
 def test_calls_are_left_to_the_rest(spoken: Text) -> None:

@@ -126,10 +126,7 @@ class Job:
 
     def stop_found(self, sequence: Sequence, token: int) -> bool:
         """Whether the text of ``sequence`` with ``token`` after it contains a stop string."""
-        request = sequence.request
-        if not request.params.stop:
-            return False
-        return self._text.find_stop(request.prompt, [*sequence.output, token], request.params)
+        return self._text.stop_found(sequence, token)
 
     def finish(self, sequence: Sequence) -> None:
         """Take in a finished sequence; the line's result follows when all its choices are there."""

@@ -9,7 +9,7 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.nearest import advise_name
 from glinthawk.jobs.broken_lines import name_problem
 
-__all__ = ["Kind", "PooledKind", "TextKind", "read_envelope", "read_kind"]
+__all__ = ["ENDPOINTS", "Kind", "PooledKind", "TextKind", "read_envelope", "read_kind"]
 
 #: Lines whose answer is text, and those that ask for vectors or scores of what they bring.
 TextKind = Literal["chat", "completion", "response"]
@@ -27,6 +27,8 @@ _KINDS: dict[str, Kind] = {
     "/rerank": "ranking",
 }
 _PREFIXES = ("", "/v1", "/v2")
+#: As they are told.
+ENDPOINTS = tuple(f"/v1{endpoint}" for endpoint in _KINDS)
 
 
 def read_envelope(raw: bytes) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def read_kind(envelope: dict[str, Any]) -> Kind:
     endpoint = _endpoint(envelope.get("url"))
     if endpoint in _KINDS:
         return _KINDS[endpoint]
-    known = ", ".join(f"/v1{one}" for one in _KINDS)
+    known = ", ".join(ENDPOINTS)
     raise RequestError(f"url must be one of {known}; correct it", param="url", code="invalid_url")
 
 

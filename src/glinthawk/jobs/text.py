@@ -9,6 +9,7 @@ from typing import Any
 
 from glinthawk.core.errors import RequestError
 from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.core.structured_outputs import StructuredOutputsParams
 from glinthawk.jobs.chat_messages import read_messages
 from glinthawk.jobs.chat_template import ChatTemplate
@@ -164,6 +165,13 @@ class Text:
     def is_special(self, token: int) -> bool:
         """Whether a token is not shown in a text."""
         return self._tokenizer is None or token in self._detokenizer.special
+
+    def stop_found(self, sequence: TokenSequence, token: int) -> bool:
+        """Whether ``token`` completes a stop string of ``sequence``: what engines ask."""
+        request = sequence.request
+        if not request.params.stop:
+            return False
+        return self.find_stop(request.prompt, [*sequence.output, token], request.params)
 
     def find_stop(
         self, prompt: Sequence[int], output: Sequence[int], params: SamplingParams

@@ -5,7 +5,7 @@ from contextlib import closing
 
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.llm.open_model import OpenModel
-from glinthawk.llm.prompt_requests import prompt_of, stop_finder
+from glinthawk.llm.prompt_requests import prompt_of
 from glinthawk.telemetry.progress import make_meter
 
 __all__ = ["Answered", "answer_prompts", "finish_requests"]
@@ -19,14 +19,14 @@ def answer_prompts(
 ) -> Generator[Answered, None, None]:
     """Prompts all of whose choices have finished, as they finish. ``requests`` is read as needed;
     None: there is none at hand, while others are under way. It may be left at any point."""
-    with closing(model.run.engine.generate(requests, stop_finder(model))) as sequences:
+    with closing(model.run.engine.generate(requests, model.text.stop_found)) as sequences:
         yield from _gather(sequences)
 
 
 def finish_requests(model: OpenModel, requests: list[Request], *, is_quiet: bool) -> list[Sequence]:
     """What came of ``requests``, in their order."""
     finished: dict[int, Sequence] = {}
-    sequences = model.run.engine.generate(requests, stop_finder(model))
+    sequences = model.run.engine.generate(requests, model.text.stop_found)
     with make_meter(quiet=is_quiet) as meter, closing(sequences):
         for sequence in sequences:
             finished[sequence.request.id] = sequence

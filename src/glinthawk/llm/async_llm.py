@@ -12,12 +12,12 @@ from glinthawk.core.errors import UsageError
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.setting import describe_settings
 from glinthawk.core.vllm_params import RequestOutputKind
+from glinthawk.engine.awaiting_asker import AwaitingAsker
 from glinthawk.engine.shared_engine import SharedEngine
 from glinthawk.llm.growing_output import GrowingOutput
 from glinthawk.llm.open_model import OpenModel, make_config, share_model
-from glinthawk.llm.prompt_asker import PromptAsker
 from glinthawk.llm.prompt_reader import Asked, Prompt, read_prompt
-from glinthawk.llm.prompt_requests import make_requests, stop_finder
+from glinthawk.llm.prompt_requests import make_requests
 from glinthawk.llm.request_outputs import RequestOutput
 
 __all__ = ["AsyncLLM"]
@@ -27,7 +27,7 @@ __all__ = ["AsyncLLM"]
 class _Open:
     """One who asks; ``number`` is its name at the engine."""
 
-    asker: PromptAsker
+    asker: AwaitingAsker
     number: int
     is_aborted: bool = False
 
@@ -87,7 +87,7 @@ class AsyncLLM:
             async for newest in asker.steps():
                 if (grown := output.grow(newest)) is not None:
                     yield grown
-            if one.is_aborted:
+            if one.is_aborted and not output.is_whole:
                 yield output.abort()
         finally:
             del self._open[name]
@@ -115,9 +115,9 @@ class AsyncLLM:
         return self._opened
 
 
-def _ask(model: OpenModel, name: str, asked: Asked) -> tuple[GrowingOutput, PromptAsker]:
+def _ask(model: OpenModel, name: str, asked: Asked) -> tuple[GrowingOutput, AwaitingAsker]:
     is_streamed = asked.params.output_kind is not RequestOutputKind.FINAL_ONLY
     made = make_requests(model, asked, 0, key=name)
     requests = [replace(request, is_streamed=is_streamed, name=name) for request in made]
     output = GrowingOutput(model, name, asked, requests)
-    return output, PromptAsker(requests, stop_finder(model))
+    return output, AwaitingAsker(requests, model.text.stop_found)

@@ -65,11 +65,15 @@ class GrowingOutput:
         self._prompt = list(requests[0].prompt)
         self._choices = [_GrowingChoice(model, one, index) for index, one in enumerate(requests)]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all has finished."""
+        return all(choice.whole is not None for choice in self._choices)
+
     def grow(self, newest: Many[Sequence]) -> RequestOutput | None:
         """What to give now that these have grown, or finished."""
         changed = [self._take(sequence) for sequence in newest]
-        is_whole = all(choice.whole is not None for choice in self._choices)
-        kind = self._asked.params.output_kind
+        kind, is_whole = self._asked.params.output_kind, self.is_whole
         if kind is RequestOutputKind.DELTA:
             return self._output([choice.write_new() for choice in changed], is_whole)
         if kind is RequestOutputKind.FINAL_ONLY and not is_whole:

@@ -1,13 +1,13 @@
 """Prompts become requests of the engine: one for each of their ``n`` answers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from glinthawk.core.seeds import choice_seed
-from glinthawk.core.sequence import Request, Sequence
+from glinthawk.core.sequence import Request
 from glinthawk.llm.open_model import OpenModel
 from glinthawk.llm.prompt_reader import Asked
 
-__all__ = ["make_requests", "prompt_of", "stop_finder"]
+__all__ = ["make_requests", "prompt_of"]
 
 #: More answers than a prompt has.
 _ANSWERS = 1 << 8
@@ -43,13 +43,3 @@ def make_requests(
 def prompt_of(request: Request) -> tuple[int, int]:
     """The numbers of the prompt, and of the choice."""
     return divmod(request.id, _ANSWERS)
-
-
-def stop_finder(model: OpenModel) -> Callable[[Sequence, int], bool]:
-    """What tells the engine that a token completes a stop string."""
-
-    def is_found(sequence: Sequence, token: int) -> bool:
-        request = sequence.request
-        return model.text.find_stop(request.prompt, [*sequence.output, token], request.params)
-
-    return is_found

@@ -16,7 +16,6 @@ from glinthawk.jobs.lines import LineReader, Refusal, Task
 from glinthawk.jobs.results import answer_line, refusal_line
 from glinthawk.jobs.task_requests import TaskRequests
 from glinthawk.llm.open_model import OpenModel
-from glinthawk.llm.prompt_requests import stop_finder
 
 __all__ = ["AnsweredRow", "NamedRow", "RowAnswers"]
 
@@ -75,7 +74,7 @@ class RowAnswers:
 
     def _sequences(self, source: Iterator[NamedRow]) -> Generator[Sequence, None, None]:
         engine = self._model.run.engine
-        return engine.generate(self._read(source), stop_finder(self._model))
+        return engine.generate(self._read(source), self._model.text.stop_found)
 
     def _taken(self) -> Iterator[AnsweredRow]:
         """Those at the front that are answered."""

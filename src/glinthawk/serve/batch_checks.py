@@ -16,15 +16,14 @@ import msgspec
 
 from glinthawk.core.errors import RequestError
 from glinthawk.jobs.input import InputLines
-from glinthawk.jobs.line_envelope import read_envelope, read_kind
+from glinthawk.jobs.line_envelope import ENDPOINTS, read_envelope, read_kind
 from glinthawk.jobs.lines import read_custom_id
 from glinthawk.jobs.seen import SeenIds
 from glinthawk.serve.api_errors import ApiError
 from glinthawk.serve.api_objects import LineError
 
-__all__ = ["ENDPOINTS", "LineLimits", "NewBatch", "check_file", "read_new_batch"]
+__all__ = ["LineLimits", "NewBatch", "check_file", "read_new_batch"]
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/responses")
 #: Problems of a file that are told.
 _MOST_ERRORS = 100
 _WINDOW = re.compile(r"([1-9][0-9]{0,5})([mhd])")

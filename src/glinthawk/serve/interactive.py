@@ -9,19 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from glinthawk.core.errors import GlinthawkError, RequestError
 from glinthawk.core.sequence import Request, Sequence
+from glinthawk.engine.awaiting_asker import AwaitingAsker
 from glinthawk.engine.shared_engine import SharedEngine
-from glinthawk.jobs.line_envelope import Kind
+from glinthawk.jobs.line_envelope import Kind, TextKind
 from glinthawk.jobs.lines import Task
 from glinthawk.jobs.results import answer_body
 from glinthawk.serve.api_errors import ApiError, body_of, error_body
 from glinthawk.serve.growing_reply import GrowingReply
-from glinthawk.serve.interactive_asker import InteractiveAsker
 from glinthawk.serve.response_events import ResponseEvents
 from glinthawk.serve.served_model import ServedModel
 from glinthawk.serve.server_metrics import ServerMetrics
@@ -33,13 +33,13 @@ from glinthawk.serve.stream_events import (
     write_event,
 )
 
-__all__ = ["Asked", "Interactive"]
+__all__ = ["Interactive", "InteractiveTask"]
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class InteractiveTask:
     """A request that can be answered, when it came, and whether its answer is streamed."""
 
     task: Task
@@ -63,22 +63,21 @@ class Interactive:
         """End the thread."""
         self._thread.shutdown(cancel_futures=True)
 
-    async def read(self, kind: Kind, raw: bytes) -> Asked:
+    async def read(self, kind: Kind, raw: bytes) -> InteractiveTask:
         """Raises ApiError for what is no JSON object, RequestError for what cannot be answered."""
         began = time.monotonic()
         return await self._on_thread(partial(self._read, kind, raw, began))
 
-    async def answer(self, asked: Asked) -> dict[str, Any]:
+    async def answer(self, asked: InteractiveTask) -> dict[str, Any]:
         """The whole answer. Whoever gives up waiting cancels this."""
         whole: dict[int, Sequence] = {}
         async with self._asking(asked) as asker:
-            async for sequence in asker.answers():
-                if sequence.finish_reason is not None:
-                    whole[sequence.request.id] = sequence
+            async for newest in asker.steps():
+                whole |= _ended(newest)
         self._metrics.observe_end(asked.began)
         return await self._on_thread(lambda: self._body(asked, whole))
 
-    async def stream(self, asked: Asked) -> AsyncIterator[bytes]:
+    async def stream(self, asked: InteractiveTask) -> AsyncIterator[bytes]:
         """The same as events; an error is one too."""
         form = self._stream_form(asked)
         try:
@@ -90,30 +89,25 @@ class Interactive:
             yield write_event(error_body(503, str(error)))
         yield form.last
 
-    async def _events(self, asked: Asked, form: StreamForm) -> AsyncIterator[list[Event]]:
+    async def _events(self, asked: InteractiveTask, form: StreamForm) -> AsyncIterator[list[Event]]:
         whole: dict[int, Sequence] = {}
         grown: dict[int, GrowingReply] = {}
         yield list(form.begin())
         async with self._asking(asked) as asker:
-            async for sequence in asker.answers():
-                index = sequence.request.id
+            async for newest in asker.steps():
                 if not grown and not whole:
                     self._metrics.observe_first(asked.began)
-                if sequence.finish_reason is not None:
-                    whole[index] = sequence
-                    continue
-                reply = grown.setdefault(index, self._reply(asked, sequence))
-                delta = await self._on_thread(partial(reply.grow, sequence))
-                if delta:
-                    yield list(form.grow(index, delta))
+                whole |= _ended(newest)
+                events = await self._on_thread(partial(self._grow, asked, form, newest, grown))
+                if events:
+                    yield events
         self._metrics.observe_end(asked.began)
         yield await self._on_thread(lambda: self._last_events(asked, form, whole, grown))
 
     @asynccontextmanager
-    async def _asking(self, asked: Asked) -> AsyncIterator[InteractiveAsker]:
+    async def _asking(self, asked: InteractiveTask) -> AsyncIterator[AwaitingAsker]:
         # What is looked for after every token is looked for on the engine's thread.
-        text, limits = self._model.job_text, self._model.limits
-        asker = InteractiveAsker(asked.requests, text, limits, self._metrics.count_answer)
+        asker = AwaitingAsker(asked.requests, self._model.job_text.stop_found, self._check)
         number = self._engine.ask(asker)
         try:
             yield asker
@@ -123,41 +117,58 @@ class Interactive:
         finally:
             self._engine.withdraw(number)
 
+    def _check(self, sequence: Sequence) -> None:
+        self._model.limits.check_answer(sequence)
+        self._metrics.count_answer(sequence)
+
     async def _on_thread(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # -- on the thread for text --------------------------------------------------------------------
 
-    def _read(self, kind: Kind, raw: bytes, began: float) -> Asked:
+    def _read(self, kind: Kind, raw: bytes, began: float) -> InteractiveTask:
         try:
             body = msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ApiError(400, f"the body is not JSON ({error})") from error
         if not isinstance(body, dict):
             raise ApiError(400, "the body must be an object")
-        is_streamed, options = body.pop("stream", None), body.pop("stream_options", None)
-        if not isinstance(is_streamed, bool | None):
-            raise ApiError(400, "stream must be true or false", param="stream")
-        with_usage = _wants_usage(options)
+        is_streamed, with_usage = _pop_stream(kind, body)
         task = self._reader.ask(0, secrets.token_hex(12), kind, body)
         requests = [
-            replace(self._maker.make(task, index, index), is_streamed=bool(is_streamed))
+            replace(self._maker.make(task, index, index), is_streamed=is_streamed)
             for index in range(task.num_choices)
         ]
-        return Asked(task, requests, int(time.time()), began, bool(is_streamed), with_usage)
+        return InteractiveTask(task, requests, int(time.time()), began, is_streamed, with_usage)
 
-    def _body(self, asked: Asked, whole: dict[int, Sequence]) -> dict[str, Any]:
+    def _body(self, asked: InteractiveTask, whole: dict[int, Sequence]) -> dict[str, Any]:
         task = asked.task
         choices = [whole[index] for index in range(task.num_choices)]
         return answer_body(task, task.custom_id, choices, self._model.text, asked.created)
 
-    def _reply(self, asked: Asked, sequence: Sequence) -> GrowingReply:
+    def _reply(self, asked: InteractiveTask, sequence: Sequence) -> GrowingReply:
         task = asked.task
         return GrowingReply(sequence.request, task.reply, self._model.text, is_held=task.echo)
 
+    def _grow(
+        self,
+        asked: InteractiveTask,
+        form: StreamForm,
+        newest: list[Sequence],
+        grown: dict[int, GrowingReply],
+    ) -> list[Event]:
+        events: list[Event] = []
+        for sequence in newest:
+            if sequence.finish_reason is None:
+                index = sequence.request.id
+                reply = grown.setdefault(index, self._reply(asked, sequence))
+                if delta := reply.grow(sequence):
+                    events += form.grow(index, delta)
+        return events
+
     def _last_events(
         self,
-        asked: Asked,
+        asked: InteractiveTask,
         form: StreamForm,
         whole: dict[int, Sequence],
         grown: dict[int, GrowingReply],
@@ -169,7 +180,7 @@ class Interactive:
             rests.append(reply.rest(content, reasoning))
         return list(form.end(body, rests))
 
-    def _stream_form(self, asked: Asked) -> StreamForm:
+    def _stream_form(self, asked: InteractiveTask) -> StreamForm:
         task = asked.task
         number, model = task.custom_id, task.model
         if task.kind == "response":
@@ -183,12 +194,27 @@ class Interactive:
         return CompletionEvents(head, asked.with_usage)
 
 
+def _pop_stream(kind: Kind, body: dict[str, Any]) -> tuple[bool, bool]:
+    """Whether an answer is streamed, and with its usage; a line has no fields for that."""
+    is_streamed, options = body.pop("stream", None), body.pop("stream_options", None)
+    if not isinstance(is_streamed, bool | None):
+        raise ApiError(400, "stream must be true or false", param="stream")
+    if is_streamed and kind not in get_args(TextKind):
+        raise ApiError(400, "only text is streamed; leave stream out", param="stream")
+    return bool(is_streamed), _wants_usage(options)
+
+
 def _wants_usage(options: Any) -> bool:
     if options is None:
         return False
     if not isinstance(options, dict):
         raise ApiError(400, "stream_options must be an object", param="stream_options")
     return options.get("include_usage") is True
+
+
+def _ended(newest: list[Sequence]) -> dict[int, Sequence]:
+    """By choice."""
+    return {one.request.id: one for one in newest if one.finish_reason is not None}
 
 
 def _said(body: dict[str, Any]) -> list[tuple[str, str]]:

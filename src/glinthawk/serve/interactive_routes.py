@@ -1,4 +1,4 @@
-"""/v1/chat/completions, /v1/completions, /v1/responses and /v1/models."""
+"""What is asked and answered in one call, and /v1/models."""
 
 import asyncio
 import time
@@ -10,11 +10,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from glinthawk.jobs.line_envelope import Kind, read_kind
+from glinthawk.jobs.line_envelope import ENDPOINTS, Kind, read_kind
 from glinthawk.serve.api_errors import ApiError
-from glinthawk.serve.batch_checks import ENDPOINTS
 from glinthawk.serve.http_bodies import JsonAnswer, read_limited
-from glinthawk.serve.interactive import Asked, Interactive
+from glinthawk.serve.interactive import Interactive, InteractiveTask
 
 __all__ = ["InteractiveRoutes"]
 
@@ -65,7 +64,7 @@ class InteractiveRoutes:
 
         return answer
 
-    async def _while_there(self, request: Request, asked: Asked) -> dict[str, Any]:
+    async def _while_there(self, request: Request, asked: InteractiveTask) -> dict[str, Any]:
         """The answer. Raises ClientDisconnect if nobody waits for it any more."""
         answering = asyncio.ensure_future(self._interactive.answer(asked))
         leaving = asyncio.ensure_future(_gone(request))

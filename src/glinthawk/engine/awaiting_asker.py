@@ -1,4 +1,4 @@
-"""A prompt as a shared engine meets it; its answers are awaited on an event loop."""
+"""Requests as a shared engine meets them whose answers are awaited on an event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -6,17 +6,25 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from glinthawk.core.sequence import Request
 from glinthawk.core.sequence import Sequence as TokenSequence
 
-__all__ = ["PromptAsker"]
+__all__ = ["AwaitingAsker"]
 
 
-class PromptAsker:
+def _pass(_sequence: TokenSequence) -> None:
+    """Nothing to see."""
+
+
+class AwaitingAsker:
     """Made on the event loop, where ``steps`` and ``abort`` are called; the rest is called on the
-    engine's thread."""
+    engine's thread, and so are ``stop_found`` and ``check``, which sees each sequence that has
+    finished: what it raises ends all of them."""
 
     def __init__(
-        self, requests: Sequence[Request], stop_found: Callable[[TokenSequence, int], bool]
+        self,
+        requests: Sequence[Request],
+        stop_found: Callable[[TokenSequence, int], bool],
+        check: Callable[[TokenSequence], None] = _pass,
     ) -> None:
-        self._requests, self._stop_found = requests, stop_found
+        self._requests, self._stop_found, self._check = requests, stop_found, check
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         #: Not looked at yet, by request: the newest of each.
@@ -27,14 +35,14 @@ class PromptAsker:
     async def steps(self) -> AsyncIterator[list[TokenSequence]]:
         """Sequences that have grown, or finished, since the last time: all at once, for who is slow
         sees fewer steps. Raises what has ended the engine's work."""
-        while not self._is_over:
+        while not self._is_over or self._newest:
             await self._changed.wait()
             self._changed.clear()
             newest, self._newest = self._newest, {}
             if newest:
                 yield list(newest.values())
-            if self._error is not None:
-                raise self._error
+        if self._error is not None:
+            raise self._error
 
     def abort(self) -> None:
         """Nothing more will come."""
@@ -47,12 +55,14 @@ class PromptAsker:
         return self._stop_found(sequence, token)
 
     def take(self, sequence: TokenSequence) -> None:
-        if sequence.finish_reason is None:
-            if not sequence.output:
-                return  # a part of its prompt was computed
+        if sequence.finish_reason is not None:
+            self._check(sequence)
+        elif sequence.output:
             # It goes on growing here, while it is read there.
             tokens, logprobs = list(sequence.output), list(sequence.logprobs)
             sequence = TokenSequence(sequence.request, output=tokens, logprobs=logprobs)
+        else:
+            return  # a part of its prompt was computed
         self._loop.call_soon_threadsafe(self._put, sequence)
 
     def tick(self) -> None:
