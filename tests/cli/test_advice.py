@@ -363,10 +363,9 @@ NOT_HERE = {
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
     "--group-size must be a multiple of 8",
-    "--perplexity: {} has less than two tokens",
     "--window must be at least",
     "without --api-key, everybody who reaches",
-    *("bytes (--max-body-size)", "bytes here (--max-body-size)", "bytes here (--max-file-size)"),
+    *("bytes (--max-body-size)", "bytes here (--max-file-size)"),
     *("may be (--max-batch-lines)", "--data: cannot use"),
     *(
         "--event-log: cannot write",

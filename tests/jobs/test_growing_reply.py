@@ -63,9 +63,13 @@ def test_any_tokens_add_up(text: Text, tokens: list[int]) -> None:
 
 
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=12))
-def test_reasoning_adds_up(spoken: Text, pieces: list[str]) -> None:
-    said = "".join(["<think>", *pieces])
-    grown(spoken, list(spoken.encode(said)), ReplyForm(reasoning="qwen3"), stop=[])
+@pytest.mark.parametrize("first", ["<think>", "a", " <think>", "a<think>"])
+@pytest.mark.parametrize("in_reasoning", [False, True])
+def test_reasoning_adds_up(spoken: Text, first: str, in_reasoning: bool, pieces: list[str]) -> None:
+    """Models leave their first mark out now and then."""
+    said = "".join([first, *pieces])
+    form = ReplyForm(reasoning="qwen3", in_reasoning=in_reasoning)
+    grown(spoken, list(spoken.encode(said)), form, stop=[])
 
 
 def test_a_long_text_is_shown_soon(spoken: Text) -> None:

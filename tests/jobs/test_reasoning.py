@@ -13,7 +13,13 @@ from glinthawk.core.limits import Limits
 from glinthawk.core.sequence import FinishReason, Request, Sequence
 from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.lines import LineReader, Task
-from glinthawk.jobs.reasoning import REASONING_FORMATS, find_reasoning, is_open, split_reasoning
+from glinthawk.jobs.reasoning import (
+    REASONING_FORMATS,
+    find_reasoning,
+    is_closed,
+    is_open,
+    split_reasoning,
+)
 from glinthawk.jobs.results import answer_line
 from glinthawk.jobs.text import Text
 from job_files import line
@@ -135,3 +141,17 @@ def test_what_was_put_together_comes_apart(name: str, thought: str, answer: str)
 def test_an_answer_that_speaks_of_the_marks_is_left_alone() -> None:
     text = "The answer: <think>hm</think> 4"
     assert split_reasoning("qwen3", text) == (None, text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "closed"),
+    [
+        ("<think>\n\n</think>\n\n", True),
+        ("<think>\n", False),
+        ("hello", False),
+        ("</think> and on", False),
+    ],
+)
+def test_a_prompt_may_have_ended_thoughts(prompt: str, closed: bool) -> None:
+    assert is_closed("qwen3", prompt) == closed
+    assert not is_closed("openai_gptoss", prompt)

@@ -156,4 +156,5 @@ def test_a_folder_has_one_server_and_is_swept(tmp_path: Path) -> None:
         assert folder.batch_input("batch_222222222222222222222222").read_bytes() == b"x"
         assert not folder.batch_input("batch_111111111111111111111111").parent.exists()
         assert not list((tmp_path / "uploads").iterdir())
+    (tmp_path / "records.sqlite").touch()
     DataFolder(tmp_path).close()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from glinthawk.jobs.tools.tool_calls import harmony_messages
 
-__all__ = ["REASONING_FORMATS", "find_reasoning", "is_open", "split_reasoning"]
+__all__ = ["REASONING_FORMATS", "find_reasoning", "is_closed", "is_open", "split_reasoning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,13 @@ def is_open(name: str, prompt: str) -> bool:
     """Whether ``prompt`` ends among thoughts: its last mark begins them."""
     marks = REASONING_FORMATS[name]
     return bool(marks.begin) and prompt.rfind(marks.begin) > prompt.rfind(marks.end)
+
+
+def is_closed(name: str, prompt: str) -> bool:
+    """Whether ``prompt`` ends with the end of thoughts, as templates write it for a model that is
+    not to think."""
+    marks = REASONING_FORMATS[name]
+    return bool(marks.end) and prompt.rstrip().endswith(marks.end)
 
 
 def split_reasoning(name: str, text: str, opened: bool = False) -> tuple[str | None, str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from glinthawk.core.errors import RequestError
 from glinthawk.jobs.line_rules import LineRules
-from glinthawk.jobs.reasoning import find_reasoning, is_open
+from glinthawk.jobs.reasoning import find_reasoning, is_closed, is_open
 from glinthawk.jobs.replies import ReplyForm
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.tools.told_tools import TOLD_FORMAT
@@ -38,6 +38,8 @@ def choose_reply_form(
         )
     reasoning = _reasoning(template, rules) if is_free else None
     tail = "".join(map(text.token_text, prompt[-_TAIL:])) if reasoning else ""
+    if reasoning is not None and is_closed(reasoning, tail):
+        reasoning = None
     return ReplyForm(
         tools=tools,
         tool_format=tool_format,

@@ -43,11 +43,17 @@ class GrowingReply:
             return ReplyDelta()
         shown = self._text.read(sequence.output)
         shown = shown[: safe_length(shown, self._marks)]
-        if not shown.strip():
-            # Reasoning may follow, before which nothing stands.
+        if not shown.strip() or self._may_be_thoughts(shown):
             return ReplyDelta()
         reply = read_reply(self._form, shown, self._special)
         return self._delta(reply.content or "", reply.reasoning or "", is_whole=False)
+
+    def _may_be_thoughts(self, shown: str) -> bool:
+        """Whether an end mark may follow, which would make thoughts of what has no first mark."""
+        if not self._marks or self._form.in_reasoning:
+            return False
+        begin, end = self._marks
+        return not shown.lstrip().startswith(begin) and end not in shown
 
     def rest(self, content: str, reasoning: str) -> ReplyDelta:
         """What is left of the whole reply."""
