@@ -135,7 +135,7 @@ class LLM:
         """``data`` with answers beside its rows: a data frame of pandas or polars, an Arrow table,
         a ``datasets.Dataset``, a dictionary of NumPy's arrays or a list of dictionaries. An Arrow
         reader, an ``IterableDataset`` and other iterables of dictionaries are answered as they are
-        read, some thousand rows ahead; take all of them before the next call.
+        read, some thousand rows ahead; take all of them before the next call of any kind.
 
         A row is asked by one of ``prompt_column``, ``messages_column`` and ``template`` (Jinja),
         as by the options of ``glinthawk run``; with ``endpoint`` "completions" a prompt is no
