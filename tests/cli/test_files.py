@@ -164,7 +164,7 @@ def test_what_cannot_be_is_one_line_before_the_model_is_loaded(
     assert "--body: max_token is not supported" in refused(
         *asked, "{{ text }}", "--body", '{"max_token": 1}'
     )
-    assert "--endpoint is chat or completions" in refused(*asked, "a", "--endpoint", "both")
+    assert "--endpoint is one of chat, completions" in refused(*asked, "a", "--endpoint", "both")
     assert "--split is for a dataset" in refused(*asked, "a", "--split", "train")
     for name in ("failed.gz", "failed.parquet"):
         assert "--errors: " in refused(*asked, "a", "--errors", tmp_path / name)
