@@ -97,7 +97,7 @@ def test_a_worker_that_dies_changes_nothing(
     cases = list(_cases(1))
     lost: list[int] = []
     with LLM("demo", batch_size=_BATCH, tier2="local:2", worker_kv="16MiB") as llm:
-        tier1, steps = llm._run.tier1, count(1)
+        tier1, steps = llm._model.run.tier1, count(1)
         start, lose = tier1.start, tier1.lose
 
         def start_and_kill(batch: Batch) -> None:

@@ -80,10 +80,9 @@ def test_parts_in_lockstep_are_one_pass(folder: Path, family: str, part: LayerSl
 def test_sizes_that_differ_are_not_used(folder: Path, family: str) -> None:
     loaded = _load(folder, family, batch_invariant=True)
 
-    def passes(ids: torch.Tensor, *others: Any) -> Forward:
-        return (
-            _Odd(loaded.model, ids, *others) if len(ids) == 96 else Pass(loaded.model, ids, *others)
-        )
+    def passes(input_ids: torch.Tensor, *others: Any, **more: Any) -> Forward:
+        kind = _Odd if len(input_ids) == 96 else Pass
+        return kind(loaded.model, input_ids, *others, **more)
 
     sizes = agree(loaded, passes).sizes
     assert 64 in sizes

@@ -206,7 +206,7 @@ def _step(run: Run, sequences: list[TokenSequence]) -> None:
 def _poll(run: Run, sequences: list[TokenSequence]) -> list[int]:
     """Batches that are done; their tokens are taken over."""
     done = _node(run).poll()
-    for batch, (((choice,),), _) in done:  # type: ignore[misc]
+    for batch, (((choice,),), *_) in done:  # type: ignore[misc]
         sequences[batch.id].output.append(choice.token)
     return [batch.id for batch, _ in done]
 

@@ -84,7 +84,8 @@ def load_pooler(model: str | Path, trust: bool = False) -> Pooler:
     except (OSError, ValueError) as error:
         raise ModelError(f"config.json of {model} cannot be read: {error}") from error
     tokens = _judging_tokens(settings)
-    kind = kind_of(settings.architectures, judges=bool(tokens))
+    own = getattr(settings, "auto_map", None)
+    kind = kind_of(settings.architectures, judges=bool(tokens), auto_map=own)
     is_qwen3 = _is_qwen3(settings, Path(model).name)
     if is_qwen3 and kind == "causal":
         tokens = tokens or _QWEN3_TOKENS

@@ -24,7 +24,8 @@ _CLASSES = {
 def auto_class(settings: Any) -> Any:
     """What loads the model of this config.json."""
     judges = getattr(settings, "classifier_from_token", None) is not None
-    return _CLASSES[kind_of(getattr(settings, "architectures", None), judges)]
+    own = getattr(settings, "auto_map", None)
+    return _CLASSES[kind_of(getattr(settings, "architectures", None), judges, own)]
 
 
 def detach_head(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module | None]:
