@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from prompt_cases import LastCase, varied_prompts
 from test_families import BACKBONE
 from transformers import AutoModelForCausalLM
 
@@ -18,7 +19,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.prompt_scores import TokenScore
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import Run, open_run
-from model_cases import NUM_SHORT, Case, prompts_with_prefixes
+from model_cases import NUM_SHORT, Case
 from pipeline_nodes import write_cluster
 
 #: So few that prompts are cut for their sake.
@@ -63,24 +64,9 @@ def _check_score(truth: torch.Tensor, token: int, score: TokenScore, num_top: in
     assert int(likelier.sum()) < score.rank <= int(as_likely.sum())
 
 
-def _prompts() -> list[tuple[int, ...]]:
-    generator = torch.Generator().manual_seed(4)
-    lengths = (1, 2, 33, 64, 65, 90, 7, 150)
-    alone = [tuple(torch.randint(3, 200, (n,), generator=generator).tolist()) for n in lengths]
-    return alone + prompts_with_prefixes() + prompts_with_prefixes()[::-1] + alone
-
-
 @pytest.fixture(scope="module")
-def made() -> dict[str, Case]:
-    """The one of the family that had its turn last."""
-    return {}
-
-
-def _case(folder: Path, family: str, made: dict[str, Case]) -> Case:
-    if family not in made:
-        made.clear()
-        made[family] = Case(folder, family, _prompts())
-    return made[family]
+def made() -> LastCase:
+    return LastCase()
 
 
 _LAYOUTS: dict[str, dict[str, Any]] = {
@@ -101,9 +87,9 @@ def _cells() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("family", "layout"), list(_cells()))
 def test_prompts_are_scored_as_the_model_itself_does(
-    tmp_path: Path, made: dict[str, Case], family: str, layout: str
+    tmp_path: Path, made: LastCase, family: str, layout: str
 ) -> None:
-    case = _case(tmp_path, family, made)
+    case = made.find(tmp_path, family)
     with open_cluster(case.loaded, tmp_path, **_LAYOUTS[layout]) as run:
         _check(case, run)
         counts = run.engine.scheduler.counts
@@ -117,7 +103,7 @@ def test_a_step_scores_few_rows(
     tmp_path: Path, family: str, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("glinthawk.engine.run.most_scored_rows", lambda _: _FEW_ROWS)
-    case, steps = Case(tmp_path, family, _prompts()), []
+    case, steps = Case(tmp_path, family, varied_prompts()), []
     with open_cluster(case.loaded, tmp_path, workers=2, batch_tokens=batch_tokens) as run:
         start = run.tier1.start
 
@@ -131,7 +117,7 @@ def test_a_step_scores_few_rows(
 
 
 def test_over_a_pipeline(tmp_path: Path) -> None:
-    case = Case(tmp_path, "llama", _prompts())
+    case = Case(tmp_path, "llama", varied_prompts())
     cluster = write_cluster(tmp_path, [1, 1], "100KiB")
     config = EngineConfig(model=str(case.path), cluster=cluster, batch_tokens=40)
     with open_run(config) as run:

@@ -18,8 +18,6 @@ __all__ = ["keep_quantized", "stored_bits"]
 _log = logging.getLogger(__name__)
 
 _METHOD = "glinthawk"
-#: Formats whose weights transformers expands while it reads them.
-_EXPANDED = ("fp8", "mxfp4")
 
 
 @register_quantization_config(_METHOD)
@@ -53,22 +51,21 @@ class _Quantizer(HfQuantizer):  # type: ignore[misc]
         return False
 
 
-def keep_quantized(settings: PreTrainedConfig) -> bool:
-    """Let a model that is loaded with ``settings`` keep its quantised weights, if it has any;
-    whether it does. Raises ValueError where they are in a format that cannot be read here."""
+def keep_quantized(settings: PreTrainedConfig) -> None:
+    """Let a model that is loaded with ``settings`` keep its quantised weights, if it has any.
+    Raises ValueError where they are in a format that cannot be read here."""
     stored = _stored(settings)
     if stored is None:
-        return False
+        return
     if _is_expanded(settings, stored):
         method = stored["quant_method"]
         _log.warning("weights in %s are expanded: they take the memory of plain ones", method)
         settings.quantization_config = {**stored, "dequantize": True}
-        return False
+        return
     scheme = read_scheme(stored)
     if _has_experts(settings):
         raise ValueError(f"its experts are in {scheme.method}")
     settings.quantization_config = {"quant_method": _METHOD, "stored": stored}
-    return True
 
 
 def stored_bits(settings: PreTrainedConfig) -> float | None:
@@ -86,8 +83,9 @@ def _stored(settings: PreTrainedConfig) -> dict[str, Any] | None:
 
 
 def _is_expanded(settings: PreTrainedConfig, stored: dict[str, Any]) -> bool:
+    """Whether transformers expands the weights while it reads them."""
     method = stored.get("quant_method")
-    return method == "mxfp4" or (method in _EXPANDED and _has_experts(settings))
+    return method == "mxfp4" or (method == "fp8" and _has_experts(settings))
 
 
 def _has_experts(settings: PreTrainedConfig) -> bool:
