@@ -203,6 +203,7 @@ def _model_key(config: EngineConfig, part: LayerSlice) -> object:
         config.dtype,
         config.device,
         config.load_format,
+        config.lora,
         config.dense,
         config.max_model_len,
         config.batch_invariant,
