@@ -13,7 +13,6 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import open_run
 from lora_adapters import merge_by_hand, write_adapter
-from pipeline_nodes import write_cluster
 
 _TOKENS = 6
 #: The model's linear layers that adapters of a family are on: all, or attention's alone.

@@ -41,8 +41,8 @@ class LoraSource:
 
 
 def parse_lora(texts: Sequence[str]) -> tuple[LoraSource, ...]:
-    """``NAME=PATH``, ``{"name": NAME, "path": PATH}``, or ``PATH`` alone. Raises UsageError for what
-    is none of them, or does not go together.
+    """``NAME=PATH``, ``{"name": NAME, "path": PATH}``, or ``PATH`` alone. Raises UsageError for
+    what is none of them, or does not go together.
 
     >>> parse_lora(["sql=./sql"])
     (LoraSource(name='sql', path='./sql'),)

@@ -90,9 +90,7 @@ def _start(
 ) -> Run:
     kv_tokens = max(home.num_pages * home.page_tokens for home in tier1.homes())
     more_kv = advise_more_kv(config)
-    limits = Limits(
-        facts.max_model_len, kv_tokens, facts.vocab_size, facts.longest_len, more_kv
-    )
+    limits = Limits(facts.max_model_len, kv_tokens, facts.vocab_size, facts.longest_len, more_kv)
     batches = replace(
         batches,
         prompts_at_home=config.batch_invariant,

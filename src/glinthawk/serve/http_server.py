@@ -158,7 +158,11 @@ def open_server(
             *FileRoutes(folder, store, metrics, limits.most_file_bytes).routes(),
             *BatchRoutes(desk).routes(),
             *InteractiveRoutes(
-                interactive, model.name, run.limits.max_model_len, limits.most_body_bytes
+                interactive,
+                model.name,
+                model.adapters,
+                run.limits.max_model_len,
+                limits.most_body_bytes,
             ).routes(),
         ]
         num_pages = sum(home.num_pages for home in run.tier1.homes())

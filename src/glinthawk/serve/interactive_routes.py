@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,18 +19,28 @@ __all__ = ["InteractiveRoutes"]
 
 
 class InteractiveRoutes:
-    """``model_name`` is the one that there is, which takes ``max_model_len`` tokens."""
+    """``model_name`` is the one that there is, and takes ``max_model_len`` tokens, with each of the
+    LoRA ``adapters`` too."""
 
     def __init__(
-        self, interactive: Interactive, model_name: str, max_model_len: int, most_bytes: int
+        self,
+        interactive: Interactive,
+        model_name: str,
+        adapters: Sequence[str],
+        max_model_len: int,
+        most_bytes: int,
     ) -> None:
         self._interactive, self._most_bytes = interactive, most_bytes
-        self._model = {
+        model = {
             "id": model_name,
             "object": "model",
             "created": int(time.time()),
             "owned_by": "glinthawk",
             "max_model_len": max_model_len,
+        }
+        #: An adapter stands for a model of its name.
+        self._models = {model_name: model} | {
+            name: {**model, "id": name, "parent": model_name} for name in adapters
         }
 
     def routes(self) -> list[Route]:
@@ -43,15 +53,15 @@ class InteractiveRoutes:
         return [*asking, *models]
 
     def models(self, _request: Request) -> Response:
-        return JsonAnswer({"object": "list", "data": [self._model]})
+        return JsonAnswer({"object": "list", "data": [*self._models.values()]})
 
     def model(self, request: Request) -> Response:
         id = request.path_params["id"]
-        if id != self._model["id"]:
+        if id not in self._models:
             raise ApiError(
                 404, f"there is no model {id!r:.80}", param="model", code="model_not_found"
             )
-        return JsonAnswer(self._model)
+        return JsonAnswer(self._models[id])
 
     def _endpoint(self, kind: Kind) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

@@ -29,13 +29,15 @@ class AdaptedLinear(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The base's, for models that look at it."""
-        weight: torch.Tensor = self.base.weight
+        weight = self.base.weight
+        assert isinstance(weight, torch.Tensor)
         return weight
 
     @property
     def bias(self) -> torch.Tensor | None:
         """The base's."""
-        bias: torch.Tensor | None = self.base.bias
+        bias = self.base.bias
+        assert not isinstance(bias, nn.Module)
         return bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -51,9 +51,7 @@ class AdapterFile:
     def read(self, module: str) -> AdapterPair:
         """Raises ModelError for matrices of another rank than the settings say."""
         with self._open() as file:
-            down, up = (
-                file.get_tensor(f"{_PREFIX}{module}{end}").float() for end in (_DOWN, _UP)
-            )
+            down, up = (file.get_tensor(f"{_PREFIX}{module}{end}").float() for end in (_DOWN, _UP))
         rank = self._settings.rank_of(module)
         if down.dim() != 2 or up.dim() != 2 or {len(down), up.shape[1]} != {rank}:
             raise ModelError(

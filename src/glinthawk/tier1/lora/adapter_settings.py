@@ -62,12 +62,12 @@ class AdapterSettings:
 
     def rank_of(self, module: str) -> int:
         """Rows of its first matrix."""
-        return _find(self.ranks, module, self.rank)
+        return int(_find(self.ranks, module, self.rank))
 
     def scaling_of(self, module: str) -> float:
         """By which the product of its matrices is multiplied (LoRA, section 4.1; rsLoRA,
         section 3)."""
-        rank, alpha = self.rank_of(module), _find(self.alphas, module, self.alpha)
+        rank, alpha = self.rank_of(module), float(_find(self.alphas, module, self.alpha))
         return alpha / (math.sqrt(rank) if self.is_stabilised else rank)
 
 
