@@ -1,6 +1,9 @@
 """LoRA: a batch of several adapters == each adapter's model, merged by hand, alone."""
 
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import torch
 from families import make_model
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.sequence import Request
+from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.engine.run import open_run
 from lora_adapters import merge_by_hand, write_adapter
+from pipeline_nodes import write_cluster
+from zygote import children
 
 _TOKENS = 6
 #: The model's linear layers that adapters of a family are on: all, or attention's alone.
@@ -112,3 +117,41 @@ def test_every_layout(models: dict[str, _Model], layout: str) -> None:
     model = models["llama"]
     config = EngineConfig(model=str(model.path), lora=model.lora, **_LAYOUTS[layout])
     assert _run(config) == model.expected()
+
+
+def test_slices_have_their_own_layers_of_every_adapter(
+    models: dict[str, _Model], tmp_path: Path
+) -> None:
+    model = models["llama"]
+    cluster = write_cluster(tmp_path, [1, 1], "1MiB")
+    config = EngineConfig(model=str(model.path), lora=model.lora, cluster=cluster)
+    assert _run(config) == model.expected()
+
+
+def test_a_lost_home_computes_with_the_same_adapters_again(models: dict[str, _Model]) -> None:
+    model = models["llama"]
+    config = EngineConfig(model=str(model.path), lora=model.lora, **_LAYOUTS["hybrid"])
+    answers: dict[int, list[int]] = {}
+    with open_run(config) as run:
+        for sequence in run.engine.generate(_requests()):
+            if not answers:
+                os.kill(max(children()), signal.SIGKILL)
+            answers[sequence.request.id] = sequence.output
+    assert answers == model.expected()
+
+
+def test_bits_do_not_depend_on_other_rows_adapters(models: dict[str, _Model]) -> None:
+    """In bfloat16, where products in other company come to other bits."""
+    model = models["llama"]
+    settings = {"lora": model.lora, "dtype": "bfloat16", "batch_invariant": True}
+    whole = _scored(EngineConfig(model=str(model.path), **_LAYOUTS["tier 1"], **settings))
+    alone = _scored(EngineConfig(model=str(model.path), **_LAYOUTS["one by one"], **settings))
+    assert whole == alone
+    assert len({tuple(output) for output, _ in whole.values()}) > len(_PROMPTS)
+
+
+def _scored(config: EngineConfig) -> dict[int, tuple[list[int], list[TokenLogprobs]]]:
+    params = SamplingParams(temperature=0, max_tokens=_TOKENS, ignore_eos=True, logprobs=1)
+    requests = [replace(request, params=params) for request in _requests()]
+    with open_run(config) as run:
+        return {s.request.id: (s.output, s.logprobs) for s in run.engine.generate(requests)}
