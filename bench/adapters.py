@@ -63,9 +63,7 @@ class AdapterRow:
     cpu_speed: float
 
 
-def run(
-    write: _Write, *, quick: bool = False, plan: AdapterPlan | None = None
-) -> list[AdapterRow]:
+def run(write: _Write, *, quick: bool = False, plan: AdapterPlan | None = None) -> list[AdapterRow]:
     """Measure, write a line for each, then one of JSON."""
     plan = plan or (AdapterPlan.quick() if quick else AdapterPlan())
     load = os.getloadavg()[0]

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -117,6 +118,9 @@ def test_lines_of_a_job(
 
 
 def test_a_server_lists_them() -> None:
-    routes = InteractiveRoutes(None, "demo", ("sql",), 64, 1)  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(
+        name="demo", adapters=("sql",), limits=SimpleNamespace(max_model_len=64)
+    )
+    routes = InteractiveRoutes(None, model, 1)  # type: ignore[arg-type]
     said = json.loads(routes.models(None).body)["data"]  # type: ignore[arg-type]
     assert [(one["id"], one.get("parent")) for one in said] == [("demo", None), ("sql", "demo")]

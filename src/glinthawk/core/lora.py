@@ -20,7 +20,8 @@ __all__ = [
 ]
 
 #: What PEFT writes into an adapter's folder.
-SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+SETTINGS = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 _CHUNK = 1 << 20
 
 

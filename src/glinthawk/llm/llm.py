@@ -39,7 +39,7 @@ from glinthawk.tokens.pooler import Reranker
 __all__ = ["LLM"]
 
 #: A LoRA adapter, by its name; None: the model itself.
-Adapter = LoRARequest | str | None
+_Adapter = LoRARequest | str | None
 
 
 class LLM:
@@ -90,7 +90,7 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
-        lora_request: Adapter | Sequence[Adapter] = None,
+        lora_request: _Adapter | Sequence[_Adapter] = None,
     ) -> list[RequestOutput]:
         """Answers in the order of ``prompts``. All prompts are checked before the first is run:
         raises RequestError for one that cannot be answered. ``use_tqdm`` shows progress.
@@ -111,7 +111,7 @@ class LLM:
         continue_final_message: bool = False,
         tools: list[dict[str, Any]] | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
-        lora_request: Adapter | Sequence[Adapter] = None,
+        lora_request: _Adapter | Sequence[_Adapter] = None,
     ) -> list[RequestOutput]:
         """Like ``generate`` for one conversation, or a list of them. The chat template is told
         ``tools`` and ``chat_template_kwargs``; with ``continue_final_message``, and without
@@ -167,7 +167,7 @@ class LLM:
         pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
         *,
         use_tqdm: bool = True,
-        lora_request: Adapter = None,
+        lora_request: _Adapter = None,
     ) -> list[EmbeddingRequestOutput]:
         """An embedding of each prompt, made as the model's files say; raises as ``generate``."""
         model = self._model
@@ -185,7 +185,7 @@ class LLM:
         pooling_params: PoolingParams | None = None,
         reranker: Reranker = "auto",
         instruction: str | None = None,
-        lora_request: Adapter = None,
+        lora_request: _Adapter = None,
     ) -> list[ScoringRequestOutput]:
         """A score of each pair: of one text and many, or of as many; raises as ``generate``.
         ``reranker`` is as that of ``glinthawk run``; Qwen3-Reranker is told an ``instruction``."""
@@ -210,7 +210,7 @@ class LLM:
             raise ValueError(f"there are {count} prompts but {len(params)} sampling_params")
         return list(params)
 
-    def _adapted(self, asked: list[Asked], adapters: Adapter | Sequence[Adapter]) -> list[Asked]:
+    def _adapted(self, asked: list[Asked], adapters: _Adapter | Sequence[_Adapter]) -> list[Asked]:
         """Each by its adapter."""
         is_one = adapters is None or isinstance(adapters, str | LoRARequest)
         many: list[Any] = [adapters] * len(asked) if is_one else [*cast(Any, adapters)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,33 +14,26 @@ from glinthawk.jobs.line_envelope import ENDPOINTS, Kind, read_kind
 from glinthawk.serve.api_errors import ApiError
 from glinthawk.serve.http_bodies import JsonAnswer, read_limited
 from glinthawk.serve.interactive import Interactive, InteractiveTask
+from glinthawk.serve.served_model import ServedModel
 
 __all__ = ["InteractiveRoutes"]
 
 
 class InteractiveRoutes:
-    """``model_name`` is the one that there is, and takes ``max_model_len`` tokens, with each of the
-    LoRA ``adapters`` too."""
+    """``model`` is the one that there is."""
 
-    def __init__(
-        self,
-        interactive: Interactive,
-        model_name: str,
-        adapters: Sequence[str],
-        max_model_len: int,
-        most_bytes: int,
-    ) -> None:
+    def __init__(self, interactive: Interactive, model: ServedModel, most_bytes: int) -> None:
         self._interactive, self._most_bytes = interactive, most_bytes
-        model = {
-            "id": model_name,
+        own = {
+            "id": model.name,
             "object": "model",
             "created": int(time.time()),
             "owned_by": "glinthawk",
-            "max_model_len": max_model_len,
+            "max_model_len": model.limits.max_model_len,
         }
         #: An adapter stands for a model of its name.
-        self._models = {model_name: model} | {
-            name: {**model, "id": name, "parent": model_name} for name in adapters
+        self._models = {model.name: own} | {
+            name: {**own, "id": name, "parent": model.name} for name in model.adapters
         }
 
     def routes(self) -> list[Route]:
