@@ -70,14 +70,20 @@ def run(write: _Write, *, quick: bool = False, plan: AdapterPlan | None = None) 
     write(f"shape {plan.shape}, {plan.adapters} adapters of rank {plan.rank}, load {load:.1f}")
     plain = load_shape(plan.shape)
     rows = []
-    for name, targets in _TARGETS.items():
-        adapted = _load_adapted(plan, plain, targets)
-        for batch in plan.batches:
-            rows.append(_measure(plan, name, batch, plain, adapted))
-            write(_line(rows[-1]))
+    for name in _TARGETS:
+        for row in _measure_targets(plan, name, plain):
+            write(_line(row))
+            rows.append(row)
     summary = {"bench": "lora", "load": load, "plan": asdict(plan)}
     write(json.dumps({**summary, "rows": list(map(asdict, rows))}))
     return rows
+
+
+def _measure_targets(plan: AdapterPlan, name: str, plain: LoadedModel) -> Iterator[AdapterRow]:
+    """Its model is in memory no longer than that takes."""
+    adapted = _load_adapted(plan, plain, _TARGETS[name])
+    for batch in plan.batches:
+        yield _measure(plan, name, batch, plain, adapted)
 
 
 def _load_adapted(plan: AdapterPlan, plain: LoadedModel, targets: tuple[str, ...]) -> LoadedModel:
