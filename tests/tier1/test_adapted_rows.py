@@ -12,6 +12,7 @@ from glinthawk.tier1.forward.adapted_linear import AdaptedLinear
 from glinthawk.tier1.forward.closeness import distance
 from glinthawk.tier1.forward.cut import Call, Forward, Pass, attend_alone
 from glinthawk.tier1.forward.graphs import GraphedPasses, ReplayedPass
+from glinthawk.tier1.forward.joining import JoinedPart, join_model
 from glinthawk.tier1.forward.packing import PackedLinear
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 from glinthawk.tier1.quantized.packed_linear import PackedQuantizedLinear
@@ -101,6 +102,17 @@ def test_packed_layers(llama: Path, adapters: tuple[Path, Path]) -> None:
     truth = _truth(llama, adapters, numbers)
     assert float(distance(_logits(loaded, numbers), truth)) < 0.03
     assert float(distance(_logits(loaded, None), truth)) > 0.3
+
+
+def test_joined_layers(llama: Path, adapters: tuple[Path, Path]) -> None:
+    """As on a GPU: what adapters add is added to their part of a joined product alone."""
+    loaded = _load(llama, adapters, dense="plain")
+    join_model(loaded.model)
+    layer = loaded.model.model.layers[1].self_attn.q_proj
+    assert isinstance(layer, AdaptedLinear) and isinstance(layer.base, JoinedPart)
+    for numbers in (_IDS % 3, 0 * _IDS, _IDS % 2):
+        truth = _truth(llama, adapters, numbers)
+        torch.testing.assert_close(_logits(loaded, numbers), truth, atol=1e-3, rtol=1e-3)
 
 
 def test_quantised_weights(tmp_path: Path, llama: Path, adapters: tuple[Path, Path]) -> None:

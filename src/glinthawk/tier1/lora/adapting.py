@@ -27,6 +27,7 @@ def adapt_model(
     one without a name. ``layers`` is the name of its list of decoder layers, of which it has those
     in ``part``. Raises ModelError for adapters that are not of this model."""
     pairs: dict[str, _Pairs] = {}
+    is_for_all = sources[0].name is None
     for number, source in enumerate(sources, start=1):
         file = AdapterFile(find_adapter(source))
         for name in file.modules:
@@ -34,10 +35,12 @@ def adapt_model(
             if _layer_of(own, layers, part, source) in part:
                 pair = file.read(name)
                 _check(model, own, pair, source)
+                if not is_for_all:  # what is merged is rounded once, behind the sum
+                    pair = AdapterPair(*(one.to(model.dtype) for one in pair))
                 pairs.setdefault(own, []).append((number, pair))
     owners: dict[tuple[int, ...], torch.Tensor] = {}
     for name, found in pairs.items():
-        _adapt(model, name, found, owners, is_for_all=sources[0].name is None)
+        _adapt(model, name, found, owners, is_for_all)
 
 
 def _own_name(model: PreTrainedModel, layers: str, name: str, source: LoraSource) -> str:
