@@ -170,6 +170,15 @@ def test_a_slice_reads_its_own_layers_alone(tmp_path: Path, llama: Path) -> None
         load_model(config, LayerSlice(1, 3, 3))
 
 
+def test_an_adapter_of_the_model_without_its_head(tmp_path: Path, llama: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter", llama, _TARGETS, seed=1)
+    truth = _logits(_load(llama, f"it={folder}"), adapter=1)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    _rename(f"{_PLACE}.", "base_model.model.")({}, tensors)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    assert torch.equal(_logits(_load(llama, f"it={folder}"), adapter=1), truth)
+
+
 def test_ways_to_name_adapters() -> None:
     given = ("sql=./a=b", '{"name": "x", "path": "p", "base_model_name": "m"}')
     assert parse_lora(given) == (LoraSource("sql", "./a=b"), LoraSource("x", "p"))
