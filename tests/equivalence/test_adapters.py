@@ -37,6 +37,7 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
     "worker": {"tier2": ("local:1",), "worker_kv": "1MiB"},
     "hybrid": {"tier2": ("local:1",), "tier1_kv": "96KiB", "worker_kv": "1MiB"},
     "heads": {"tier2": ("local:2",), "split_attention": "heads"},
+    "tokens": {"tier2": ("local:2",), "split_attention": "tokens"},
     "drafts": {"tier1_kv": "1MiB", "speculation": "prompt-lookup"},
     "one by one": {"tier1_kv": "1MiB", "batch_size": 1},
     "chunks": {"tier1_kv": "1MiB", "batch_tokens": 16},

@@ -43,12 +43,12 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., T, in) -> (..., T, out)."""
         output: torch.Tensor = self.base(x)
-        rows = None if self._owners is None else running_adapters()
-        if self._owners is not None and rows is None:
+        if self._owners is None:
+            return output.add_(self.up(self.down(x)))
+        rows = running_adapters()
+        if rows is None:
             return output
-        hidden = self.down(x)
-        if rows is not None and self._owners is not None:
-            hidden.masked_fill_(rows.foreign(self._owners), 0)
+        hidden = self.down(x).masked_fill_(rows.foreign(self._owners), 0)
         return output.add_(self.up(hidden))
 
 
