@@ -70,7 +70,13 @@ def _read(said: str | list[int], text: Text, limits: Limits, params: SamplingPar
 
 
 def _as_ids(given: object) -> list[int] | None:
+    ids = _converted(given)
+    # Looking for whole numbers walks the list in Python: most lists need none of it.
+    return _converted(as_whole(given)) if ids is None else ids
+
+
+def _converted(given: object) -> list[int] | None:
     try:
-        return msgspec.convert(as_whole(given), list[int])
+        return msgspec.convert(given, list[int])
     except msgspec.ValidationError:
         return None

@@ -1,0 +1,123 @@
+"""What a body says beside its prompt: on most lines of a job the same, so it is understood once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from glinthawk.core.errors import RequestError
+from glinthawk.core.limits import Limits
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.jobs.body import Body, ChatBody, CompletionBody, read_body, sampling_params
+from glinthawk.jobs.conversation import Conversation, read_conversation
+from glinthawk.jobs.line_envelope import Kind
+from glinthawk.jobs.line_rules import LineRules
+from glinthawk.jobs.pooling_bodies import PoolingBody
+from glinthawk.jobs.structured_fields import find_structured
+from glinthawk.jobs.text import Text
+from glinthawk.jobs.tools.tool_fields import ToolWish, constrain_calls, read_tools
+
+__all__ = ["Terms", "TermsReader", "check_model"]
+
+#: So many terms are remembered, if they are written in so many letters.
+_MOST_KNOWN, _MOST_LETTERS = 256, 4096
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Of answers to a ``body`` that is without prompt and messages."""
+
+    body: ChatBody | CompletionBody
+    params: SamplingParams
+    tools: ToolWish | None = None
+
+    @cached_property
+    def conversation(self) -> Conversation:
+        """Of a chat, without messages. Raises RequestError."""
+        assert isinstance(self.body, ChatBody)
+        return read_conversation(self.body)
+
+    @cached_property
+    def marked_params(self) -> SamplingParams:
+        """Where marks must be found in the text, which may be special tokens."""
+        return replace(self.params, skip_special_tokens=False)
+
+
+class TermsReader:
+    """What terms are read against: as of ``LineReader``."""
+
+    def __init__(
+        self,
+        text: Text,
+        limits: Limits,
+        rules: LineRules,
+        defaults: Mapping[str, Any],
+        params: SamplingParams | None,
+    ) -> None:
+        self._text, self._limits, self._rules = text, limits, rules
+        self._defaults, self._given_params = defaults, params
+        self._known: dict[str, Terms] = {}
+
+    def read(self, kind: Kind, given: object) -> tuple[Terms, object]:
+        """Of the body ``given``, and its prompt or its messages, unchecked. Raises RequestError."""
+        if not isinstance(given, dict):
+            return self.understand(kind, given), None
+        rest = given.copy()
+        said = rest.pop("prompt" if kind == "completion" else "messages", None)
+        key = _written(kind, rest)
+        terms = self._known.get(key) if key else None
+        if terms is None:
+            terms = self.understand(kind, rest)
+            self._remember(key, terms)
+        return terms, said
+
+    def _remember(self, key: str | None, terms: Terms) -> None:
+        if key is not None and len(key) <= _MOST_LETTERS:
+            if len(self._known) == _MOST_KNOWN:
+                # Where every line has terms of its own, none is worth keeping.
+                self._known.clear()
+            self._known[key] = terms
+
+    def understand(self, kind: Kind, given: object) -> Terms:
+        """Of a body that nothing is known of. Raises RequestError."""
+        body = read_body(kind, given, strict=self._rules.strict)
+        check_model(body, self._rules)
+        tools = read_tools(body) if isinstance(body, ChatBody) else None
+        forced = constrain_calls(tools, body) if isinstance(body, ChatBody) else None
+        params = self._params(body, forced)
+        self._limits.check_tokens(params)
+        if params.stop:
+            self._text.require_stop_strings()
+        self._text.bad_tokens(params)
+        if params.structured_outputs is not None:
+            name = "tools" if forced else find_structured(body) or "structured_outputs"
+            self._text.require_grammar(params.structured_outputs, name)
+        return Terms(body, params, tools)
+
+    def _params(
+        self, body: ChatBody | CompletionBody, forced: StructuredOutputsParams | None
+    ) -> SamplingParams:
+        own = self._given_params
+        if own is None:
+            return sampling_params(body, self._defaults, forced)
+        return replace(own, structured_outputs=forced) if forced else own
+
+
+def check_model(body: Body | PoolingBody, rules: LineRules) -> None:
+    """Raise RequestError for a ``body`` that asks another model than the one that answers."""
+    served = rules.served_model_name
+    if served is not None and body.model not in (None, served):
+        raise RequestError(
+            f"model is {body.model!r}, and {served!r} answers; correct it, or leave it out",
+            param="model",
+            code="model_not_found",
+        )
+
+
+def _written(kind: Kind, rest: dict[str, Any]) -> str | None:
+    """One text for one meaning: 1, 1.0 and true differ. None for what is nested too deeply."""
+    try:
+        return f"{kind}{rest}"
+    except RecursionError:
+        return None
