@@ -26,9 +26,10 @@ from glinthawk.tokens.pooler import Pooler
 
 __all__ = ["LineReader", "Refusal", "Task", "read_custom_id"]
 
+_PLAIN = ReplyForm()
 
-@dataclass(frozen=True, slots=True)
-class Task:
+
+class Task(msgspec.Struct, frozen=True):
     """A line that can be answered. ``line`` counts from 0. It has ``n`` choices for each of its
     prompts: choice ``i`` is an answer to prompt ``i // n``."""
 
@@ -44,7 +45,7 @@ class Task:
     #: Alternatives to report for each token of a prompt; None: nothing.
     prompt_logprobs: int | None = None
     #: How the text of a chat's answer is read.
-    reply: ReplyForm = field(default_factory=ReplyForm)
+    reply: ReplyForm = _PLAIN
     #: What is made of its prompts, where no text is.
     wish: PoolingWish | None = None
 
@@ -139,7 +140,7 @@ class LineReader:
             task = self._asked(line, custom_id, kind, body)
         except RequestError as error:
             raise _renamed(error) from error
-        return replace(task, reply=replace(task.reply, echoed=echoed))
+        return msgspec.structs.replace(task, reply=replace(task.reply, echoed=echoed))
 
     def _asked(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
         terms, said = self._terms.read(kind, given)
@@ -182,7 +183,7 @@ class LineReader:
 
     def _reply_form(self, terms: Terms, prompt: Prompt) -> ReplyForm:
         if not isinstance(terms.body, ChatBody):
-            return ReplyForm()
+            return _PLAIN
         is_free = terms.params.structured_outputs is None
         return choose_reply_form(self.text, prompt.ids, self.rules, terms.tools, is_free=is_free)
 

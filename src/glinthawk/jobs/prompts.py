@@ -1,7 +1,6 @@
 """The ``prompt`` of a completion: one or many, as text or as token ids."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,8 +16,7 @@ __all__ = ["Prompt", "fit_prompt", "read_prompts"]
 _FORMS = "a string, a list of token ids, or a list of those"
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """One prompt of a line. ``max_tokens`` fits the run's limits; ``said`` is the text that was
     given, None where token ids were."""
 

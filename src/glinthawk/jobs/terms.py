@@ -1,5 +1,6 @@
 """What a body says beside its prompt: on most lines of a job the same, so it is understood once."""
 
+import marshal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,8 +21,10 @@ from glinthawk.jobs.tools.tool_fields import ToolWish, constrain_calls, read_too
 
 __all__ = ["Terms", "TermsReader", "check_model"]
 
-#: So many terms are remembered, if they are written in so many letters.
-_MOST_KNOWN, _MOST_LETTERS = 256, 4096
+#: So many terms are remembered, if they are written in so many bytes.
+_MOST_KNOWN, _MOST_BYTES = 256, 4096
+#: Of marshal's: the last in which what is written depends on nothing but values and types.
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class TermsReader:
     ) -> None:
         self._text, self._limits, self._rules = text, limits, rules
         self._defaults, self._given_params = defaults, params
-        self._known: dict[str, Terms] = {}
+        self._known: dict[bytes, Terms] = {}
 
     def read(self, kind: Kind, given: object) -> tuple[Terms, object]:
         """Of the body ``given``, and its prompt or its messages, unchecked. Raises RequestError."""
@@ -72,8 +75,8 @@ class TermsReader:
             self._remember(key, terms)
         return terms, said
 
-    def _remember(self, key: str | None, terms: Terms) -> None:
-        if key is not None and len(key) <= _MOST_LETTERS:
+    def _remember(self, key: bytes | None, terms: Terms) -> None:
+        if key is not None and len(key) <= _MOST_BYTES:
             if len(self._known) == _MOST_KNOWN:
                 # Where every line has terms of its own, none is worth keeping.
                 self._known.clear()
@@ -115,9 +118,10 @@ def check_model(body: Body | PoolingBody, rules: LineRules) -> None:
         )
 
 
-def _written(kind: Kind, rest: dict[str, Any]) -> str | None:
-    """One text for one meaning: 1, 1.0 and true differ. None for what is nested too deeply."""
+def _written(kind: Kind, rest: dict[str, Any]) -> bytes | None:
+    """The same for the same alone: 1, 1.0 and true differ. None for what is nested too deeply, or
+    no JSON."""
     try:
-        return f"{kind}{rest}"
-    except RecursionError:
+        return marshal.dumps((kind, rest), _VERSION)
+    except ValueError:
         return None
