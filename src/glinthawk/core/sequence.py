@@ -45,7 +45,8 @@ class Request:
     stop_ids: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        stop_ids = self.eos_token_ids | frozenset(self.params.stop_token_ids)
+        own = self.params.stop_token_ids
+        stop_ids = self.eos_token_ids | frozenset(own) if own else self.eos_token_ids
         object.__setattr__(self, "stop_ids", stop_ids)
 
     @property
