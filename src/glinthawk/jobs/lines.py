@@ -34,7 +34,7 @@ from glinthawk.jobs.text import Text
 from glinthawk.jobs.tools.tool_fields import ToolWish, constrain_calls, read_tools
 from glinthawk.tokens.pooler import Pooler
 
-__all__ = ["LineReader", "Refusal", "Task", "read_custom_id"]
+__all__ = ["LineReader", "Refusal", "Task", "read_call", "read_custom_id", "refuse_line"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,20 @@ def read_custom_id(raw: bytes) -> str | None:
         return None
 
 
+def read_call(raw: bytes) -> tuple[str, Kind, object]:
+    """The line's custom_id, what it is for, and its body. Raises RequestError."""
+    envelope = read_envelope(raw)
+    custom_id = read_custom_id(raw)
+    if custom_id is None:
+        raise RequestError("custom_id must be a string; give each line one", param="custom_id")
+    return custom_id, read_kind(envelope), envelope.get("body")
+
+
+def refuse_line(line: int, raw: bytes, error: RequestError) -> Refusal:
+    """With its custom_id, if one can be read of it."""
+    return Refusal(line, read_custom_id(raw) or salvage_custom_id(raw), error)
+
+
 @dataclass(frozen=True, slots=True)
 class LineReader:
     """What lines are read against. ``model_name`` is what answers; ``defaults`` are of sampling
@@ -116,16 +130,10 @@ class LineReader:
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
         """Never raises: whatever is wrong with a line is that line's result."""
-        custom_id = read_custom_id(raw)
         try:
-            envelope = read_envelope(raw)
-            if custom_id is None:
-                raise RequestError(
-                    "custom_id must be a string; give each line one", param="custom_id"
-                )
-            return self.ask(line, custom_id, read_kind(envelope), envelope.get("body"))
+            return self.ask(line, *read_call(raw))
         except RequestError as error:
-            return Refusal(line, custom_id or salvage_custom_id(raw), error)
+            return refuse_line(line, raw, error)
 
     def ask(self, line: int, custom_id: str, kind: Kind, body: object) -> Task:
         """What ``body`` asks for. Raises RequestError."""
