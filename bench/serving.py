@@ -4,14 +4,12 @@ import asyncio
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-
-from bench.stub_server import serve_stub
 
 __all__ = ["ServingRow", "measure_serving", "run"]
 
@@ -75,24 +73,14 @@ def measure_serving(num_requests: int, connections: int) -> ServingRow:
 @contextmanager
 def _server() -> Iterator[tuple[int, int, str]]:
     """Its process id, its port, and what its event loop is."""
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serve_stub, args=(there,))
-    process.start()
-    try:
-        port, loop = _first_words(here)
-        yield process.pid or 0, port, loop
-    finally:
-        process.terminate()
-        process.join()
-        process.close()
-        here.close()
-        there.close()
-
-
-def _first_words(connection: Connection) -> tuple[int, str]:
-    port, loop = connection.recv()
-    return int(port), str(loop)
+    command = [sys.executable, "-m", "bench.stub_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            port, loop = process.stdout.readline().split()
+            yield process.pid, int(port), loop
+        finally:
+            process.terminate()
 
 
 async def _load(port: int, connections: int, num_requests: int) -> tuple[list[float], int]:

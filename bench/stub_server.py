@@ -1,10 +1,10 @@
 """A server as ``glinthawk serve`` is one, whose engine answers at once with the same tokens."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
@@ -59,7 +59,7 @@ class StubEngine:
             asker.end(None)
 
 
-def serve_stub(there: Connection) -> None:
+def serve_stub() -> None:
     """Says its port and event loop when it listens; until SIGTERM."""
     config, rules = EngineConfig(model="demo"), LineRules()
     limits = Limits(max_model_len=_LENGTH, kv_tokens=1 << 20, vocab_size=_VOCAB)
@@ -79,8 +79,13 @@ def serve_stub(there: Connection) -> None:
         async def begun() -> AsyncIterator[None]:
             async with server.watching():
                 loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-                there.send((bound.getsockname()[1], loop))
+                sys.stdout.write(f"{bound.getsockname()[1]} {loop}\n")
+                sys.stdout.flush()
                 yield
 
         bound.listen(2048)
         server.serve(make_app(list(routes), ApiKeys(()), metrics, begun))
+
+
+if __name__ == "__main__":
+    serve_stub()
