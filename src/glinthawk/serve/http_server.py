@@ -93,6 +93,7 @@ class HttpServer:
         raises what has ended the engine."""
         config = uvicorn.Config(
             app,
+            log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
