@@ -73,7 +73,7 @@ def serve_stub() -> None:
         place.bind() as bound,
     ):
         server = HttpServer(engine, place, bound)
-        routes = InteractiveRoutes(interactive, model.name, _LENGTH, 1 << 20).routes()
+        routes = InteractiveRoutes(interactive, model, 1 << 20).routes()
 
         @asynccontextmanager
         async def begun() -> AsyncIterator[None]:

@@ -145,7 +145,7 @@ class Interactive:
     def _check_model(self, name: Any) -> None:
         """A body may leave it out. Lines of a batch may name any, unless --served-model-name says
         otherwise: files were written for other servers."""
-        if name not in (None, self._model.name):
+        if name not in (None, self._model.name, *self._model.adapters):
             raise ApiError(
                 404,
                 f"there is no model {name!r:.80}; {self._model.name!r} answers",
