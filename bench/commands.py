@@ -19,6 +19,7 @@ __all__ = [
     "sampler",
     "scheduler",
     "schemas",
+    "serve",
     "short",
     "simulation",
     "storage",
@@ -220,3 +221,14 @@ def short(
     from bench.short_answers import run
 
     run(typer.echo, quick=quick, requests=requests, processes=processes)
+
+
+@bench.command()
+def serve(
+    quick: _Quick = False,
+    connections: Annotated[int, typer.Option(help="Open at one time.", min=1)] = 64,
+) -> None:
+    """Single requests to a server whose engine takes no time: what HTTP and text take."""
+    from bench.serving import run
+
+    run(typer.echo, quick=quick, connections=connections)

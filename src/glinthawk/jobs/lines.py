@@ -24,7 +24,7 @@ from glinthawk.jobs.terms import Terms, TermsReader, find_adapter
 from glinthawk.jobs.text import Text
 from glinthawk.tokens.pooler import Pooler
 
-__all__ = ["LineReader", "Refusal", "Task", "read_custom_id"]
+__all__ = ["LineReader", "Refusal", "Task", "read_call", "read_custom_id", "refuse_line"]
 
 _PLAIN = ReplyForm()
 
@@ -94,6 +94,22 @@ def read_custom_id(raw: bytes) -> str | None:
         return None
 
 
+def read_call(raw: bytes) -> tuple[str, Kind, object]:
+    """The line's custom_id, what it is for, and its body. Raises RequestError."""
+    if (plain := read_plain(raw)) is not None:
+        return plain.custom_id, find_kind(plain.url), plain.body
+    envelope = read_envelope(raw)
+    custom_id = read_custom_id(raw)
+    if custom_id is None:
+        raise RequestError("custom_id must be a string; give each line one", param="custom_id")
+    return custom_id, read_kind(envelope), envelope.get("body")
+
+
+def refuse_line(line: int, raw: bytes, error: RequestError) -> Refusal:
+    """With its custom_id, if one can be read of it."""
+    return Refusal(line, read_custom_id(raw) or salvage_custom_id(raw), error)
+
+
 @dataclass(frozen=True, slots=True)
 class LineReader:
     """What lines are read against. ``model_name`` is what answers; ``defaults`` are of sampling
@@ -118,21 +134,10 @@ class LineReader:
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
         """Never raises: whatever is wrong with a line is that line's result."""
-        plain = read_plain(raw)
-        custom_id = read_custom_id(raw) if plain is None else plain.custom_id
         try:
-            if plain is not None:
-                return self.ask(line, plain.custom_id, find_kind(plain.url), plain.body)
-            return self._read_other(line, custom_id, raw)
+            return self.ask(line, *read_call(raw))
         except RequestError as error:
-            return Refusal(line, custom_id or salvage_custom_id(raw), error)
-
-    def _read_other(self, line: int, custom_id: str | None, raw: bytes) -> Task:
-        """A line of any form. Raises RequestError."""
-        envelope = read_envelope(raw)
-        if custom_id is None:
-            raise RequestError("custom_id must be a string; give each line one", param="custom_id")
-        return self.ask(line, custom_id, read_kind(envelope), envelope.get("body"))
+            return refuse_line(line, raw, error)
 
     def ask(self, line: int, custom_id: str, kind: Kind, body: object) -> Task:
         """What ``body`` asks for. Raises RequestError."""
