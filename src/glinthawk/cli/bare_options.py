@@ -14,7 +14,7 @@ def fill_bare(arguments: Iterable[str]) -> list[str]:
     (['--dashboard=127.0.0.1:0', '--quiet'], ['--dashboard', ':8001'])
     """
     words = list(arguments)
-    followers = [*words[1:], "-"]
+    followers = [*words, "-"][1:]
     return [
         f"{word}={_VALUES[word]}" if word in _VALUES and after.startswith("-") else word
         for word, after in zip(words, followers, strict=True)

@@ -9,14 +9,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from glinthawk.engine.run import Run
-from glinthawk.engine.run_reading import read_run
 from glinthawk.jobs.job import Progress
 from glinthawk.serve.api_errors import HANDLERS
 from glinthawk.serve.http_server import Place
-from glinthawk.serve.page_feed import PageFeed
 from glinthawk.serve.page_jobs import RunRow
-from glinthawk.serve.page_routes import page_routes
-from glinthawk.telemetry.live_view import LiveView, looking_on
+from glinthawk.serve.page_routes import open_page
 
 __all__ = ["open_dashboard"]
 
@@ -30,10 +27,10 @@ def open_dashboard(
 ) -> Iterator[str]:
     """Yields its address. All is done by threads of its own, which read what the run counts anyway.
     ``ask`` says how far the ``job`` is. Raises UsageError where nobody may listen."""
-    place, view, ending = Place(host=host, port=port), LiveView(), threading.Event()
-    with place.bind() as bound, looking_on(view, lambda: read_run(run)):
-        feed = PageFeed(title, "run", view, RunRow(job, ask))
-        server = _server(page_routes(feed, ending.is_set))
+    place, ending = Place(host=host, port=port), threading.Event()
+    page = open_page(run, title, "run", RunRow(job, ask), ending.is_set)
+    with place.bind() as bound, page as routes:
+        server = _server(routes)
         bound.listen()
         thread = threading.Thread(target=server.run, args=([bound],), name="glinthawk-page")
         thread.start()

@@ -13,7 +13,6 @@ import uvicorn
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.engine.run import open_run
-from glinthawk.engine.run_reading import read_run
 from glinthawk.engine.shared_engine import SharedEngine
 from glinthawk.jobs.line_rules import LineRules
 from glinthawk.serve.api_keys import ApiKeys
@@ -27,13 +26,11 @@ from glinthawk.serve.file_routes import FileRoutes
 from glinthawk.serve.http_app import make_app
 from glinthawk.serve.interactive import Interactive
 from glinthawk.serve.interactive_routes import InteractiveRoutes
-from glinthawk.serve.page_feed import PageFeed
 from glinthawk.serve.page_jobs import BatchRows
-from glinthawk.serve.page_routes import page_routes
+from glinthawk.serve.page_routes import open_page
 from glinthawk.serve.record_store import RecordStore
 from glinthawk.serve.served_model import ServedModel
 from glinthawk.serve.server_metrics import ServerMetrics
-from glinthawk.telemetry.live_view import LiveView, looking_on
 
 __all__ = ["Place", "ServerLimits", "open_server"]
 
@@ -163,8 +160,6 @@ def open_server(
         desk = BatchDesk(folder, store, life)
         stack.callback(desk.stop)
         interactive = stack.enter_context(closing(Interactive(model, engine, metrics)))
-        view = LiveView()
-        stack.enter_context(looking_on(view, lambda: read_run(run)))
         server = _Server(engine, place, bound)
         routes = [
             *FileRoutes(folder, store, metrics, limits.most_file_bytes).routes(),
@@ -175,8 +170,9 @@ def open_server(
         ]
         num_pages = sum(home.num_pages for home in run.tier1.homes())
         metrics.watch(lambda: read_gauges(engine, num_pages, store))
-        feed = PageFeed(model.name, "server", view, BatchRows(desk, store))
-        routes += page_routes(feed, lambda: server.is_ending)
+        rows = BatchRows(desk, store)
+        page = open_page(run, model.name, "server", rows, lambda: server.is_ending)
+        routes += stack.enter_context(page)
         app = make_app(list(routes), keys, metrics, server.watching)
         desk.start()
         # Who calls from now on is heard, if a moment later.

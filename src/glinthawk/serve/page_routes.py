@@ -1,26 +1,44 @@
 """The page that shows a run while it goes on, and the events that it reads."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from glinthawk.engine.run import Run
+from glinthawk.engine.run_reading import read_run
 from glinthawk.serve.api_errors import ApiError
 from glinthawk.serve.page_assets import asset_routes
 from glinthawk.serve.page_feed import PageFeed, Seen, event
+from glinthawk.serve.page_jobs import JobRow
+from glinthawk.telemetry.live_view import LiveView, looking_on
 
-__all__ = ["page_routes"]
+__all__ = ["open_page"]
 
 #: Between two events, and between two looks at whether the server ends.
 _EVERY_S, _LOOK_S = 1.0, 0.25
 
 
-def page_routes(feed: PageFeed, is_ending: Callable[[], bool]) -> list[Route]:
-    """For an app. Streams end when ``is_ending``: a server waits for answers that are under way."""
+@contextmanager
+def open_page(
+    run: Run,
+    title: str,
+    kind: str,
+    rows: Callable[[str], list[JobRow]],
+    is_ending: Callable[[], bool],
+) -> Iterator[list[Route]]:
+    """Its routes, for an app. Streams end when ``is_ending``: a server waits for answers that are
+    under way. ``rows`` are the jobs that the owner of a key may see."""
+    view = LiveView()
+    with looking_on(view, lambda: read_run(run)):
+        yield [_events_route(PageFeed(title, kind, view, rows), is_ending), *asset_routes()]
 
+
+def _events_route(feed: PageFeed, is_ending: Callable[[], bool]) -> Route:
     async def events(request: Request) -> Response:
         # Where there are keys, the gate has looked for one.
         owner = request.scope.get("glinthawk.owner", "")
@@ -32,7 +50,7 @@ def page_routes(feed: PageFeed, is_ending: Callable[[], bool]) -> list[Route]:
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
 
-    return [Route("/page/events", events), *asset_routes()]
+    return Route("/page/events", events)
 
 
 async def _tell(feed: PageFeed, owner: str, is_ending: Callable[[], bool]) -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ from glinthawk.telemetry.limit import Limit, find_limit
 from glinthawk.telemetry.reading import Reading
 from glinthawk.telemetry.stats import RunStats
 
-__all__ = ["Change", "LiveView", "Place", "View", "looking_on"]
+__all__ = ["Change", "HomeView", "LiveView", "View", "looking_on"]
 
 #: What happens now is what happened in this time; where no batch began in it, in the longer one.
 _NOW_S, _LATELY_S = 10.0, 60.0
@@ -22,7 +22,7 @@ _MOST_CHANGES = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class HomeView:
     """A home that is there: the share of the time in which it attends, None where nobody knows, and
     tokens of KV."""
 
@@ -48,7 +48,7 @@ class View:
     reading: Reading
     recent: Point
     limit: Limit | None
-    places: list[Place]
+    places: list[HomeView]
     changes: list[Change]
     points: list[Point]
     #: Another one: all of ``points`` are new.
@@ -128,10 +128,10 @@ def _limit(before: Reading, now: Reading) -> Limit | None:
     return find_limit(stats)
 
 
-def _places(before: Reading, now: Reading) -> list[Place]:
+def _places(before: Reading, now: Reading) -> list[HomeView]:
     loads = worker_loads(before, now)
     return [
-        Place(_name(home), loads.get(home), now.kv_used[home], room)
+        HomeView(_name(home), loads.get(home), now.kv_used[home], room)
         for home, room in sorted(now.kv_room.items())
     ]
 
