@@ -90,7 +90,6 @@ class _Server:
     def url(self) -> str:
         return self._place.url(self._bound)
 
-    @property
     def is_ending(self) -> bool:
         """Whether it has been told to end."""
         return self._uvicorn is not None and self._uvicorn.should_exit
@@ -149,8 +148,7 @@ def open_server(
         folder = stack.enter_context(closing(DataFolder(data)))
         bound = stack.enter_context(place.bind())
         store = stack.enter_context(closing(RecordStore(folder.records)))
-        open_batches = store.open_batches()
-        folder.sweep(store.file_ids(), {batch.id for _, batch in open_batches})
+        folder.sweep(store.file_ids(), {batch.id for _, batch in store.open_batches()})
         engine = stack.enter_context(SharedEngine(open_run(config)))
         run = engine.run
         model = ServedModel.load(config, rules, run.limits, run.resolved, fingerprint)
@@ -170,8 +168,7 @@ def open_server(
         ]
         num_pages = sum(home.num_pages for home in run.tier1.homes())
         metrics.watch(lambda: read_gauges(engine, num_pages, store))
-        rows = BatchRows(desk, store)
-        page = open_page(run, model.name, "server", rows, lambda: server.is_ending)
+        page = open_page(run, model.name, "server", BatchRows(desk, store), server.is_ending)
         routes += stack.enter_context(page)
         app = make_app(list(routes), keys, metrics, server.watching)
         desk.start()
