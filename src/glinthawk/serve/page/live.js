@@ -181,13 +181,12 @@ function say(state, words) {
 }
 
 function take(name, data) {
-  if (name === "end") hasEnded = true;
-  else show(data);
-  say(hasEnded ? "lost" : "live", hasEnded ? "ended" : "live");
+  hasEnded = name === "end";
+  if (!hasEnded) show(data);
+  say(hasEnded ? "waiting" : "live", hasEnded ? "ended" : "live");
 }
 
 async function run() {
-  hasEnded = false;
   try {
     await follow("page/events", sessionStorage.getItem(KEY), take);
   } catch (error) {
