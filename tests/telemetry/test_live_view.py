@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glinthawk.telemetry.history import History, Point, measure, worker_loads
+from glinthawk.telemetry.history import History, Stretch, measure, worker_loads
 from glinthawk.telemetry.live_view import LiveView
 from glinthawk.telemetry.reading import Glance, Reading
 
@@ -103,8 +103,8 @@ def test_workers_that_come_and_go_are_named() -> None:
     assert changes == [(1.0, gone), (2.0, there)]
 
 
-def _point(number: int, seconds: float, tier2: float | None = None) -> Point:
-    return Point(
+def _point(number: int, seconds: float, tier2: float | None = None) -> Stretch:
+    return Stretch(
         at=float(number),
         seconds=seconds,
         tokens_per_s=10.0 * number,

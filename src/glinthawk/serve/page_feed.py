@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from glinthawk.serve.page_jobs import JobRow
-from glinthawk.telemetry.history import Point
-from glinthawk.telemetry.live_view import LiveView, View
+from glinthawk.serve.page_jobs import PageJob
+from glinthawk.telemetry.history import Stretch
+from glinthawk.telemetry.live_view import LiveView, RunView
 
 __all__ = ["PageFeed", "Seen", "event"]
 
@@ -26,7 +26,7 @@ class PageFeed:
     """Of one run. ``jobs`` are those that the owner of a key may see."""
 
     def __init__(
-        self, title: str, kind: str, view: LiveView, jobs: Callable[[str], list[JobRow]]
+        self, title: str, kind: str, view: LiveView, jobs: Callable[[str], list[PageJob]]
     ) -> None:
         self._head = {"title": title, "kind": kind, "began": time.time()}
         self._view, self._jobs = view, jobs
@@ -48,7 +48,7 @@ def event(name: str, data: Any) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (name.encode(), msgspec.json.encode(data))
 
 
-def _describe(view: View) -> dict[str, Any]:
+def _describe(view: RunView) -> dict[str, Any]:
     reading, recent = view.reading, view.recent
     return {
         "recent": recent,
@@ -67,5 +67,5 @@ def _describe(view: View) -> dict[str, Any]:
     }
 
 
-def _columns(points: Sequence[Point]) -> dict[str, list[float | None]]:
-    return {one.name: [getattr(point, one.name) for point in points] for one in fields(Point)}
+def _columns(points: Sequence[Stretch]) -> dict[str, list[float | None]]:
+    return {one.name: [getattr(point, one.name) for point in points] for one in fields(Stretch)}

@@ -10,14 +10,14 @@ from glinthawk.serve.batch_desk import BatchDesk
 from glinthawk.serve.batch_states import ENDED, STAMPS
 from glinthawk.serve.record_store import NoSuchRecord, RecordStore
 
-__all__ = ["BatchRows", "JobRow", "RunRow"]
+__all__ = ["BatchRows", "PageJob", "RunRow"]
 
 #: Batches that are shown, the newest; letters of what clients say of theirs.
 _MOST, _MOST_LETTERS = 100, 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobRow:
+class PageJob:
     """Times are in seconds since 1970. ``note`` is what its client says of it."""
 
     id: str
@@ -42,7 +42,7 @@ class BatchRows:
         #: By batch: when it was first seen here, and how many lines had been answered then.
         self._first: dict[str, tuple[float, int]] = {}
 
-    def __call__(self, owner: str) -> list[JobRow]:
+    def __call__(self, owner: str) -> list[PageJob]:
         page = self._desk.list(owner, after=None, limit=_MOST)
         batches = [one for one in page.data if isinstance(one, BatchObject)]
         going_on = [one for one in batches if one.status not in ENDED]
@@ -50,10 +50,10 @@ class BatchRows:
         ended = [one for one in batches if one.status in ENDED]
         return [self._row(owner, one) for one in going_on + ended]
 
-    def _row(self, owner: str, batch: BatchObject) -> JobRow:
+    def _row(self, owner: str, batch: BatchObject) -> PageJob:
         counts, is_over = batch.request_counts, batch.status in ENDED
         note = ", ".join(f"{name}: {value}" for name, value in (batch.metadata or {}).items())
-        return JobRow(
+        return PageJob(
             id=batch.id,
             name=self._name(owner, batch.input_file_id)[:_MOST_LETTERS],
             note=note[:_MOST_LETTERS],
@@ -91,10 +91,10 @@ class RunRow:
         self._name, self._ask = name, ask
         self._began = time.time()
 
-    def __call__(self, _owner: str) -> list[JobRow]:
+    def __call__(self, _owner: str) -> list[PageJob]:
         now = self._ask()
         is_over = now.answered >= now.total
-        row = JobRow(
+        row = PageJob(
             id="run",
             name=self._name,
             status="completed" if is_over else "in_progress",

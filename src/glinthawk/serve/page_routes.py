@@ -14,7 +14,7 @@ from glinthawk.engine.run_reading import read_run
 from glinthawk.serve.api_errors import ApiError
 from glinthawk.serve.page_assets import asset_routes
 from glinthawk.serve.page_feed import PageFeed, Seen, event
-from glinthawk.serve.page_jobs import JobRow
+from glinthawk.serve.page_jobs import PageJob
 from glinthawk.telemetry.live_view import LiveView, looking_on
 
 __all__ = ["open_page"]
@@ -28,7 +28,7 @@ def open_page(
     run: Run,
     title: str,
     kind: str,
-    rows: Callable[[str], list[JobRow]],
+    rows: Callable[[str], list[PageJob]],
     is_ending: Callable[[], bool],
 ) -> Iterator[list[Route]]:
     """Its routes, for an app. Streams end when ``is_ending``: a server waits for answers that are

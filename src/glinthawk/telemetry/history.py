@@ -5,14 +5,14 @@ from dataclasses import dataclass, fields
 
 from glinthawk.telemetry.reading import Glance, Reading
 
-__all__ = ["History", "Point", "measure", "worker_loads"]
+__all__ = ["History", "Stretch", "measure", "worker_loads"]
 
 #: Pieces that are kept, and how long one may become; then the oldest are forgotten.
 _MOST, _LONGEST_S = 480, 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Stretch:
     """Of ``seconds`` that ended ``at``, in seconds since 1970. Shares are of that time, or of the
     KV room; None where nobody knows."""
 
@@ -28,7 +28,7 @@ class Point:
     bytes_back: float
 
 
-def measure(before: Reading, now: Reading, at: float) -> Point:
+def measure(before: Reading, now: Reading, at: float) -> Stretch:
     """What lies between two readings."""
     seconds = max(1e-9, now.at_s - before.at_s)
     then, glance = before.glance, now.glance
@@ -37,7 +37,7 @@ def measure(before: Reading, now: Reading, at: float) -> Point:
     def rate(of: Callable[[Glance], float]) -> float | None:
         return None if then is None or glance is None else (of(glance) - of(then)) / seconds
 
-    return Point(
+    return Stretch(
         at=at,
         seconds=seconds,
         tokens_per_s=(now.tokens - before.tokens) / seconds,
@@ -71,12 +71,12 @@ class History:
     def __init__(self, most: int = _MOST, longest_s: float = _LONGEST_S) -> None:
         self._most, self._longest_s = most, longest_s
         self._every_s = 0.0
-        self._growing: Point | None = None
-        self.points: list[Point] = []
+        self._growing: Stretch | None = None
+        self.points: list[Stretch] = []
         #: Of times that points gave way to others.
         self.revision = 0
 
-    def add(self, point: Point) -> None:
+    def add(self, point: Stretch) -> None:
         """The next piece."""
         growing = point if self._growing is None else _join(self._growing, point)
         if growing.seconds < self._every_s:
@@ -100,11 +100,11 @@ class History:
         self.points = [_join(*pair) for pair in pairs] + self.points[2 * half :]
 
 
-def _join(one: Point, two: Point) -> Point:
+def _join(one: Stretch, two: Stretch) -> Stretch:
     """Both in one; what only one of them knows, it says alone."""
     values: dict[str, float | None] = {}
-    for name in (field.name for field in fields(Point) if field.name not in ("at", "seconds")):
+    for name in (field.name for field in fields(Stretch) if field.name not in ("at", "seconds")):
         known = [(getattr(p, name), p.seconds) for p in (one, two) if getattr(p, name) is not None]
         total = sum(seconds for _, seconds in known)
         values[name] = sum(v * seconds for v, seconds in known) / total if known else None
-    return Point(at=two.at, seconds=one.seconds + two.seconds, **values)  # type: ignore[arg-type]
+    return Stretch(at=two.at, seconds=one.seconds + two.seconds, **values)  # type: ignore[arg-type]

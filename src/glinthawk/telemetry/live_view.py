@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from glinthawk.telemetry.history import History, Point, measure, worker_loads
+from glinthawk.telemetry.history import History, Stretch, measure, worker_loads
 from glinthawk.telemetry.limit import Limit, find_limit
 from glinthawk.telemetry.reading import Reading
 from glinthawk.telemetry.stats import RunStats
 
-__all__ = ["Change", "HomeView", "LiveView", "View", "looking_on"]
+__all__ = ["Change", "HomeView", "LiveView", "RunView", "looking_on"]
 
 #: What happens now is what happened in this time; where no batch began in it, in the longer one.
 _NOW_S, _LATELY_S = 10.0, 60.0
@@ -41,16 +41,16 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class RunView:
     """At one moment. ``recent`` is of the last seconds, ``limit`` what bound in them: None where
     nothing runs, or nobody knows."""
 
     reading: Reading
-    recent: Point
+    recent: Stretch
     limit: Limit | None
     places: list[HomeView]
     changes: list[Change]
-    points: list[Point]
+    points: list[Stretch]
     #: Another one: all of ``points`` are new.
     revision: int
 
@@ -75,11 +75,11 @@ class LiveView:
             while reading.at_s - self._readings[0].at_s > _LATELY_S:
                 self._readings.popleft()
 
-    def look(self, at: float) -> View:
+    def look(self, at: float) -> RunView:
         """At what was taken last; raises IndexError before anything was."""
         with self._lock:
             now, before = self._readings[-1], self._before()
-            return View(
+            return RunView(
                 reading=now,
                 recent=measure(before, now, at),
                 limit=_limit(before, now),
