@@ -132,7 +132,8 @@ def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
         if config.load_format == "dummy":
             return make_random(source, dtype, device, part, config.trust_remote_code)
         check_shards(Path(source))
-        model, missing = load_weights(source, dtype, part, config.trust_remote_code)
+        trust = config.trust_remote_code
+        model, missing = load_weights(source, dtype, part, trust, device.type)
     except _FAILURES as error:
         raise _failure(config.model, error) from error
     if missing:  # transformers fills them with random numbers; that would answer nonsense

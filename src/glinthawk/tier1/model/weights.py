@@ -25,14 +25,19 @@ __all__ = ["load_weights", "make_random"]
 
 
 def load_weights(
-    source: str, dtype: torch.dtype | str, part: LayerSlice, trust: bool = False
+    source: str,
+    dtype: torch.dtype | str,
+    part: LayerSlice,
+    trust: bool = False,
+    device: str = "cpu",
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model's ``part``, on the CPU, and the names of weights that its files lack. With
-    ``trust``, code that came with them may run. Raises ModelError for weights of another shape."""
+    """The model's ``part``, on the CPU but meant for ``device``, and the names of weights that its
+    files lack. With ``trust``, code that came with them may run. Raises ModelError for weights of
+    another shape."""
     options = {"dtype": dtype, "ignore_mismatched_sizes": True, "output_loading_info": True}
     settings = AutoConfig.from_pretrained(source, trust_remote_code=trust)
     try:
-        keep_quantized(settings)
+        keep_quantized(settings, device)
     except ValueError as error:
         raise ModelError(
             f"{source} cannot be read: {error}; give a model in {READABLE}, or one whose weights "

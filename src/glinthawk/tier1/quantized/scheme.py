@@ -10,6 +10,7 @@ import torch
 from glinthawk.tier1.quantized.weight_layouts import (
     AwqLayout,
     GptqLayout,
+    Mxfp4Layout,
     PackedLayout,
     PlainLayout,
     WeightLayout,
@@ -19,8 +20,8 @@ __all__ = ["READABLE", "Scheme", "read_scheme"]
 
 #: For errors.
 READABLE = (
-    "compressed-tensors (4 and 8 bit integers, FP8), GPTQ (4 and 8 bits), AWQ (4 bits, GEMM) and "
-    "FP8 in blocks"
+    "compressed-tensors (4 and 8 bit integers, FP8), GPTQ (4 and 8 bits), AWQ (4 bits, GEMM), FP8 "
+    "in blocks and MXFP4"
 )
 _FLOAT8 = torch.float8_e4m3fn
 
@@ -42,6 +43,8 @@ class Scheme:
     parts: tuple[_Part, ...]
     #: Layers that are not quantised, named like targets.
     ignored: tuple[str, ...] = ()
+    #: Whether tensors are of all experts, and not of each.
+    stacks_experts: bool = False
 
     @property
     def bits(self) -> float:
@@ -70,6 +73,9 @@ def read_scheme(settings: dict[str, Any]) -> Scheme:
             return _read_awq(settings)
         case "fp8":
             return _read_fp8(settings)
+        case "mxfp4":
+            part = _Part(Mxfp4Layout(), ("experts",))
+            return Scheme("mxfp4", (part,), tuple(_excluded(settings)), stacks_experts=True)
     raise ValueError(f"its weights are in {method or 'an unnamed format'}")
 
 

@@ -1,8 +1,8 @@
 """How checkpoints store a quantised weight: names, shapes and types of tensors, and their meaning.
 
 Each layout is of one linear layer with K inputs and N outputs. From the formats' own descriptions:
-compressed-tensors, GPTQ (AutoGPTQ's and GPTQModel's checkpoints), AWQ's GEMM layout, and the blocks
-of DeepSeek's FP8.
+compressed-tensors, GPTQ (AutoGPTQ's and GPTQModel's checkpoints), AWQ's GEMM layout, the blocks of
+DeepSeek's FP8, and MXFP4 (OCP Microscaling Formats, version 1.0).
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,18 @@ import torch
 from glinthawk.tier1.quantized.packed_codes import unpack_columns, unpack_rows
 from glinthawk.tier1.quantized.quantized_weight import QuantizedWeight
 
-__all__ = ["AwqLayout", "GptqLayout", "PackedLayout", "PlainLayout", "WeightLayout"]
+__all__ = ["AwqLayout", "GptqLayout", "Mxfp4Layout", "PackedLayout", "PlainLayout", "WeightLayout"]
 
 _Tensors = Mapping[str, torch.Tensor]
 _Shapes = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 #: AWQ's word of 8 codes: place p, counted from the lowest bits, holds column _AWQ_COLUMNS[p].
 _AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
+
+#: Inputs to a scale of MXFP4's.
+_MX_BLOCK = 32
+#: What MXFP4's codes stand for (E2M1), those without a sign; the others follow, negative.
+_FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 class WeightLayout(Protocol):
@@ -192,6 +197,35 @@ class AwqLayout:
         scales = stored["scales"].float().t().contiguous()
         zeros = _in_order(stored["qzeros"]).float().t() if self.has_zeros else None
         return _settle(codes, 4, scales, zeros, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Mxfp4Layout:
+    """Blocks of 32 inputs: 16 bytes, the lower half of each being the earlier input, and a scale
+    that is an exponent of 2, 127 added."""
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Scales are kept with 16 bits here."""
+        return 4 + _share(16, _MX_BLOCK)
+
+    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
+        """Of bytes."""
+        blocks = _count_groups(inputs, _MX_BLOCK)
+        return {
+            "blocks": ((outputs, blocks, _MX_BLOCK // 2), torch.uint8),
+            "scales": ((outputs, blocks), torch.uint8),
+        }
+
+    def read(self, stored: _Tensors, inputs: int) -> QuantizedWeight:
+        """Codes stay; scales become numbers."""
+        octets = stored["blocks"].flatten(1)
+        codes = torch.stack((octets & 0xF, octets >> 4), dim=-1).flatten(1)
+        exponents = stored["scales"].int() - 127
+        scales = torch.ldexp(torch.ones_like(exponents, dtype=torch.float32), exponents)
+        values = torch.tensor(_FP4, device=codes.device)
+        table = torch.cat([values, -values])
+        return QuantizedWeight(codes, 4, _MX_BLOCK, scales, table=table)
 
 
 def _in_order(words: torch.Tensor) -> torch.Tensor:
