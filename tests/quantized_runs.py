@@ -12,7 +12,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import open_run
 
-__all__ = ["LAYOUTS", "check_exact", "check_log_probabilities", "meant", "run"]
+__all__ = ["LAYOUTS", "check_exact", "check_log_probabilities", "logprobs", "meant", "run"]
 
 _TOKENS = 8
 _PROMPTS = [tuple(range(3 + i, 9 + 5 * i)) for i in range(6)]
@@ -54,7 +54,7 @@ def run(config: EngineConfig) -> dict[int, list[int]]:
         return {s.request.id: s.output for s in opened.engine.generate(_requests())}
 
 
-def _logprobs(folder: Path, dtype: Any) -> torch.Tensor:
+def logprobs(folder: Path, dtype: Any) -> torch.Tensor:
     config = EngineConfig(model=str(folder), dtype=dtype, tier1_kv="1MiB")
     params = SamplingParams(temperature=0, max_tokens=0, prompt_logprobs=0)
     requests = [Request(n, prompt, params, 0, 0) for n, prompt in enumerate(_PROMPTS)]
@@ -68,13 +68,13 @@ def check_log_probabilities(folder: Path) -> None:
     plain model, as far as chance goes."""
     exact = check_exact(folder)
     far, rounded = (
-        (_logprobs(one, "bfloat16") - exact).norm() for one in (folder, folder / "truth")
+        (logprobs(one, "bfloat16") - exact).norm() for one in (folder, folder / "truth")
     )
     assert far < 2 * rounded
 
 
 def check_exact(folder: Path) -> torch.Tensor:
     """In float32 log probabilities are those of the plain model, which are returned."""
-    exact = _logprobs(folder / "truth", "float32")
-    assert (_logprobs(folder, "float32") - exact).abs().max() < 1e-4
+    exact = logprobs(folder / "truth", "float32")
+    assert (logprobs(folder, "float32") - exact).abs().max() < 1e-4
     return exact

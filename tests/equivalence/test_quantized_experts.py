@@ -1,4 +1,4 @@
-"""Mixtures of experts with quantised weights: a run == the plain model that its checkpoint means."""
+"""Experts with quantised weights: a run == the plain model that its checkpoint means."""
 
 from pathlib import Path
 from typing import Any

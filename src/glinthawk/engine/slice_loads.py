@@ -10,7 +10,6 @@ from glinthawk.core.cluster import NodePlan
 from glinthawk.core.config import RAY, EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.slices import LayerSlice, split_layers
-from glinthawk.core.source import resolve_model
 from glinthawk.launch.local_processes import parse_tier2
 from glinthawk.tier1.kv.home_factory import group_workers
 from glinthawk.tier1.model.loader import count_layers
@@ -80,8 +79,8 @@ def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:
         for name in ("tier1_kv", "worker_kv", "worker_storage", "device")
         if getattr(node, name) is not None
     }
-    model = Path(resolve_model(config.model))
-    if config.cluster == RAY and model.is_dir():  # actors run in a folder of Ray's
+    model = Path(config.model)
+    if config.cluster == RAY and model.exists():  # actors run in a folder of Ray's
         own["model"] = str(model.resolve())
     for name in ("cluster", "identity", "slices", "workers_per_slice"):
         own[name] = None

@@ -190,6 +190,6 @@ def _refusal(name: str, kind: str, part: LayerSlice, error: Exception) -> Unsupp
 def _failure(name: str, error: Exception) -> ModelError:
     refuse_code(name, error)
     return ModelError(
-        f"cannot load {name!r}: {first_line(error)} Give a folder in Hugging Face format, a hub "
-        "name, or demo."
+        f"cannot load {name!r}: {first_line(error)} Give a folder in Hugging Face format, a GGUF "
+        "file, a hub name, or demo."
     )

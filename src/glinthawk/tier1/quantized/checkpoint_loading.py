@@ -75,7 +75,7 @@ def keep_quantized(settings: PreTrainedConfig, device: str) -> None:
 
 def stored_bits(settings: PreTrainedConfig) -> float | None:
     """Of a weight in most layers, with its share of scales and zeros; None where they are plain
-    once they are read, if only on a GPU. Raises ValueError for a format that cannot be read here."""
+    once they are read, if only on a GPU. Raises ValueError for a format that is not read here."""
     stored = _stored(settings)
     if stored is None or _is_expanded(settings, stored):
         return None

@@ -20,7 +20,8 @@ __all__ = [
 ]
 
 #: transformers' tensors of all experts: gate and up in one, and down.
-JOINED, DOWN = "gate_up_proj", "down_proj"
+JOINED = "gate_up_proj"
+DOWN = "down_proj"
 #: Makes what stands in the place of a linear layer, whose full name comes first.
 _Make = Callable[[str, nn.Linear], nn.Module]
 

@@ -44,7 +44,8 @@ class StackedExperts(nn.Module):
             for layer, name, old in list(_tensors(expert)):
                 part = self.get_buffer(f"{layer}_{name}")[number]
                 is_parameter = isinstance(old, nn.Parameter)
-                setattr(expert[layer], name, nn.Parameter(part, False) if is_parameter else part)
+                layers: Any = expert
+                setattr(layers[layer], name, nn.Parameter(part, False) if is_parameter else part)
         return experts
 
 
