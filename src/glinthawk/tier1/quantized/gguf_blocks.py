@@ -144,7 +144,7 @@ class GgufLayout:
             codes, scales, zeros = _as_zeros(codes, scales, added)
             zeros = zeros.view(shape)
         elif one.bits == 8:
-            codes = codes.int() - added
+            codes = codes.to(torch.int8) - added
         codes = codes.reshape(shape).to(torch.uint8 if one.bits == 4 else torch.int8)
         return QuantizedWeight(codes, one.bits, one.group, scales.view(shape), zeros)
 

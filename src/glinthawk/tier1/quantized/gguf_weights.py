@@ -30,7 +30,7 @@ class _Stored:
 
     def __getitem__(self, _: EllipsisType) -> torch.Tensor:
         data = self._tensor.data
-        rows = torch.from_numpy(np.array(data)) if self._is_packed else self._expand(data)
+        rows = torch.from_numpy(data) if self._is_packed else self._expand(data)
         return _in_halves(rows, self._num_heads) if self._num_heads else rows
 
     def _expand(self, data: Any) -> torch.Tensor:
@@ -60,7 +60,8 @@ def open_gguf(
     packed = {name for names in stored.get("layers", {}).values() for name in names}
     tensors = {}
     expanded = 0
-    for tensor in GGUFReader(file).tensors:
+    # Mapped so that torch takes it: nothing is written, so nothing is copied.
+    for tensor in GGUFReader(file, "c").tensors:
         name = name_weight(tensor.name)
         if name is None:
             continue
