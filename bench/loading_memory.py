@@ -153,7 +153,7 @@ def _write_descriptions(folder: Path, form: str, num_layers: int) -> None:
 def _write_index(folder: Path) -> None:
     from safetensors import safe_open
 
-    places = {}
+    places: dict[str, str] = {}
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
             places |= dict.fromkeys(file.keys(), path.name)
