@@ -12,6 +12,7 @@ __all__ = [
     "gpu",
     "latency",
     "lines",
+    "loading",
     "lookup",
     "lora",
     "prediction",
@@ -232,3 +233,14 @@ def serve(
     from bench.serving import run
 
     run(typer.echo, quick=quick, connections=connections)
+
+
+@bench.command()
+def loading(
+    quick: _Quick = False,
+    folder: Annotated[Path, typer.Option("--dir", help="A folder with 2 GB free.")] = Path(),
+) -> None:
+    """The most memory that loading a model takes, against what the model takes."""
+    from bench.loading_memory import run
+
+    run(typer.echo, folder.resolve(), quick=quick)

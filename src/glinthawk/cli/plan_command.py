@@ -47,7 +47,9 @@ def plan(
     model: Annotated[
         str,
         typer.Option(
-            "-m", "--model", help="A well-known model (Llama-3.1-8B), folder, hub name, or demo."
+            "-m",
+            "--model",
+            help="A well-known model (Llama-3.1-8B), folder, hub name, GGUF file, or demo.",
         ),
     ],
     workload: WorkloadFlag,
