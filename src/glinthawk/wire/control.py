@@ -142,7 +142,8 @@ class Loaded(Message, frozen=True):
     vocab_size: int
     dtype: str
     batch_size: int
-    dense_s: float
+    #: (rows, seconds) of its part of a step without attention; empty where nothing was measured.
+    dense: tuple[tuple[int, float], ...]
     link_s: float
     #: What the bits of a batch-invariant run's answers depend on.
     arithmetic: str = ""
