@@ -25,7 +25,7 @@ from glinthawk.engine.pipeline_processes import PipelineProcesses
 from glinthawk.engine.slice_loads import move_load
 from glinthawk.engine.tier import Done, TierEvent
 from glinthawk.launch.deployment import Processes
-from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.scheduler.commands import HomeJoined, HomeLeaving, HomeLost
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled as Choice
@@ -35,6 +35,7 @@ from glinthawk.wire.control import (
     Failed,
     Fates,
     Forget,
+    Going,
     Gone,
     HomeAtNode,
     Loaded,
@@ -149,6 +150,7 @@ class Pipeline:
 
     def lose(self, home: int) -> None:
         self._known.lose(home)
+        self._homes.discard(home)
         for stage in self._stages:
             stage.homes.pop(home, None)
         self._tell_all(Lose(home))
@@ -247,6 +249,8 @@ class Pipeline:
                 stage.homes[home] = message
                 if (joined := self._homes.join(home)) is not None:
                     self._events.append(joined)
+            case Going(home) if home in self._homes:
+                self._events.append(HomeLeaving(home))
             case Gone(home) if home in self._homes:
                 self._lose_home(home)
             case Gone(home):  # it had not joined everywhere yet

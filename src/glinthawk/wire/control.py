@@ -25,6 +25,7 @@ __all__ = [
     "Forget",
     "FromEngine",
     "FromNode",
+    "Going",
     "Gone",
     "Hidden",
     "HomeAtNode",
@@ -100,7 +101,8 @@ class Cancel(Message, frozen=True):
 
 
 class Lose(Message, frozen=True):
-    """A home is lost, here or at another node: forget all that it held, then let it join again."""
+    """A home is lost, here or at another node, or empty and about to go: forget all that it held,
+    then let it join again."""
 
     home: int
 
@@ -169,6 +171,12 @@ class SampledStep(Message, frozen=True):
     pooled: tuple[bytes, ...] = ()
 
 
+class Going(Message, frozen=True):
+    """A worker of a home wants to go: it is done with ``Lose`` when nobody's KV is there."""
+
+    home: int
+
+
 class Gone(Message, frozen=True):
     """A home is lost; nothing runs there until ``Lose``."""
 
@@ -203,4 +211,6 @@ class Failed(Message, frozen=True):
 
 
 FromEngine = LoadSlice | RunStep | Forget | Cancel | Lose | Moved | Ask | Bye | Follow | Hidden
-FromNode = Loaded | HomeAtNode | SampledStep | Gone | Fates | Unlinked | Used | Failed | Ping
+FromNode = (
+    Loaded | HomeAtNode | SampledStep | Going | Gone | Fates | Unlinked | Used | Failed | Ping
+)
