@@ -36,6 +36,7 @@ ROWS = {
         "turnover_us",
         "record_us",
     },
+    "link": {"transport", "connections", "gb_per_s", "share", "round_trip_us"},
     "storage": {"model", "context", "gbps", "roof_gbps", "ratio"},
 }
 
@@ -96,6 +97,22 @@ def test_longer_links_end_with_their_figures(small_shapes: None) -> None:
     done = call("latency", "--quick", commands=repository_benches)
     assert done.returncode == 0, done.stderr
     check_figures("latency", done.stdout)
+
+
+def test_transports_stand_beside_a_bare_socket() -> None:
+    done = call("bench", "link", "--quick")
+    assert done.returncode == 0, done.stderr
+    check_figures("link", done.stdout)
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert rows[0] | {"gb_per_s": 0, "round_trip_us": 0} == {
+        **{"transport": "bare socket", "connections": 1, "share": 1.0},
+        **{"gb_per_s": 0, "round_trip_us": 0},
+    }
+    assert [(row["transport"], row["connections"]) for row in rows[1:]] == [
+        ("ipc", 1),
+        *(("tcp+plain", count) for count in (1, 2)),
+        *(("tcp", count) for count in (1, 2)),
+    ]
 
 
 def test_kv_on_a_drive_stands_beside_the_drive(small_shapes: None, tmp_path: Path) -> None:

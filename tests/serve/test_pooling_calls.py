@@ -9,6 +9,8 @@ import pytest
 from openai import OpenAI
 
 from commands import call, results, write_lines
+from glinthawk.core.source import resolve_model
+from glinthawk.tokens.tokenizer import load_tokenizer
 from result_schema import check_result
 from servers import Server, content, upload, wait_for
 
@@ -42,6 +44,38 @@ def test_embeddings_are_the_same_in_every_encoding(client: OpenAI) -> None:
     assert packed.usage == plain.usage and packed.usage.total_tokens > len(TEXTS)
     short = client.embeddings.create(model="demo", input=TEXTS[0], dimensions=8)
     assert len(short.data[0].embedding) == 8
+
+
+def test_a_conversation_is_embedded_as_the_template_spells_it(client: OpenAI) -> None:
+    """No answer is begun unless that is asked for, and special tokens are the template's."""
+    tokenizer = load_tokenizer(resolve_model("demo"))
+    messages = [{"role": "user", "content": "open a file"}]
+    for begins in (False, True):
+        ids = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=begins, return_dict=False
+        )
+        asked = {"messages": messages, "add_generation_prompt": begins or None}
+        of_ids, of_talk = (
+            _post(client, "embeddings", body) for body in ({"input": list(ids)}, asked)
+        )
+        assert of_talk["data"] == of_ids["data"]
+        assert of_talk["usage"]["prompt_tokens"] == len(ids)
+    cut = {"messages": messages, "truncate_prompt_tokens": 2, "truncation_side": "left"}
+    assert _post(client, "embeddings", cut)["usage"]["prompt_tokens"] == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": "a"}], "input": "a"},
+        {"messages": []},
+        {"messages": [{"role": "nobody", "content": "a"}]},
+    ],
+)
+def test_conversations_that_cannot_be_embedded(client: OpenAI, body: dict[str, Any]) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        _post(client, "embeddings", body)
+    assert str(refused.value.param).startswith("messages")
 
 
 def test_a_batch_of_embeddings_has_those_of_run_and_of_single_requests(

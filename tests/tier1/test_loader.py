@@ -12,6 +12,7 @@ import torch
 import families
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError, UsageError
+from glinthawk.tier1.model import loader
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 
 
@@ -241,3 +242,35 @@ def test_sinks_and_value_sizes_are_found(tmp_path: Path) -> None:
     assert len(set(sinks)) == 4
     layer = _load(families.make_model(tmp_path, "deepseek_v3")).spec.layers[0]
     assert (layer.head_dim, layer.value_dim) == (24, 16)
+
+
+@pytest.mark.parametrize(
+    ("capability", "stored", "wish", "expected"),
+    [
+        ((7, 5), "bfloat16", "auto", torch.float16),
+        ((7, 5), "float32", "auto", "auto"),
+        ((7, 5), "bfloat16", "bfloat16", torch.bfloat16),
+        ((8, 0), "bfloat16", "auto", "auto"),
+    ],
+)
+def test_bfloat16_on_gpus_that_lack_it(
+    copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    stored: str,
+    wish: str,
+    expected: object,
+) -> None:
+    _change(copy, dtype=stored)
+    asked: list[object] = []
+
+    def load(_source: str, dtype: object, *_: object) -> None:
+        asked.append(dtype)
+        raise OSError("no GPU is needed beyond this point")
+
+    monkeypatch.setattr(loader, "pick_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(loader, "load_weights", load)
+    with pytest.raises(ModelError, match="beyond this point"):
+        _load(copy, dtype=wish)
+    assert asked == [expected]

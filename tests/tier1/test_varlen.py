@@ -125,6 +125,16 @@ def test_ways_to_flash_attention(monkeypatch: pytest.MonkeyPatch, takes_groups: 
         assert attend(q, k, v, bounds, 3, 0.3).shape == q.shape
 
 
+def test_ways_on_gpus_before_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
+    cuda = torch.device("cuda")
+    assert find_packed_kernels(cuda, torch.bfloat16) == {}
+    (attend,) = find_packed_kernels(cuda, torch.float16).values()
+    q, k, v = (tensor.to("meta", torch.float16) for tensor in _inputs(PLAIN, 5))
+    bounds = torch.empty(3, dtype=torch.int32, device="meta")
+    assert attend(q, k, v, bounds, 3, 0.3).shape == q.shape
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", list(LAYERS))
 @pytest.mark.parametrize("lengths", [[1], [5, 1, 30, 200, 12, 13], [64, 64], [700]])

@@ -20,13 +20,18 @@ _NAMES = {
     torch.int8: "i8",
     torch.int32: "i32",
 }
-_LAYERS = (
-    AttentionLayer(32, 4, 128, 128, 0.1),
-    AttentionLayer(3, 1, 80, 40, 0.1, window=100, softcap=5.0, sinks=(0.0, 1.0, 2.0)),
-    AttentionLayer(64, 1, 256, 256, 0.1),
-)
-#: An A100 and an H100; what is kept, and what comes in.
-_CELLS = [(80, "int8", torch.float16), (90, "bfloat16", torch.bfloat16)]
+_PLAIN = AttentionLayer(32, 4, 128, 128, 0.1)
+_ODD = AttentionLayer(3, 1, 80, 40, 0.1, window=100, softcap=5.0, sinks=(0.0, 1.0, 2.0))
+#: The largest that a GPU with 64 KiB of shared memory takes, and the largest of all.
+_LARGE, _LARGEST = AttentionLayer(32, 1, 256, 256, 0.1), AttentionLayer(64, 1, 256, 256, 0.1)
+#: A T4, an A100, an H100 and a B200; what is kept, what comes in, and by which layers.
+_CELLS = [
+    (75, "float16", torch.float16, (_PLAIN, _ODD, _LARGE)),
+    (75, "int8", torch.float16, (_PLAIN,)),
+    (80, "int8", torch.float16, (_PLAIN, _ODD, _LARGEST)),
+    (90, "bfloat16", torch.bfloat16, (_PLAIN, _ODD, _LARGEST)),
+    (100, "bfloat16", torch.bfloat16, (_PLAIN,)),
+]
 
 
 def _compile(capability: int, kernel: Any, grid: object, *args: Any, **options: Any) -> None:
@@ -51,13 +56,15 @@ def _is_aligned(arg: Any) -> bool:
     return isinstance(arg, torch.Tensor) or (isinstance(arg, int) and arg % 16 == 0)
 
 
-def _walk(kv_dtype: str, dtype: torch.dtype) -> None:
+def _walk(
+    kv_dtype: str, dtype: torch.dtype, layers: tuple[AttentionLayer, ...], is_small: bool
+) -> None:
     """A decode row and a prompt behind a prefix in every layer, on a device without memory."""
     pages = PageTable(64, 32)
     pages.table([0, 1], [0, 0], [40, 40])
     table = pages.table([0, 1], [40, 40], [1, 30])
-    made = backend.TritonBackend(_LAYERS, 64, 32, kv_dtype, "meta")
-    for index, layer in enumerate(_LAYERS):
+    made = backend.TritonBackend(layers, 64, 32, kv_dtype, "meta", is_small=is_small)
+    for index, layer in enumerate(layers):
         sizes = (
             (layer.num_heads, layer.head_dim),
             (layer.num_kv_heads, layer.head_dim),
@@ -68,6 +75,6 @@ def _walk(kv_dtype: str, dtype: torch.dtype) -> None:
 
 
 if __name__ == "__main__":
-    for capability, kv_dtype, dtype in _CELLS:
+    for capability, kv_dtype, dtype, layers in _CELLS:
         backend._launch = partial(_compile, capability)
-        _walk(kv_dtype, dtype)
+        _walk(kv_dtype, dtype, layers, capability < 80)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -276,12 +277,12 @@ def test_a_worker_over_it_decodes_as_the_truth_says(monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(outputs[index], twin.attend(0, query, 5)[0])
 
 
-#: Bytes of shared memory that a program may take on any GPU since compute capability 8.0.
-SHARED_MEMORY = 101_376
+#: Bytes of shared memory that a program may take, on a GPU of such capability.
+SHARED_MEMORY = {75: 65_536, 80: 101_376, 90: 101_376, 100: 101_376}
 
 
 def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
-    """The interpreter runs what the compiler would refuse. An A100 and an H100."""
+    """The interpreter runs what the compiler would refuse."""
     script = Path(__file__).with_name("compile_kernels.py")
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
     environment.pop("TRITON_INTERPRET", None)
@@ -289,6 +290,34 @@ def test_the_kernels_compile_for_gpus_that_are_not_here(tmp_path: Path) -> None:
         [sys.executable, script], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    shared = [int(line.split()[-1]) for line in done.stdout.splitlines()]
-    assert len(shared) == 2 * 3 * 4  # append, narrow and wide pieces, merge; three layers
-    assert max(shared) <= SHARED_MEMORY
+    made = [line.split() for line in done.stdout.splitlines()]
+    assert len(made) == (4 + 3 + 3 + 1) * 4  # append, narrow and wide pieces, merge
+    assert {int(capability) for capability, *_ in made} == SHARED_MEMORY.keys()
+    for capability, _, shared in made:
+        assert int(shared) <= SHARED_MEMORY[int(capability)]
+
+
+@pytest.mark.parametrize(
+    ("capability", "num_heads", "head_dim", "kind"),
+    [
+        ((7, 0), 8, 128, "torch"),
+        ((7, 5), 8, 128, "triton"),
+        ((7, 5), 64, 128, "triton"),
+        ((7, 5), 64, 256, "torch"),
+        ((8, 0), 64, 256, "triton"),
+    ],
+)
+def test_gpus_of_every_age(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    num_heads: int,
+    head_dim: int,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    layers = (AttentionLayer(num_heads, 1, head_dim, head_dim, 0.1),)
+    choice = BackendChoice(layers, "float16", torch.device("cuda"))
+    assert choice.kind == kind
+    if (capability, kind) == ((7, 5), "torch"):
+        with pytest.raises(WorkerRefused, match="shared memory"):
+            _ = replace(choice, name="triton").kind

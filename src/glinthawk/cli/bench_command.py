@@ -7,7 +7,7 @@ import typer
 from glinthawk.cli.help_text import HelpfulCommand, HelpfulGroup
 from glinthawk.cli.options import spread
 
-__all__ = ["attention", "bench", "dense", "job", "tiers"]
+__all__ = ["attention", "bench", "dense", "job", "link", "tiers"]
 
 _Quick = Annotated[bool, typer.Option("--quick", help="A look in a minute.")]
 _Sampled = Annotated[
@@ -61,3 +61,12 @@ def job(
     from glinthawk.bench.whole_job import run
 
     run(typer.echo, quick=quick, requests=requests, sampled=sampled)
+
+
+@bench.command(cls=HelpfulCommand)
+@spread
+def link(quick: _Quick = False) -> None:
+    """The wire between the tiers against a bare socket, on this machine alone."""
+    from glinthawk.bench.link import run
+
+    run(typer.echo, quick=quick)

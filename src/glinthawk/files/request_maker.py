@@ -51,7 +51,7 @@ class TableOptions:
                 f"--id-column, --body and other fields of a body go with {_WAYS}; lines of a batch "
                 "file bring their own"
             )
-        if self.messages_column and self.endpoint != "chat":
+        if self.messages_column and self.endpoint == "completions":
             raise UsageError("messages are a chat; leave --endpoint out with --messages-column")
         _check_body(self.endpoint, self.body)
 

@@ -24,6 +24,11 @@ class EmbeddingBody(PoolingBody, kw_only=True):
     """Body of a line for /v1/embeddings."""
 
     input: Any = None
+    #: In place of ``input``, one conversation, which the chat template spells.
+    messages: Any = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     encoding_format: Encoding | None = None
     dimensions: _Count | None = None
     add_special_tokens: bool | None = None

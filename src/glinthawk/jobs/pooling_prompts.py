@@ -10,6 +10,7 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.pooling import Pooling
 from glinthawk.jobs.body import as_whole
+from glinthawk.jobs.conversation import Conversation
 from glinthawk.jobs.pooling_bodies import (
     EmbeddingBody,
     PoolingBody,
@@ -46,7 +47,7 @@ class PoolingReader:
     pooler: Pooler
 
     def read_embeddings(self, body: EmbeddingBody) -> Asked:
-        """A prompt for each input."""
+        """A prompt for each input, or one of a conversation."""
         pooler = self._check_vectors()
         told = body.use_activation if body.normalize is None else body.normalize
         wish = PoolingWish(
@@ -55,10 +56,27 @@ class PoolingReader:
             dimensions=self._dimensions(body.dimensions),
             encoding=body.encoding_format or "float",
         )
-        special = body.add_special_tokens is not False
         cut = self._cut(body)
+        if body.messages is not None:
+            return (self._spell(body, cut),), wish
+        special = body.add_special_tokens is not False
         inputs = _list_inputs(body.input)
         return tuple(self._prompt(one, cut, special, name) for name, one in inputs), wish
+
+    def _spell(self, body: EmbeddingBody, cut: PromptCut) -> Prompt:
+        """As vLLM: nobody is to answer, so the template begins no answer unless it is asked to."""
+        if body.input is not None:
+            raise RequestError(
+                "input and messages are two prompts; remove one of them", param="messages"
+            )
+        said = Conversation(
+            messages=body.messages,
+            add_generation_prompt=bool(body.add_generation_prompt),
+            continue_final_message=bool(body.continue_final_message),
+            extras=body.chat_template_kwargs or {},
+        )
+        ids = self.text.encode_chat(said, cut.longest if cut.most is None else None)
+        return self._checked(cut.apply(ids, self.text), "messages")
 
     def read_scores(self, body: ScoreBody) -> Asked:
         """A prompt for each pair; or for each text, where vectors are compared."""

@@ -1,4 +1,4 @@
-"""Attention of whole prompts by one call of flash attention over packed rows, on a GPU."""
+"""Attention of whole prompts by one call of a kernel over packed rows, on a GPU."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -27,19 +27,28 @@ PackedKernel = Callable[
 
 _DTYPES = (torch.bfloat16, torch.float16)
 _LARGEST_HEAD = 256
-#: The first GPUs that flash attention is written for.
+#: The first GPUs that flash attention is written for; they are the first with bfloat16, too.
 _CAPABILITY = (8, 0)
+#: ``custom_mask_type``: causal, from the first key and the first query on.
+_CAUSAL = 1
 _PROBES = (3, 1, 17)
 
 
 def find_packed_kernels(device: torch.device, dtype: torch.dtype) -> dict[str, PackedKernel]:
-    """Ways to torch's flash attention that this torch may have, by name, the best first; none where
-    there is no GPU, or one that is older, or ``dtype`` is none of its own. Whether one works,
-    ``agrees`` says."""
+    """Ways to attend to packed rows that this torch may have, by name, the best first: its flash
+    attention where the GPU and ``dtype`` are among its own, and the memory-efficient one, which
+    older GPUs have. None where there is no GPU. Whether one works, ``agrees`` says."""
     if device.type != "cuda" or dtype not in _DTYPES:
         return {}
-    if torch.cuda.get_device_capability(device) < _CAPABILITY:
-        return {}
+    ways: dict[str, PackedKernel] = {}
+    if torch.cuda.get_device_capability(device) >= _CAPABILITY:
+        ways |= _flash_kernels()
+    elif dtype != torch.bfloat16:
+        ways["torch's memory-efficient attention"] = _attend_efficiently
+    return ways
+
+
+def _flash_kernels() -> dict[str, PackedKernel]:
     ways: dict[str, PackedKernel] = {}
     if _takes_groups():
         ways["torch's varlen_attn"] = _attend_by_name
@@ -117,9 +126,37 @@ def _attend_spread(
     longest: int,
     scaling: float,
 ) -> torch.Tensor:
+    return _attend_directly(q, *_spread(q, k, v), bounds, longest, scaling)
+
+
+def _attend_efficiently(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    bounds: torch.Tensor,
+    longest: int,
+    scaling: float,
+) -> torch.Tensor:
+    """By the kernel that torch has for GPUs before flash attention's."""
+    rows = [each.unsqueeze(0) for each in (q, *_spread(q, k, v))]
+    output: torch.Tensor = torch.ops.aten._efficient_attention_forward(
+        *rows,
+        None,  # bias
+        bounds,
+        bounds,
+        longest,
+        longest,
+        0.0,  # dropout
+        _CAUSAL,
+        scale=scaling,
+    )[0]
+    return output[0]
+
+
+def _spread(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A head of K and of V for each of q's."""
     group = q.shape[1] // k.shape[1]
-    keys, values = (rows.repeat_interleave(group, 1) for rows in (k, v))
-    return _attend_directly(q, keys, values, bounds, longest, scaling)
+    return k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
 
 
 class PackedPrompts:
@@ -165,7 +202,7 @@ class PackedPrompts:
 
 
 def _takes(dtype: torch.dtype, layer: AttentionLayer) -> bool:
-    """Whether flash attention takes such heads."""
+    """Whether such kernels take such heads."""
     size = layer.head_dim
     return dtype in _DTYPES and size == layer.value_dim and size % 8 == 0 and size <= _LARGEST_HEAD
 

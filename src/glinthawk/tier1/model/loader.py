@@ -1,5 +1,6 @@
 """Models by name: a local folder, a hub name, or the bundled demo."""
 
+import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,8 +31,11 @@ from glinthawk.tier1.quantized.packed_linear import pack_quantized
 
 __all__ = ["LoadedModel", "count_layers", "load_model"]
 
+_log = logging.getLogger(__name__)
 
 _DTYPES = [getattr(torch, name) for name in DTYPE_BYTES]
+#: The first GPUs that compute in bfloat16.
+_BFLOAT16_CAPABILITY = (8, 0)
 _FAILURES = (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError)
 
 
@@ -127,7 +131,7 @@ def _read_settings(config: EngineConfig) -> PreTrainedConfig:
 def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
     source, device = resolve_model(config.model), pick_device(config.device)
     check_hub(source)
-    dtype = "auto" if config.dtype == "auto" else getattr(torch, config.dtype)
+    dtype = _pick_dtype(config, device)
     try:
         if config.load_format == "dummy":
             return make_random(source, dtype, device, part, config.trust_remote_code)
@@ -141,6 +145,21 @@ def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
             "again"
         )
     return model.to(device)
+
+
+def _pick_dtype(config: EngineConfig, device: torch.device) -> torch.dtype | str:
+    """What the weights are computed in; "auto" is what they are stored in, but for bfloat16 on GPUs
+    that do not have it."""
+    if config.dtype != "auto":
+        wish: torch.dtype = getattr(torch, config.dtype)
+        return wish
+    is_old = device.type == "cuda" and (
+        torch.cuda.get_device_capability(device) < _BFLOAT16_CAPABILITY
+    )
+    if not is_old or _read_settings(config).dtype != torch.bfloat16:
+        return "auto"
+    _log.warning("this GPU does not compute in bfloat16: float16 is used, as with --dtype float16")
+    return torch.float16
 
 
 def _describe(

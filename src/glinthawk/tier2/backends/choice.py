@@ -13,14 +13,15 @@ from glinthawk.tier2.backends import native
 from glinthawk.tier2.backends.backend import Backend
 from glinthawk.tier2.backends.storage import StorageBackend
 from glinthawk.tier2.backends.torch import TorchBackend
+from glinthawk.tier2.backends.triton_layer import SMALL_TILE, tile_size
 from glinthawk.tier2.pages.page_files import PageFile
 
 __all__ = ["BackendChoice"]
 
 #: What the native kernels take, in multiples of 8, and the Triton kernels any of up to the largest.
 _SMALLEST_HEAD, _LARGEST_HEAD, _LARGEST_GROUP = 8, 256, 64
-#: GPUs older than this have no bfloat16.
-_LEAST_CAPABILITY = (8, 0)
+#: The oldest GPUs that Triton compiles for, and the first with more than 64 KiB of shared memory.
+_LEAST_CAPABILITY, _LARGE_CAPABILITY = (7, 5), (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,12 @@ class BackendChoice:
                 )
 
                 return TritonBackend(
-                    self.layers, num_pages, PAGE_TOKENS, self.kv_dtype, self.device
+                    self.layers,
+                    num_pages,
+                    PAGE_TOKENS,
+                    self.kv_dtype,
+                    self.device,
+                    is_small=self._is_small,
                 )
         dtype = getattr(torch, self.kv_dtype)
         return TorchBackend(self.layers, num_pages, PAGE_TOKENS, dtype, self.device)
@@ -111,7 +117,14 @@ class BackendChoice:
             and find_spec("triton") is not None
             and torch.cuda.get_device_capability(self.device) >= _LEAST_CAPABILITY
             and all(map(_triton_takes, self.layers))
+            and not (self._is_small and any(map(_is_large, self.layers)))
         )
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether this is a GPU with 64 KiB of shared memory."""
+        is_gpu = self.device.type == "cuda"
+        return is_gpu and torch.cuda.get_device_capability(self.device) < _LARGE_CAPABILITY
 
     def _check_triton(self) -> None:
         """By name it also runs in Triton's interpreter, on a CPU: ``TritonBackend`` looks."""
@@ -121,6 +134,11 @@ class BackendChoice:
             raise WorkerRefused(
                 f"the triton backend takes head sizes up to {_LARGEST_HEAD} and up to "
                 f"{_LARGEST_GROUP} query heads a KV head; use the torch backend"
+            )
+        if self._is_small and any(map(_is_large, self.layers)):
+            raise WorkerRefused(
+                "heads of this size, so many a KV head, need more shared memory than this GPU has; "
+                "use the torch backend"
             )
 
 
@@ -135,3 +153,8 @@ def _triton_takes(layer: AttentionLayer) -> bool:
         layer.num_heads <= _LARGEST_GROUP * layer.num_kv_heads
         and max(layer.head_dim, layer.value_dim) <= _LARGEST_HEAD
     )
+
+
+def _is_large(layer: AttentionLayer) -> bool:
+    """Whether it finds no room in 64 KiB of shared memory."""
+    return tile_size(layer) > SMALL_TILE

@@ -39,7 +39,8 @@ class TritonBackend(Backend):
     """Pages as (num_pages, K, page_tokens, D) tensors on a GPU.
 
     A sequence's output depends on nothing but the sequence. Calls return before the device is done.
-    ``chunk_tokens``, a power of two from 16, is where sequences are cut among programs.
+    ``chunk_tokens``, a power of two from 16, is where sequences are cut among programs; a GPU that
+    ``is_small`` has 64 KiB of shared memory.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class TritonBackend(Backend):
         kv_dtype: str,
         device: torch.device | str = "cuda",
         chunk_tokens: int = _CHUNK_TOKENS,
+        is_small: bool = False,
     ) -> None:
         self._device = torch.device(device)
         if self._device.type == "cpu" and not is_interpreted():
@@ -59,7 +61,9 @@ class TritonBackend(Backend):
         self._page_tokens = page_tokens
         self._chunk_tokens = chunk_tokens
         shape = (num_pages, page_tokens)
-        self._layers = [TritonLayer(layer, shape, kv_dtype, self._device) for layer in layers]
+        self._layers = [
+            TritonLayer(layer, shape, kv_dtype, self._device, is_small) for layer in layers
+        ]
         # A table serves every layer of a step, so what is made of it is kept as long as it is.
         self._prepared: WeakKeyDictionary[SpanTable, StepTables] = WeakKeyDictionary()
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from glinthawk.tier2.pages.page_table import SpanTable
 
-__all__ = ["Cut", "Pieces", "StepTables"]
+__all__ = ["WIDE", "Cut", "Pieces", "StepTables"]
 
 _Ints = NDArray[np.int64]
 
 #: Query rows (heads of a group times tokens) that one program holds: the least that a matrix
 #: product takes, and more for a span that has them, so that its keys are read less often.
-_NARROW, _WIDE = 16, 64
+_NARROW, WIDE = 16, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,14 @@ class Cut:
 
     group: int
     window: int | None
+    #: Query rows of a wide piece, if a token's heads are not more.
+    wide: int = WIDE
 
     @property
     def rows(self) -> tuple[int, int]:
         """Query rows of a narrow and of a wide piece: powers of two, a token's heads at least."""
         least = 1 << (self.group - 1).bit_length()
-        return max(_NARROW, least), max(_WIDE, least)
+        return max(_NARROW, least), max(self.wide, least)
 
     @property
     def tokens(self) -> tuple[int, int]:
