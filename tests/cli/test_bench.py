@@ -105,8 +105,11 @@ def test_transports_stand_beside_a_bare_socket() -> None:
     check_figures("link", done.stdout)
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert rows[0] | {"gb_per_s": 0, "round_trip_us": 0} == {
-        **{"transport": "bare socket", "connections": 1, "share": 1.0},
-        **{"gb_per_s": 0, "round_trip_us": 0},
+        "transport": "bare socket",
+        "connections": 1,
+        "share": 1.0,
+        "gb_per_s": 0,
+        "round_trip_us": 0,
     }
     assert [(row["transport"], row["connections"]) for row in rows[1:]] == [
         ("ipc", 1),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from glinthawk.core.drives import parse_drives
 from glinthawk.core.engine_checks import check_together
 from glinthawk.core.errors import UsageError
+from glinthawk.core.lora import parse_lora
 from glinthawk.core.setting import Setting, check_settings
 from glinthawk.core.units import Size, parse_size
 
@@ -143,6 +144,15 @@ class EngineConfig:
         bool,
         Setting("Run code that comes with the model's files."),
     ] = False
+    lora: Annotated[
+        tuple[str, ...],
+        Setting(
+            "NAME=PATH of a LoRA adapter in PEFT's format, for requests whose model is NAME "
+            "(repeatable); PATH alone: all requests take it.",
+            also="--lora-modules",
+            metavar="NAME=PATH",
+        ),
+    ] = ()
     dense: Annotated[
         Dense,
         Setting("auto: layers are packed for this CPU, or become CUDA graphs; plain: left alone."),
@@ -225,6 +235,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         check_settings(self, UsageError, quote="`")
         parse_drives(self.worker_storage)
+        parse_lora(self.lora)
         check_together(self)
 
     @property
@@ -238,20 +249,6 @@ class EngineConfig:
         if self.tier1_kv is None:
             return 0 if self.tier2 else parse_size("2GiB")
         return parse_size(self.tier1_kv)
-
-    @property
-    def more_kv(self) -> str:
-        """What gives one sequence more room, for people: it has to fit in one place."""
-        if self.cluster not in (None, RAY):
-            return f"raise worker_kv or tier1_kv in {self.cluster}, or --kv of workers it joins"
-        is_local = [place.startswith("local:") for place in self.tier2]
-        starts = any(is_local) or (self.cluster == RAY and self.workers_per_slice != 0)
-        ways = {
-            "raise --tier1-kv": parse_size(self.tier1_kv or 0) > 0 or not (self.tier2 or starts),
-            "raise --worker-kv": starts,
-            "start workers with a larger --kv": not all(is_local),
-        }
-        return " or ".join(way for way, leads_there in ways.items() if leads_there)
 
     @property
     def worker_kv_bytes(self) -> int:

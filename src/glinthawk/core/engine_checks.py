@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from glinthawk.core.errors import UsageError
+from glinthawk.core.lora import adapter_names
 
 if TYPE_CHECKING:
     from glinthawk.core.config import EngineConfig
@@ -68,6 +69,8 @@ def _check_placement(config: "EngineConfig") -> None:
 def _check_xcache(config: "EngineConfig") -> None:
     if config.xcache and config.cluster is not None:
         raise UsageError("nodes of a cluster keep no X-cache: leave `xcache` out, or `cluster`")
+    if config.xcache and adapter_names(config.lora):
+        raise UsageError("`xcache` goes with one `lora` without a name, that all requests take")
     if config.xcache and not config.tier2:
         raise UsageError("`xcache` is a share of what workers hold: name some in `tier2`")
     if config.xcache and config.split_attention != "sequence":

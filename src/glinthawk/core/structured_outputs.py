@@ -7,9 +7,19 @@ from typing import Annotated, Any
 
 from glinthawk.core.setting import Setting, describe_settings
 
-__all__ = ["StructuredOutputsParams"]
+__all__ = ["StructuredOutputsParams", "Thoughts"]
 
 _CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
+
+
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """What may come before an answer, between marks; ``are_open``: the prompt has begun them, so
+    they do come."""
+
+    begin: str
+    end: str
+    are_open: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +41,10 @@ class StructuredOutputsParams:
     disable_any_whitespace: Annotated[
         bool, Setting("JSON without spaces and line breaks between its parts.")
     ] = False
+    thoughts: Annotated[
+        Thoughts | None,
+        Setting("What may come before the answer, as it likes; lines have it of their template."),
+    ] = None
 
     def __post_init__(self) -> None:
         # As plain data, which is compared, hashed and sent.

@@ -57,6 +57,8 @@ class Task:
     reply: ReplyForm = field(default_factory=ReplyForm)
     #: What is made of its prompts, where no text is.
     wish: PoolingWish | None = None
+    #: Number of the LoRA adapter that it asks for; 0: none.
+    adapter: int = 0
 
     @property
     def num_choices(self) -> int:
@@ -104,7 +106,8 @@ def read_custom_id(raw: bytes) -> str | None:
 @dataclass(frozen=True, slots=True)
 class LineReader:
     """What lines are read against. ``model_name`` is what answers; ``defaults`` are of sampling
-    parameters that a line leaves out, and ``params`` stand in place of what all lines say."""
+    parameters that a line leaves out, and ``params`` stand in place of what all lines say. Lines
+    whose model is one of ``adapters`` take that one."""
 
     text: Text
     limits: Limits
@@ -113,6 +116,7 @@ class LineReader:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     pooler: Pooler = field(default_factory=Pooler)
     params: SamplingParams | None = None
+    adapters: tuple[str, ...] = ()
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
         """Never raises: whatever is wrong with a line is that line's result."""
@@ -143,7 +147,7 @@ class LineReader:
 
     def _asked(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
         body = read_body(kind, given, strict=self.rules.strict)
-        self._check_model(body)
+        model, adapter = self._find_model(body)
         tools = read_tools(body) if isinstance(body, ChatBody) else None
         forced = constrain_calls(tools, body) if isinstance(body, ChatBody) else None
         params = self._params(body, forced)
@@ -164,23 +168,23 @@ class LineReader:
             line=line,
             custom_id=custom_id,
             kind=kind,
-            model=self.rules.served_model_name or self.model_name,
+            model=model,
             prompts=prompts,
             params=params,
             return_token_ids=bool(body.return_token_ids),
             echo=isinstance(body, CompletionBody) and bool(body.echo),
             prompt_logprobs=(self.params or body).prompt_logprobs,
             reply=reply,
+            adapter=adapter,
         )
 
     def _pooled(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
         form, read = _POOLED[kind]
         body = read_form(form, given, strict=self.rules.strict)
-        self._check_model(body)
+        model, adapter = self._find_model(body)
         pooler = self.pooler.scoring_by(self.rules.reranker)
         prompts, wish = read(PoolingReader(self.text, self.limits, pooler), body)
-        model = self.rules.served_model_name or self.model_name
-        return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish)
+        return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish, adapter=adapter)
 
     def _params(
         self, body: ChatBody | CompletionBody, forced: StructuredOutputsParams | None
@@ -189,14 +193,19 @@ class LineReader:
             return sampling_params(body, self.defaults, forced)
         return replace(self.params, structured_outputs=forced) if forced else self.params
 
-    def _check_model(self, body: Body | PoolingBody) -> None:
+    def _find_model(self, body: Body | PoolingBody) -> tuple[str, int]:
+        """What answers, as the answer calls it, and the number of its adapter."""
+        if body.model in self.adapters:
+            return body.model, self.adapters.index(body.model) + 1
         served = self.rules.served_model_name
         if served is not None and body.model not in (None, served):
+            names = " or ".join(repr(name) for name in (served, *self.adapters))
             raise RequestError(
-                f"model is {body.model!r}, and {served!r} answers; correct it, or leave it out",
+                f"model is {body.model!r}, and {names} answers; correct it, or leave it out",
                 param="model",
                 code="model_not_found",
             )
+        return served or self.model_name, 0
 
     def _prompts(
         self, body: ChatBody | CompletionBody, params: SamplingParams

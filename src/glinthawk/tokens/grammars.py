@@ -10,6 +10,7 @@ from llguidance import LLMatcher, LLTokenizer, grammar_from
 from glinthawk.core.structured_outputs import StructuredOutputsParams
 from glinthawk.tokens.schema_check import check_schema
 from glinthawk.tokens.structural_tags import write_tags
+from glinthawk.tokens.thoughts import allow_thoughts
 
 __all__ = ["Grammars"]
 
@@ -51,9 +52,17 @@ class Grammars:
         """Bits of a mask; what a model has beyond them is never allowed."""
         return max(self._tokenizer.get_vocab().values()) + 1 if self._tokenizer is not None else 0
 
+    @cached_property
+    def _special(self) -> dict[str, int]:
+        """Ids of tokens that no text of a grammar means."""
+        added = {} if self._tokenizer is None else self._tokenizer.added_tokens_decoder
+        return {token.content: id for id, token in added.items() if token.special}
+
     def _compile(self, wanted: StructuredOutputsParams, eos_token_ids: frozenset[int]) -> LLMatcher:
-        vocabulary = self._vocabulary(eos_token_ids)
-        matcher = LLMatcher(vocabulary, _grammar(wanted), log_level=0)
+        vocabulary, grammar = self._vocabulary(eos_token_ids), _grammar(wanted)
+        if wanted.thoughts is not None:
+            grammar = allow_thoughts(grammar, wanted.thoughts, self._special)
+        matcher = LLMatcher(vocabulary, grammar, log_level=0)
         if not matcher.is_error():
             matcher.compute_bitmask()  # what nothing fits is found out only now
         if matcher.is_error():
