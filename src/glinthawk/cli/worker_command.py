@@ -50,7 +50,7 @@ def worker(
 
     from glinthawk.attention.devices import pick_device
     from glinthawk.core.drives import parse_drives
-    from glinthawk.core.units import format_size, parse_size
+    from glinthawk.core.units import parse_size
     from glinthawk.tier2.device import describe
     from glinthawk.tier2.pages.page_files import PageFiles
     from glinthawk.tier2.server import largest_frame, serve
@@ -74,8 +74,7 @@ def worker(
         announce_to(place_to_join, channel.endpoint, options) as announcer,
     ):
         if not options.quiet:
-            more = f" and {format_size(num_bytes_in_all - num_bytes)} on drives" if drives else ""
-            typer.echo(f"KV cache {format_size(num_bytes)}{more}, {describe(place)}")
+            typer.echo(f"KV cache {_describe_kv(num_bytes, num_bytes_in_all)}, {describe(place)}")
             typer.echo(describe_memory(channel.window))
         with suppress(KeyboardInterrupt):
             serve(
@@ -87,3 +86,10 @@ def worker(
                 leave=leave,
                 announcer=announcer,
             )
+
+
+def _describe_kv(in_memory: int, in_all: int) -> str:
+    from glinthawk.core.units import format_size
+
+    on_drives = f" and {format_size(in_all - in_memory)} on drives" if in_all > in_memory else ""
+    return f"{format_size(in_memory)}{on_drives}"
