@@ -23,6 +23,7 @@ __all__ = [
     "serve",
     "short",
     "simulation",
+    "slices",
     "storage",
     "structured",
     "xcache",
@@ -113,6 +114,14 @@ def prediction(quick: _Quick = False) -> None:
 def simulation(quick: _Quick = False) -> None:
     """How many tokens the planner's simulator simulates in a second."""
     from bench.simulation import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def slices(quick: _Quick = False) -> None:
+    """CPU time of the slices of a pipeline, with layers shared equally and by their weights."""
+    from bench.slices import run
 
     run(typer.echo, quick=quick)
 

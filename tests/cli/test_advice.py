@@ -227,6 +227,14 @@ CASES = [
 
 #: Advice that is followed by another test.
 ELSEWHERE = {
+    "workers may join: glinthawk worker --join": (
+        "equivalence/test_membership.py::test_one_worker_joins_and_another_leaves"
+    ),
+    "--join goes over tcp": "launch/test_joiners.py::test_what_no_worker_can_join",
+    "--listen must be {}://": "launch/test_joiners.py::test_what_no_worker_can_join",
+    "is out of the run's reach: --listen": (
+        "launch/test_joiners.py::test_a_worker_that_listens_everywhere_says_where_it_is_reached"
+    ),
     "and no records of a server; give a new folder, or the one of an earlier server": (
         "serve/test_access.py::test_a_folder_with_other_things_in_it_is_left_alone"
     ),
@@ -354,6 +362,7 @@ ELSEWHERE |= {
 
 #: Advice for machines, or for peers, that tests have not.
 NOT_HERE = {
+    "give --listen this machine's address": "a machine without a way to the run",
     "is no result at byte {}; begin anew with --restart": "results that change under the run",
     "there is no CUDA device here; use --device cpu or auto": "the default is auto",
     "there is no GPU in the Ray cluster; use --device cpu or auto": "the default is auto",

@@ -65,6 +65,21 @@ def test_an_unusable_setting_is_an_error_that_names_it(name: str, value: Any) ->
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"allow_joiner": ("0" * 64,)}, "say where workers may join"),
+        ({"joiners": "tcp+plain://0.0.0.0:1"}, "where keys are checked"),
+        ({"joiners": "ipc:///a", "cluster": "cluster.toml"}, "goes without `cluster`"),
+        ({"joiners": "ipc:///a", "split_attention": "heads", "tier2": ("local:2",)}, "share all"),
+        ({"joiners": "ipc:///a", "xcache": 0.5, "tier2": ("local:2",)}, "share all"),
+    ],
+)
+def test_workers_join_where_sequences_are_whole(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        EngineConfig(model="demo", **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
         ({"xcache": 1.0}, "less than 1"),
         ({"xcache": -0.1}, "at least 0"),
         ({"xcache": float("nan")}, "at least 0"),

@@ -152,7 +152,7 @@ class _FakeNode:
             if self.num_loads in self.fails:
                 channel.send(client, Failed("WorkerLost", "its worker does not answer"))
                 return
-            channel.send(client, Loaded(512, 300, "float32", 4, 0.0, 0.0))
+            channel.send(client, Loaded(512, 300, "float32", 4, (), 0.0))
             channel.send(client, HomeAtNode(1, 16, 32, 16))
         elif isinstance(message, RunStep):
             self._num_runs += 1

@@ -70,8 +70,7 @@ def test_drafts_of_a_pipeline_are_as_long_as_its_slowest_slice_says() -> None:
     config = EngineConfig(model="demo", speculation="auto")
     curves = ((1, 1.0), (2, 1.5)), ((1, 3.0), (2, 3.5))
     loaded = [
-        Loaded(99, 300, "float32", 4, 0.0, 0.0, draft_s=curve, draft_link_s=0.25)
-        for curve in curves
+        Loaded(99, 300, "float32", 4, (), 0.0, draft_s=curve, draft_link_s=0.25) for curve in curves
     ]
     assert choose_limits(config, loaded).drafts == DraftLimits(7, curves[1], 1.0 + 0.5)
     config = EngineConfig(model="demo", speculation="prompt-lookup")

@@ -15,8 +15,10 @@ from glinthawk.scheduler.batch_limits import BatchLimits, DraftLimits
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
+    Dismiss,
     Finish,
     HomeJoined,
+    HomeLeaving,
     HomeLost,
     Paced,
     Release,
@@ -85,6 +87,11 @@ class Storm(RuleBasedStateMachine):
         self.num_homes = self.num_asked = 0
         for pages in homes:
             self.add_home(pages)
+
+    def staying(self) -> list[int]:
+        """Homes that take what is new."""
+        budgets = self.scheduler._table.budgets
+        return sorted(home for home in self.kv if not budgets[home].is_leaving)
 
     def make_scheduler(self, lengths: AnswerLengths | None) -> Scheduler:
         return Scheduler(self.limits, lengths, page_tokens=4)
@@ -197,12 +204,18 @@ class Storm(RuleBasedStateMachine):
         self.carry_out(self.scheduler.handle(Stepped(batch, tokens, stopped)))
 
     @rule(data=st.data())
-    @precondition(lambda self: len(self.kv) > 1 and len(self.asked) > 8)
+    @precondition(lambda self: len(self.staying()) > 1 and len(self.asked) > 8)
     def lose_home(self, data: st.DataObject) -> None:
         home = data.draw(st.sampled_from(sorted(self.kv)))
         commands = self.scheduler.handle(HomeLost(home))
         del self.kv[home]
         self.carry_out(commands)
+
+    @rule(data=st.data())
+    @precondition(lambda self: len(self.staying()) > 1 and len(self.asked) > 8)
+    def empty_home(self, data: st.DataObject) -> None:
+        home = data.draw(st.sampled_from(self.staying()))
+        self.carry_out(self.scheduler.handle(HomeLeaving(home)))
 
     def carry_out(self, commands: list[Command]) -> None:
         for command in commands:
@@ -214,6 +227,11 @@ class Storm(RuleBasedStateMachine):
                         self.kv[home].pop(sequence)
                 case Abort(batch):
                     self.batches.remove(batch)
+                case Dismiss(home):
+                    assert not any(span.home == home for b in self.batches for span in b.spans)
+                    # What is left there was kept for its prefix.
+                    living = {one.id for one in self.scheduler.sequences if one.home == home}
+                    assert living.isdisjoint(self.kv.pop(home))
                 case Finish(sequence):
                     self.finished.append(sequence.id)
                     # Every row once, whatever was aborted or given up between.

@@ -67,6 +67,6 @@ def job(
 @spread
 def link(quick: _Quick = False) -> None:
     """The wire between the tiers against a bare socket, on this machine alone."""
-    from glinthawk.bench.link import run
+    from glinthawk.bench.transports import run
 
     run(typer.echo, quick=quick)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,16 +62,17 @@ class ServerOptions:
 
 @contextmanager
 def listen_on(
-    listen: str, options: ServerOptions, *, largest_frame: int
+    listen: str, options: ServerOptions, *, largest_frame: int, allow: Iterable[str] = ()
 ) -> Iterator["ServerChannel"]:
-    """An open channel; says where it can be reached. Raises UsageError."""
+    """An open channel, for the keys in ``allow`` too; says where it can be reached. Raises
+    UsageError."""
     from glinthawk.wire.address import Address
     from glinthawk.wire.keys import Identity, check_key, load_password
     from glinthawk.wire.server_channel import ServerChannel
 
     address = Address.parse(listen)
     own = Identity.load(options.identity) if address.scheme == "tcp" else None
-    allowed = [check_key(key) for key in options.allow or ()]
+    allowed = [*map(check_key, options.allow or ()), *allow]
     if own is not None and address.is_loopback:
         allowed.append(own.public)
     secret_file = options.password_file

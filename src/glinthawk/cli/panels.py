@@ -9,7 +9,7 @@ _PANELS = {
     "Server": "server api_key completion_window",
     "Model": "lora dtype device load_format trust_remote_code dense max_model_len",
     "Tiers": "cluster slices workers_per_slice plan split_attention identity worker_timeout "
-    "wait_for_workers",
+    "wait_for_workers joiners allow_joiner",
     "KV cache": "kv_dtype worker_storage kv_placement xcache xcache_memory",
     "Batches": "batch_size batches_in_flight batch_tokens speculation num_speculative_tokens "
     "batch_invariant",

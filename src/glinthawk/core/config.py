@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from glinthawk.core.drives import parse_drives
+from glinthawk.core.engine_checks import check_together
 from glinthawk.core.errors import UsageError
-from glinthawk.core.lora import adapter_names, parse_lora
+from glinthawk.core.lora import parse_lora
 from glinthawk.core.setting import Setting, check_settings
 from glinthawk.core.units import Size, parse_size
 
@@ -202,6 +203,21 @@ class EngineConfig:
             metavar="FILE",
         ),
     ] = None
+    joiners: Annotated[
+        str | None,
+        Setting(
+            "Where workers may join the run while it is under way: tcp://host:port or ipc:///path.",
+            metavar="ADDRESS",
+        ),
+    ] = None
+    allow_joiner: Annotated[
+        tuple[str, ...],
+        Setting(
+            "Public key of a worker that may join by `joiners` (repeatable). On a loopback "
+            "address, this user's own key is allowed without asking.",
+            metavar="KEY",
+        ),
+    ] = ()
     worker_timeout: Annotated[
         float,
         Setting(
@@ -220,66 +236,7 @@ class EngineConfig:
         check_settings(self, UsageError, quote="`")
         parse_drives(self.worker_storage)
         parse_lora(self.lora)
-        self._check_places()
-        self._check_placement()
-        self._check_xcache()
-        self._check_invariance()
-
-    def _check_places(self) -> None:
-        if self.cluster is not None and self.tier2:
-            raise UsageError("`cluster` names the workers; leave `tier2` out")
-        for name in ("slices", "workers_per_slice"):
-            if getattr(self, name) is not None and self.cluster != RAY:
-                raise UsageError(f"`{name}` goes with `cluster` {RAY} only")
-        if self.cluster is None and not self.tier2 and self.tier1_kv_bytes == 0:
-            raise UsageError(
-                "there is no memory for the KV cache: give `tier1_kv` a size or name workers in "
-                "`tier2`"
-            )
-        if self.split_attention != "sequence" and not (self.tier2 or self.cluster):
-            raise UsageError(
-                f"`split_attention` {self.split_attention} splits over workers: name some in "
-                "`tier2`"
-            )
-
-    def _check_placement(self) -> None:
-        if self.kv_placement == "near":
-            return
-        if not (self.tier2 or self.cluster):
-            raise UsageError("`kv_placement` fetch reads KV from workers: name some in `tier2`")
-        if self.split_attention != "sequence":
-            raise UsageError("`kv_placement` fetch goes with `split_attention` sequence only")
-        if self.device == "cuda":
-            raise UsageError("`kv_placement` fetch attends on a CPU: use `device` cpu, or near")
-
-    def _check_xcache(self) -> None:
-        if self.xcache and self.cluster is not None:
-            raise UsageError("nodes of a cluster keep no X-cache: leave `xcache` out, or `cluster`")
-        if self.xcache and adapter_names(self.lora):
-            raise UsageError("`xcache` goes with one `lora` without a name, that all requests take")
-        if self.xcache and not self.tier2:
-            raise UsageError("`xcache` is a share of what workers hold: name some in `tier2`")
-        if self.xcache and self.split_attention != "sequence":
-            raise UsageError(
-                f"`xcache` goes with `split_attention` sequence, not with {self.split_attention}"
-            )
-        if self.xcache and self.kv_placement != "near":
-            raise UsageError(
-                "`xcache` goes with `kv_placement` near: the rest is attended at workers"
-            )
-        if self.xcache_memory is not None and not self.xcache:
-            raise UsageError("`xcache_memory` goes with `xcache`: give that a share")
-
-    def _check_invariance(self) -> None:
-        if not self.batch_invariant:
-            return
-        if self.split_attention == "tokens" or self.xcache:
-            raise UsageError(
-                "`batch_invariant` does not go with `split_attention` tokens, nor with `xcache`: "
-                "parts of a sequence are merged in an order that depends on where they lie"
-            )
-        if self.kv_placement != "near":
-            raise UsageError("`batch_invariant` goes with `kv_placement` near")
+        check_together(self)
 
     @property
     def xcache_bytes(self) -> int | None:

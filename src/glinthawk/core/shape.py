@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from glinthawk.core.slices import LayerSlice, split_layers
+from glinthawk.core.slices import LayerSlice, balance_layers
 from glinthawk.core.spec import DTYPE_BYTES, AttentionLayer, kv_bytes_per_token
 
 __all__ = ["LayerShape", "ModelShape"]
+
+#: Of a decode step, by which slices are made alike: with so many, a mixture reads nearly all of its
+#: experts, as in the batches of most jobs.
+_STEP_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +114,26 @@ class ModelShape:
         head, if both have 16 bits and queries are as wide as the hidden state."""
         return self.input_bytes / self.kv_bytes_per_token(kv_dtype)
 
+    @property
+    def layer_work(self) -> list[float]:
+        """By layer, the bytes of weights that a decode step reads: what it takes where reading
+        binds, and where every weight has as many bits, in proportion to what it multiplies."""
+        return [layer.params_read(_STEP_ROWS) * self._layer_bytes for layer in self.layers]
+
+    @property
+    def head_work(self) -> float:
+        """The same, of the output projection: every row of a decode step is sampled after."""
+        return DTYPE_BYTES[self.dtype] * self.head_params
+
     def cut(self, num_slices: int) -> Sequence["ModelShape"]:
-        """The model as ``num_slices`` pipeline slices, as a run cuts it.
+        """The model as ``num_slices`` pipeline slices, as a run cuts it over nodes alike.
 
         Raises UsageError when there are fewer layers than slices.
         """
-        return [self._slice(part) for part in split_layers(len(self.layers), num_slices)]
+        speeds = [1.0] * num_slices
+        return [
+            self._slice(part) for part in balance_layers(self.layer_work, self.head_work, speeds)
+        ]
 
     def _slice(self, part: LayerSlice) -> "ModelShape":
         return replace(

@@ -16,8 +16,10 @@ from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
+    Dismiss,
     Finish,
     HomeJoined,
+    HomeLeaving,
     HomeLost,
     Paced,
     Release,
@@ -221,6 +223,8 @@ class Engine:
                 case HomeLost(home):
                     yield from self._carry_out(self.scheduler.handle(event))
                     self._tier1.lose(home)
+                case HomeLeaving():
+                    yield from self._carry_out(self.scheduler.handle(event))
                 case HomeJoined():
                     self.scheduler.handle(event)
         self._tell_pace()
@@ -257,6 +261,8 @@ class Engine:
                     self._tier1.release(home, list(sequences))
                 case Abort(batch):
                     self._tier1.abort(batch.id)
+                case Dismiss(home):
+                    self._tier1.lose(home)
                 case Finish(sequence):
                     yield sequence
 

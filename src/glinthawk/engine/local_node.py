@@ -14,9 +14,10 @@ from glinthawk.core.batch import Batch
 from glinthawk.core.config import ANSWER_S
 from glinthawk.core.errors import WorkerError, WorkerLost
 from glinthawk.engine.tier import Done, TierEvent
+from glinthawk.engine.tuning import round_trip
 from glinthawk.launch.revival import Fate
 from glinthawk.launch.worker_supervisor import WorkerSupervisor
-from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.scheduler.commands import HomeJoined, HomeLeaving, HomeLost
 from glinthawk.scheduler.step_cost import TIER1, StepCost
 from glinthawk.telemetry.reading import Glance
 from glinthawk.telemetry.usage import Usage
@@ -50,6 +51,8 @@ class LocalNode:
         self._homes = {home.id: home for home in homes}
         self._step_cost, self._supervisor = step_cost, supervisor
         self._faults: Counter[int] = Counter()
+        #: Homes of which the engine knows that they want to go.
+        self._leaving: set[int] = set()
         #: Tier 1's own home, once it has been emptied.
         self._renewed: dict[int, Home] = {}
         #: Over links that are no more.
@@ -106,6 +109,7 @@ class LocalNode:
         for home in self._homes.values():
             self._part_with(home)
         self._homes.clear()
+        self._leaving.clear()
         if self._supervisor is not None:
             self._supervisor.reset()
 
@@ -120,10 +124,10 @@ class LocalNode:
             self._faults.pop(home, None)
             if self._supervisor is not None:
                 self._supervisor.worked(home)
-        joining = self._joining()
-        if not (done or joining or self.num_running) and timeout_s:
+        changes: list[TierEvent] = [*self._joining(), *self._asking_to_leave()]
+        if not (done or changes or self.num_running) and timeout_s:
             time.sleep(timeout_s)
-        return [*(_done(batch, result) for batch, result in done), *joining]
+        return [*(_done(batch, result) for batch, result in done), *changes]
 
     def step_cost(self) -> StepCost | None:
         if self._step_cost is None:
@@ -172,7 +176,15 @@ class LocalNode:
         self._leave(error.home)
         return HomeLost(error.home)
 
+    def _asking_to_leave(self) -> list[HomeLeaving]:
+        asking = {home.id for home in self._homes.values() if home.is_leaving} - self._leaving
+        for number in asking:
+            _log.warning("worker %d is about to end; its sequences go on elsewhere", number)
+        self._leaving |= asking
+        return [HomeLeaving(number) for number in asking]
+
     def _leave(self, number: int) -> None:
+        self._leaving.discard(number)
         self.node.lose(number)
         self._part_with(self._homes.pop(number))
 
@@ -185,12 +197,22 @@ class LocalNode:
         joining = list(self._renewed.values())
         self._renewed.clear()
         for returned in self._supervisor.returned() if self._supervisor is not None else ():
-            _log.warning("worker %d is there again", returned.id)
+            _log.warning("worker %d is there", returned.id)
             joining.append(returned)
         for home in joining:
             self._homes[home.id] = home
             self.node.join(home)
+            self._learn_link(home)
         return [_joined(home) for home in joining]
+
+    def _learn_link(self, home: Home) -> None:
+        """Of a worker that was not there when the others were measured."""
+        if self._step_cost is None or not home.links or home.id in self._step_cost.link_s:
+            return
+        with suppress(WorkerError):  # what is wrong is found by whoever uses it
+            link_s = self.node.num_layers * max(map(round_trip, home.links))
+            known = {**self._step_cost.link_s, home.id: link_s}
+            self._step_cost = replace(self._step_cost, link_s=known)
 
 
 def _done(batch: Batch, result: object) -> Done:

@@ -8,6 +8,7 @@ import msgspec
 
 from glinthawk.core import errors
 from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy, WorkerLost
+from glinthawk.core.slices import LayerSlice
 from glinthawk.telemetry.usage import Usage
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
@@ -95,6 +96,12 @@ class NodeLink:
         self.homes.clear()
         self.fates = Fates({}, [])
         self.retry_s = time.monotonic() + _RETRY_S
+
+    def give(self, part: LayerSlice) -> None:
+        """Other layers than those it has loaded, which it lets go."""
+        self.send(Bye())
+        self.leave()
+        self.load = msgspec.structs.replace(self.load, part=part)
 
     def tell(self, fates: Fates) -> None:
         """Take in, and say once, what has become of its own workers."""

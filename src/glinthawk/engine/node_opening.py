@@ -18,6 +18,7 @@ from glinthawk.core.spec import page_bytes
 from glinthawk.core.units import format_size
 from glinthawk.engine.local_node import LocalNode
 from glinthawk.engine.tuning import Tuning, choose_prompt_attention, tune
+from glinthawk.launch.joiners import Joiners
 from glinthawk.launch.local_machine import load_identity, share_threads
 from glinthawk.launch.local_processes import LocalProcesses, local_workers, parse_tier2
 from glinthawk.launch.worker_supervisor import WorkerSupervisor
@@ -87,8 +88,10 @@ def open_node(
     torch.set_num_threads(tier1_threads)
     if identity is None and config.identity is not None:
         identity = Path(config.identity)
-    identity = load_identity(identity, addresses)
+    place = None if config.joiners is None else Address.parse(config.joiners)
+    identity = load_identity(identity, [*addresses, *filter(None, [place])])
     with ExitStack() as stack:
+        joiners = stack.enter_context(_hear_joiners(config, place, identity))
         drives = parse_drives(config.worker_storage)
         workers = stack.enter_context(
             local_workers(num_local, config.worker_kv_bytes, worker_threads, drives)
@@ -100,7 +103,7 @@ def open_node(
         attention, passes, arithmetic = _choose_arithmetic(config, loaded)
         own = _local_homes(config, loaded)
         supervisor = stack.enter_context(
-            _supervise(config, loaded, workers, identity, addresses, fetched, own)
+            _supervise(config, loaded, workers, identity, addresses, fetched, own, joiners)
         )
         homes = [*own, *supervisor.open_all()]
         if config.batch_invariant:
@@ -118,6 +121,7 @@ def _supervise(
     addresses: Sequence[Address],
     fetched: FetchedPages | None,
     own: Sequence[Home],
+    joiners: Joiners | None,
 ) -> WorkerSupervisor:
     """Of workers that were started here and of those elsewhere; Tier 1's ``own`` homes are not
     its business, but for the kernel that all have to have in a batch-invariant run."""
@@ -132,7 +136,21 @@ def _supervise(
         fetched,
         _share_x(config, loaded, len(workers.addresses) + len(addresses)),
         (own[0].kernel if own else "") if config.batch_invariant else None,
+        joiners,
     )
+
+
+@contextmanager
+def _hear_joiners(
+    config: EngineConfig, place: Address | None, identity: Identity | None
+) -> Iterator[Joiners | None]:
+    if place is None:
+        yield None
+        return
+    own = identity if place.scheme == "tcp" else None
+    with Joiners(place, own, config.allow_joiner) as joiners:
+        _log.warning("workers may join: glinthawk worker --join '%s'", joiners.place)
+        yield joiners
 
 
 def join_homes(

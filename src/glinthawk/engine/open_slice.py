@@ -11,7 +11,7 @@ from glinthawk.core.errors import WireError, WorkerLost
 from glinthawk.core.sequence import Sequence as TokenSequence
 from glinthawk.engine.node_opening import OpenNode
 from glinthawk.engine.tier import Done
-from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.scheduler.commands import HomeJoined, HomeLeaving, HomeLost
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import (
@@ -19,6 +19,7 @@ from glinthawk.wire.control import (
     Failed,
     Fates,
     Forget,
+    Going,
     Gone,
     Hidden,
     HomeAtNode,
@@ -120,6 +121,8 @@ class OpenSlice:
                     self._pass_on(done)
                 case HomeLost(home):
                     self._tell(Gone(home))
+                case HomeLeaving(home):
+                    self._tell(Going(home))
                 case HomeJoined() as joined:
                     self._tell(_joined(joined))
         self._tell_fates()

@@ -9,22 +9,23 @@ complete.
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 
 import zmq
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import ANSWER_S
 from glinthawk.core.errors import WorkerLost
+from glinthawk.core.slices import LayerSlice
 from glinthawk.engine.known_tokens import KnownTokens
 from glinthawk.engine.node_link import NodeLink
-from glinthawk.engine.pipeline_facts import choose_limits, combine_facts
+from glinthawk.engine.pipeline_facts import idle_together_s
 from glinthawk.engine.pipeline_homes import PipelineHomes
 from glinthawk.engine.pipeline_processes import PipelineProcesses
 from glinthawk.engine.slice_loads import move_load
-from glinthawk.engine.tier import Done, ModelFacts, TierEvent
+from glinthawk.engine.tier import Done, TierEvent
 from glinthawk.launch.deployment import Processes
-from glinthawk.scheduler.batch_limits import BatchLimits
-from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.scheduler.commands import HomeJoined, HomeLeaving, HomeLost
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled as Choice
@@ -34,6 +35,7 @@ from glinthawk.wire.control import (
     Failed,
     Fates,
     Forget,
+    Going,
     Gone,
     HomeAtNode,
     Loaded,
@@ -96,6 +98,13 @@ class Pipeline:
         self._first_homes = frozenset(self._homes)
         self._events.clear()
 
+    def share(self, parts: Sequence[LayerSlice]) -> None:
+        """Load other layers at each node. Raises as ``open`` does."""
+        self._homes.clear()
+        for stage, part in zip(self._stages, parts, strict=True):
+            stage.give(part)
+        self.open()
+
     def _is_complete(self) -> bool:
         return self._homes.are_complete and all(stage.loaded for stage in self._stages)
 
@@ -118,13 +127,11 @@ class Pipeline:
     def last_words(self) -> str:
         return self._processes.last_words
 
-    def facts(self) -> ModelFacts:
-        """Of the whole model."""
-        return combine_facts(self._loaded())
-
-    def batch_limits(self) -> BatchLimits:
-        """Of all its nodes."""
-        return choose_limits(self._stages[0].load.config, self._loaded())
+    def loaded(self) -> list[Loaded]:
+        """What the nodes have said of their slices."""
+        loaded = [stage.loaded for stage in self._stages if stage.loaded is not None]
+        assert len(loaded) == len(self._stages)
+        return loaded
 
     def homes(self) -> list[HomeJoined]:
         return self._homes.joined()
@@ -143,6 +150,7 @@ class Pipeline:
 
     def lose(self, home: int) -> None:
         self._known.lose(home)
+        self._homes.discard(home)
         for stage in self._stages:
             stage.homes.pop(home, None)
         self._tell_all(Lose(home))
@@ -213,12 +221,7 @@ class Pipeline:
     def _check_moving(self) -> None:
         """When for some time no node has had anything to do though steps are under way, something
         is lost, and nobody knows where: all nodes load their slices again."""
-        idle = [stage.channel.idle for stage in self._stages if stage.channel and stage.loaded]
-        times = [(span.since_ms, span.until_ms) for span in idle if span is not None]
-        if len(times) < len(self._stages):
-            return
-        since_ms, until_ms = max(since for since, _ in times), min(until for _, until in times)
-        if until_ms - since_ms >= 1000 * self._stages[0].load.config.worker_timeout:
+        if idle_together_s(self._stages) >= self._stages[0].load.config.worker_timeout:
             for stage in self._stages:
                 self._lose_stage(stage, WorkerLost("a step was lost: no node has anything to do"))
 
@@ -246,6 +249,8 @@ class Pipeline:
                 stage.homes[home] = message
                 if (joined := self._homes.join(home)) is not None:
                     self._events.append(joined)
+            case Going(home) if home in self._homes:
+                self._events.append(HomeLeaving(home))
             case Gone(home) if home in self._homes:
                 self._lose_home(home)
             case Gone(home):  # it had not joined everywhere yet
@@ -293,8 +298,3 @@ class Pipeline:
     def _tell_all(self, message: Message) -> None:
         for stage in self._stages:
             stage.send(message)
-
-    def _loaded(self) -> list[Loaded]:
-        loaded = [stage.loaded for stage in self._stages if stage.loaded is not None]
-        assert len(loaded) == len(self._stages)
-        return loaded

@@ -55,6 +55,10 @@ class PipelineHomes:
         _log.warning("home %d is lost; its sequences begin again elsewhere", home)
         del self._joined[home]
 
+    def discard(self, home: int) -> None:
+        """It is emptied and may go, unless it was lost before."""
+        self._joined.pop(home, None)
+
     def clear(self) -> None:
         """All are gone, without a word."""
         self._joined.clear()

@@ -220,7 +220,7 @@ def _describe(opened: OpenNode) -> Loaded:
         spec.vocab_size,
         spec.dtype,
         tuning.limits.batch_size,
-        dense_s=step_cost.dense_s(tuning.limits.batch_size) if step_cost else 0.0,
+        dense=step_cost.dense if step_cost else (),
         link_s=max(step_cost.link_s.values(), default=0.0) if step_cost else 0.0,
         arithmetic=opened.arithmetic,
         longest_len=spec.longest_len,

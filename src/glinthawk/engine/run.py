@@ -12,6 +12,7 @@ from glinthawk.core.more_kv import advise_more_kv
 from glinthawk.engine.engine import Engine
 from glinthawk.engine.event_log import EventLog
 from glinthawk.engine.node_opening import OpenNode, open_node
+from glinthawk.engine.pipeline_facts import choose_limits, combine_facts
 from glinthawk.engine.pipeline_opening import open_pipeline
 from glinthawk.engine.tier import ModelFacts, Tier1
 from glinthawk.scheduler.batch_limits import BatchLimits, most_scored_rows
@@ -72,7 +73,9 @@ def open_run(
             yield run_on(config, opened, events)
     else:
         with open_pipeline(config) as pipeline:
-            yield _start(config, pipeline, pipeline.batch_limits(), pipeline.facts(), events)
+            loaded = pipeline.loaded()
+            limits, facts = choose_limits(config, loaded), combine_facts(loaded)
+            yield _start(config, pipeline, limits, facts, events)
 
 
 def run_on(config: EngineConfig, opened: OpenNode, events: EventLog | None = None) -> Run:

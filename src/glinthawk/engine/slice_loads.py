@@ -1,5 +1,6 @@
 """What each node of a pipeline is told to become."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ from glinthawk.core.cluster import NodePlan
 from glinthawk.core.config import RAY, EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.lora import LoraSource, parse_lora
-from glinthawk.core.slices import LayerSlice, split_layers
+from glinthawk.core.slices import LayerSlice
 from glinthawk.launch.local_processes import parse_tier2
 from glinthawk.tier1.kv.home_factory import group_workers
-from glinthawk.tier1.model.loader import count_layers
 from glinthawk.wire.address import Address
 from glinthawk.wire.control import LoadSlice
 from glinthawk.wire.messages import VERSION
@@ -22,12 +22,11 @@ __all__ = ["list_homes", "move_load", "plan_loads"]
 
 
 def plan_loads(
-    config: EngineConfig, nodes: tuple[NodePlan, ...]
+    config: EngineConfig, nodes: tuple[NodePlan, ...], parts: Sequence[LayerSlice]
 ) -> list[tuple[Address, LoadSlice]]:
     """Each node's address and slice. Raises UsageError when they do not make one model."""
     configs = [_node_config(config, node) for node in nodes]
     _check_alike(configs)
-    parts = _parts(count_layers(config), nodes)
     addresses = [Address.parse(node.address) for node in nodes]
     following = [*(address.text for address in addresses[1:]), None]
     return [
@@ -49,28 +48,6 @@ def _check_alike(configs: list[EngineConfig]) -> None:
         )
     if len({config.tier1_kv_bytes > 0 for config in configs}) > 1:
         raise UsageError("either all nodes have tier1_kv or none: a sequence's KV is with all")
-
-
-def _parts(num_layers: int, nodes: tuple[NodePlan, ...]) -> list[LayerSlice]:
-    """The nodes' layers: as they say, or shared equally."""
-    said = [node.layers for node in nodes]
-    if not any(said):
-        return list(split_layers(num_layers, len(nodes)))
-    parts = [_part(text, num_layers) for text in said]
-    ends = [0, *(part.last for part in parts)]
-    if [part.first for part in parts] != ends[:-1] or ends[-1] != num_layers:
-        raise UsageError(
-            f"the nodes' layers must follow one another from 0 to {num_layers}, not "
-            f"{', '.join(str(text) for text in said)}"
-        )
-    return parts
-
-
-def _part(text: str | None, num_layers: int) -> LayerSlice:
-    first, colon, last = (text or "").partition(":")
-    if not (colon and first.isdecimal() and last.isdecimal()):
-        raise UsageError(f'layers = "0:{num_layers}" for every node or for none, not {text!r}')
-    return LayerSlice(int(first), int(last), num_layers)
 
 
 def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:

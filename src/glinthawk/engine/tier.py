@@ -6,7 +6,7 @@ from typing import Protocol
 
 from glinthawk.core.batch import Batch
 from glinthawk.core.prompt_scores import PromptScores
-from glinthawk.scheduler.commands import HomeJoined, HomeLost
+from glinthawk.scheduler.commands import HomeJoined, HomeLeaving, HomeLost
 from glinthawk.scheduler.step_cost import StepCost
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.sampler import Sampled
@@ -40,7 +40,7 @@ class Done:
     pooled: Sequence[bytes] = ()
 
 
-TierEvent = Done | HomeLost | HomeJoined
+TierEvent = Done | HomeLost | HomeLeaving | HomeJoined
 
 
 class Tier1(Protocol):
@@ -82,7 +82,7 @@ class Tier1(Protocol):
         ...
 
     def lose(self, home: int) -> None:
-        """The engine knows that a home is lost."""
+        """The engine knows that a home is lost, or has emptied one that wants to go."""
         ...
 
     def reset(self) -> None:

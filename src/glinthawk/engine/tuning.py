@@ -71,18 +71,19 @@ def tune(
     how many also says that workers are used whenever Tier 1 is full: then there is no step cost.
     """
     remote = [home for home in homes if home.links]
+    has_workers = bool(remote) or config.joiners is not None
     size, in_flight, step_cost = config.batch_size, config.batches_in_flight, None
     measure = partial(_step_seconds, loaded, passes)
     links = (
         _link_seconds(loaded, remote) if {"auto"} & {size, in_flight, config.speculation} else {}
     )
-    if size == "auto" or (in_flight == "auto" and remote):
+    if size == "auto" or (in_flight == "auto" and has_workers):
         size, dense = _grow_batch(measure, size, config.batch_tokens)
         step_cost = StepCost(dense, {}, links)
     if in_flight != "auto":
         step_cost = None
-    elif step_cost is not None and remote:
-        in_flight = batches_to_hide(max(links.values()), step_cost.dense_s(size))
+    elif step_cost is not None and has_workers:
+        in_flight = batches_to_hide(max(links.values(), default=0.0), step_cost.dense_s(size))
     else:
         in_flight = 1
     limits = BatchLimits(size, in_flight, config.batch_tokens, rope=loaded.spec.rope)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from glinthawk.core.config import ANSWER_S, SplitAttention
 from glinthawk.core.errors import WorkerError, WorkerLost, WorkerRefused
+from glinthawk.launch.joiners import Joiners
 from glinthawk.launch.local_processes import LocalProcesses
 from glinthawk.launch.revival import Fate
 from glinthawk.tier1.kv.fetching import PageAttention
@@ -48,7 +49,7 @@ class WorkerSupervisor:
     """Opens a home for each worker, or one for all, numbered from 1: those at ``addresses`` first,
     then those started here. Closes all at the end, whatever happened between. With ``attention``,
     the workers' KV is attended here. With a ``kernel``, workers that attend by another one are
-    refused; an empty one is the first worker's."""
+    refused; an empty one is the first worker's. ``joiners`` may become homes later."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class WorkerSupervisor:
         attention: PageAttention | None = None,
         x_share: XShare | None = None,
         kernel: str | None = None,
+        joiners: Joiners | None = None,
     ) -> None:
         self._workers, self._identity = workers, identity
         groups = group_workers(split, [*addresses, *workers.addresses])
@@ -69,6 +71,11 @@ class WorkerSupervisor:
         self._split, self._attention, self._x_share = split, attention, x_share
         self._kernel = kernel
         self._loaded, self._kv_dtype, self._silence_s = loaded, kv_dtype, silence_s
+        self._joiners = joiners
+        #: Homes of those that have asked to be taken; they ask again when they were lost.
+        self._guests: set[int] = set()
+        self._refusals: set[str] = set()
+        self._num_homes = len(groups)
         self._open: dict[int, WorkerHome] = {}
         self._trials: dict[int, _Trial] = {}
 
@@ -84,7 +91,9 @@ class WorkerSupervisor:
 
     @property
     def is_expecting(self) -> bool:
-        """Whether a lost home may still come back."""
+        """Whether a lost home may still come back, or another one join."""
+        if self._joiners is not None:
+            return True
         fates = self.fates()
         return any(number not in fates or not fates[number].is_over for number in self._trials)
 
@@ -110,7 +119,10 @@ class WorkerSupervisor:
         """Close a home, and begin to try to open it again, unless that is under way."""
         if (home := self._open.pop(number, None)) is not None:
             home.close()
-            self._trials[number] = _Trial()
+            if number in self._guests:
+                self._forget(number)
+            else:
+                self._trials[number] = _Trial()
 
     def reset(self) -> None:
         """Lose all homes, those that are just being opened too."""
@@ -121,17 +133,44 @@ class WorkerSupervisor:
             home.close()
 
     def returned(self) -> Iterator[WorkerHome]:
-        """Homes that are open again. Never waits."""
+        """Homes that are open again, or for the first time. Never waits."""
         if self._trials:
             self._workers.revive()
+        self._welcome()
         for number in list(self._trials):
             try:
                 if not self._has_opened(number):
                     continue
             except WorkerError as error:
                 _log.info("not yet: %s", error)
+                self._refuse(number, error)
                 continue
             yield self._take_seat(number)
+
+    def _welcome(self) -> None:
+        """Begin to open homes for those that have asked."""
+        known = {address for group in self._addresses.values() for address in group}
+        for address in self._joiners.arrived() if self._joiners is not None else ():
+            if address not in known:
+                known.add(address)
+                self._num_homes += 1
+                _log.info("worker %d at %s would join", self._num_homes, address.endpoint)
+                self._addresses[self._num_homes] = [address]
+                self._trials[self._num_homes] = _Trial()
+                self._guests.add(self._num_homes)
+
+    def _refuse(self, number: int, error: WorkerError) -> None:
+        """A guest that cannot be opened may ask again; that is said once."""
+        if number in self._guests:
+            if str(error) not in self._refusals:
+                _log.warning("a worker that would join: %s", error)
+            self._refusals.add(str(error))
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        self._trials.pop(number, None)
+        self._guests.discard(number)
+        del self._addresses[number]
 
     def _take_seat(self, number: int) -> WorkerHome:
         """A trial has ended well."""

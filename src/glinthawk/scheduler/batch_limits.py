@@ -7,7 +7,10 @@ from glinthawk.core.rope import LengthRope
 
 __all__ = ["MOST_IN_FLIGHT", "BatchLimits", "DraftLimits", "batches_to_hide", "most_scored_rows"]
 
-#: Batches that ``auto`` has under way for each pipeline slice, however slow the links.
+#: Batches that ``auto`` has under way for each pipeline slice, however slow the links. A pass that
+#: waits keeps tensors of its rows: with 2,048 rows of 8,192 values, a residual and an attention
+#: output are 64 MiB in 16 bits, so 32 such passes have 2 GiB, which a GPU full of weights can
+#: spare; and KV memory for more batches than that is rare. Who has both says how many.
 MOST_IN_FLIGHT = 32
 #: Attention over Tier 1's time for a layer: nothing hides attention that is slower than Tier 1.
 _ATTENTION = 0.9

@@ -9,9 +9,11 @@ from glinthawk.scheduler.step_cost import StepCost
 __all__ = [
     "Abort",
     "Command",
+    "Dismiss",
     "Event",
     "Finish",
     "HomeJoined",
+    "HomeLeaving",
     "HomeLost",
     "Paced",
     "Release",
@@ -31,6 +33,13 @@ class HomeJoined:
     page_tokens: int
     #: That may have KV there at one time; None: as many as there are pages.
     most_sequences: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HomeLeaving:
+    """A home wants to go, and does what it is asked until it may."""
+
+    home: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ class Paced:
     step_cost: StepCost
 
 
-Event = HomeJoined | HomeLost | Submitted | Withdrawn | Stepped | Paced
+Event = HomeJoined | HomeLeaving | HomeLost | Submitted | Withdrawn | Stepped | Paced
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,4 +115,11 @@ class Abort:
     batch: Batch
 
 
-Command = Step | Release | Finish | Abort
+@dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Nobody's KV is at this home any more, nor will be: it may go."""
+
+    home: int
+
+
+Command = Step | Release | Finish | Abort | Dismiss

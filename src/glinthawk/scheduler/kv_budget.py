@@ -41,6 +41,8 @@ class KVBudget:
     ) -> None:
         self.pages = Pages(num_pages, page_tokens)
         self._most_sequences = most_sequences or num_pages
+        #: Whether it takes nobody any more.
+        self.is_leaving = False
         #: Admitted and not finished, in order of admission: the last is youngest.
         self.living: dict[int, Sequence] = {}
         #: Ended, but those that wait begin alike; given up, oldest first, when pages are needed.
@@ -75,7 +77,7 @@ class KVBudget:
 
     def fits(self, start: Start) -> bool:
         """Whether there are a place for one that would begin so and pages for what it has now."""
-        if len(self.living) + len(self.kept) >= self._most_sequences:
+        if self.is_leaving or len(self.living) + len(self.kept) >= self._most_sequences:
             return False
         pages = self.pages
         return -(-start.num_own // pages.page_tokens) <= pages.num_free

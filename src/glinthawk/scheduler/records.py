@@ -16,10 +16,12 @@ __all__ = [
     "Aborted",
     "Answer",
     "Batched",
+    "Dismissed",
     "Drafted",
     "Dropped",
     "FinishedRecord",
     "JoinedRecord",
+    "LeavingRecord",
     "Lost",
     "New",
     "Out",
@@ -94,7 +96,13 @@ class Aborted(_Record, frozen=True):
     batch: int
 
 
-Answer = Batched | Released | FinishedRecord | Aborted
+class Dismissed(_Record, frozen=True):
+    """A home is empty and may go."""
+
+    home: int
+
+
+Answer = Batched | Released | FinishedRecord | Aborted | Dismissed
 Out = tuple[Answer, ...] | None
 
 
@@ -105,6 +113,13 @@ class JoinedRecord(_Record, frozen=True):
     num_pages: int
     page_tokens: int
     most_sequences: int | None
+    out: Out
+
+
+class LeavingRecord(_Record, frozen=True):
+    """As ``commands.HomeLeaving``."""
+
+    home: int
     out: Out
 
 
@@ -184,6 +199,7 @@ class Renewed(_Record, frozen=True):
 
 Record = (
     JoinedRecord
+    | LeavingRecord
     | Lost
     | SubmittedRecord
     | WithdrawnRecord
@@ -225,6 +241,8 @@ def record_of(event: commands.Event, out: Out) -> Record:
             )
         case commands.HomeJoined(home, num_pages, page_tokens, most):
             return JoinedRecord(home, num_pages, page_tokens, most, out)
+        case commands.HomeLeaving(home):
+            return LeavingRecord(home, out)
         case commands.HomeLost(home):
             return Lost(home, out)
 
@@ -245,6 +263,8 @@ def _answer(command: commands.Command) -> Answer:
             return FinishedRecord(sequence.id, sequence.finish_reason.value)
         case commands.Abort(batch):
             return Aborted(batch.id)
+        case commands.Dismiss(home):
+            return Dismissed(home)
 
 
 def _batched(batch: Batch) -> Batched:

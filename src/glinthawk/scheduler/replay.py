@@ -64,6 +64,8 @@ class Replay:
                 return commands.Withdrawn(frozenset(sequences))
             case records.JoinedRecord(home, num_pages, page_tokens, most):
                 return commands.HomeJoined(home, num_pages, page_tokens, most)
+            case records.LeavingRecord(home):
+                return commands.HomeLeaving(home)
             case records.Lost(home):
                 return commands.HomeLost(home)
             case records.PacedRecord(dense, attend_s, link_s):

@@ -5,7 +5,8 @@ if that is longer than a batch may be, in chunks of several batches. Then it tak
 step until it ends, and a draft of what may follow behind that, where guesses pay. A prompt that
 begins with the same pages as another's at that home shares them and is prefilled from there. When a
 home runs out of pages, its youngest resting sequence is pre-empted: it waits again, at the front,
-with all tokens it has. So does one that has outgrown the rotation of its keys (``core/rope.py``).
+with all tokens it has. So does one that has outgrown the rotation of its keys (``core/rope.py``),
+and one whose home is to be emptied.
 Smaller priorities are admitted before greater ones, and pre-empted after them.
 """
 
@@ -23,9 +24,11 @@ from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import (
     Abort,
     Command,
+    Dismiss,
     Event,
     Finish,
     HomeJoined,
+    HomeLeaving,
     HomeLost,
     Paced,
     Release,
@@ -115,6 +118,10 @@ class Scheduler:
 
     def handle(self, event: Event) -> list[Command]:
         """Take in what happened."""
+        commands = self._take(event)
+        return [*commands, *map(Dismiss, self._table.dismiss())]
+
+    def _take(self, event: Event) -> list[Command]:
         match event:
             case Submitted(sequence):
                 self.waiting.push(sequence)
@@ -123,6 +130,8 @@ class Scheduler:
                 budget = KVBudget(num_pages, page_tokens, most_sequences, self.limits.rope)
                 self._table.budgets[home] = budget
                 return []
+            case HomeLeaving(home):
+                return [*self._table.leave(home)] if home in self._table.budgets else []
             case HomeLost(home):
                 return [*self._lose(home), *self._let_go()]
             case Withdrawn(sequences):
@@ -221,8 +230,8 @@ class Scheduler:
                 finished.append(sequence)
             elif self.limits.rope is not None and self.limits.rope.outgrows(sequence, before):
                 outgrown.append(self._table.requeue(sequence))
-            else:
-                self._table.rest(sequence)
+            elif (release := self._table.settle(sequence)) is not None:
+                outgrown.append(release)
         return [*outgrown, *self._table.finish(finished), *map(Finish, finished)]
 
     def _take_in(self, sequence: Sequence, tokens: tuple[int, ...], stopped: bool) -> None:
@@ -258,8 +267,8 @@ class Scheduler:
                 continue
             if span.is_first:
                 yield self._table.requeue(span.sequence)
-            else:
-                self._table.rest(span.sequence)
+            elif (release := self._table.settle(span.sequence)) is not None:
+                yield release
 
     def _let_go(self) -> Iterable[Command]:
         return self._table.withdraw(self._leaving) if self._leaving else ()

@@ -104,6 +104,27 @@ class SequenceTable:
             freed.setdefault(self.forget(sequence), []).append(sequence.id)
         return [Release(home, tuple(ids)) for home, ids in freed.items()]
 
+    def leave(self, home: int) -> list[Release]:
+        """The home is to be emptied: those that rest there begin again elsewhere, with the tokens
+        they have; the others when they have stepped (``settle``)."""
+        self.budgets[home].is_leaving = True
+        living = [*self.budgets[home].living.values()]
+        return [self.requeue(one) for one in living if one.phase is Phase.READY]
+
+    def settle(self, sequence: Sequence) -> Release | None:
+        """It has stepped, and rests, or begins again where its home is to be emptied."""
+        if self.budgets[_home(sequence)].is_leaving:
+            return self.requeue(sequence)
+        self.rest(sequence)
+        return None
+
+    def dismiss(self) -> list[int]:
+        """Homes that are empty now and were to be; they are no more."""
+        homes = [home for home, one in self.budgets.items() if one.is_leaving and not one.living]
+        for home in homes:
+            del self.budgets[home], self.num_stepping[home]
+        return homes
+
     def lose(self, home: int) -> None:
         """The home is gone; its sequences begin again elsewhere."""
         for sequence in list(self.budgets[home].living.values()):

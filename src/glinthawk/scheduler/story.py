@@ -43,6 +43,7 @@ class _Teller:
         self._num_tokens: dict[int, int] = {}
         self._ended: set[int] = set()
         self._withdrawn: set[int] = set()
+        self._emptied: set[int] = set()
 
     def tell(self, record: Record) -> _Told:
         yield from self._event(record)
@@ -64,6 +65,10 @@ class _Teller:
                 for sequence in self._living_at(home):
                     self._homes[sequence] = None
                     yield sequence, f"home {home} is lost with its KV: it waits to begin again"
+            case records.LeavingRecord(home):
+                self._emptied.add(home)
+                for sequence in self._living_at(home):
+                    yield sequence, f"home {home} is to be emptied"
             case records.WithdrawnRecord(sequences):
                 for sequence in self._told_of(sequences):
                     self._withdrawn.add(sequence)
@@ -132,6 +137,7 @@ class _Teller:
             return f"its KV at home {home} is freed"
         if sequence in self._ended:
             return f"its KV at home {home}, which was kept for its prefix, is freed"
+        why = "moved" if home in self._emptied else why
         return f"{why}: its KV at home {home} is freed, it waits to begin again"
 
     def _told_of(self, sequences: Iterable[int]) -> list[int]:

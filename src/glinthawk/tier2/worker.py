@@ -24,6 +24,7 @@ from glinthawk.wire.messages import (
     Fetched,
     FromTier1,
     FromWorker,
+    Leaving,
     Open,
     Opened,
     ReleaseKV,
@@ -63,6 +64,22 @@ class Worker:
         self._owner: bytes | None = None
         self._session: Session | None = None
         self._busy_s = 0.0
+        self._is_leaving = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has a session here who is still connected."""
+        return self._owner is None or not self._is_present(self._owner)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody's KV is here."""
+        return self._session is None or not self._session.cache.pages.num_used
+
+    def leave(self) -> tuple[bytes, Leaving] | None:
+        """From now on, take no new client; what to tell the one there is, and which."""
+        self._is_leaving = True
+        return None if self._owner is None else (self._owner, Leaving())
 
     def handle(self, client: bytes, frames: Sequence[memoryview]) -> Answer | None:
         """The answer to one message of ``client``, if it has one. Never raises for bad input."""
@@ -124,6 +141,8 @@ class Worker:
                 f"this worker speaks wire version {VERSION}, the client {message.version}; "
                 "install the same glinthawk on both machines"
             )
+        if self._is_leaving:
+            raise WorkerRefused("this worker is about to end; start another one")
         if self._failure is not None:
             raise self._failure
         if self._owner not in (None, client) and self._is_present(self._owner):

@@ -25,6 +25,7 @@ __all__ = [
     "Forget",
     "FromEngine",
     "FromNode",
+    "Going",
     "Gone",
     "Hidden",
     "HomeAtNode",
@@ -100,7 +101,8 @@ class Cancel(Message, frozen=True):
 
 
 class Lose(Message, frozen=True):
-    """A home is lost, here or at another node: forget all that it held, then let it join again."""
+    """A home is lost, here or at another node, or empty and about to go: forget all that it held,
+    then let it join again."""
 
     home: int
 
@@ -142,7 +144,8 @@ class Loaded(Message, frozen=True):
     vocab_size: int
     dtype: str
     batch_size: int
-    dense_s: float
+    #: (rows, seconds) of its part of a step without attention; empty where nothing was measured.
+    dense: tuple[tuple[int, float], ...]
     link_s: float
     #: What the bits of a batch-invariant run's answers depend on.
     arithmetic: str = ""
@@ -166,6 +169,12 @@ class SampledStep(Message, frozen=True):
     scores: list[PromptScores]
     #: Of those spans of which rows were pooled, what was added up: float64.
     pooled: tuple[bytes, ...] = ()
+
+
+class Going(Message, frozen=True):
+    """A worker of a home wants to go: it is done with ``Lose`` when nobody's KV is there."""
+
+    home: int
 
 
 class Gone(Message, frozen=True):
@@ -202,4 +211,6 @@ class Failed(Message, frozen=True):
 
 
 FromEngine = LoadSlice | RunStep | Forget | Cancel | Lose | Moved | Ask | Bye | Follow | Hidden
-FromNode = Loaded | HomeAtNode | SampledStep | Gone | Fates | Unlinked | Used | Failed | Ping
+FromNode = (
+    Loaded | HomeAtNode | SampledStep | Going | Gone | Fates | Unlinked | Used | Failed | Ping
+)

@@ -38,6 +38,7 @@ from glinthawk.core.spec import AttentionLayer
 __all__ = [
     "VERSION",
     "Abandon",
+    "Announce",
     "Ask",
     "Attend",
     "Attended",
@@ -47,8 +48,10 @@ __all__ = [
     "Fault",
     "Fetch",
     "Fetched",
+    "FromJoiner",
     "FromTier1",
     "FromWorker",
+    "Leaving",
     "Message",
     "Open",
     "Opened",
@@ -222,12 +225,26 @@ class Fault(Message, frozen=True):
     refused: bool = False
 
 
+class Leaving(Message, frozen=True):
+    """The worker wants to go when nobody's KV is here any more; it does all that it is asked until
+    Bye."""
+
+
+class Announce(Message, frozen=True):
+    """From a worker to a run that it would join, and again as long as it serves nobody: where it
+    listens, its key included."""
+
+    version: int
+    address: str
+
+
 class Ping(Message, frozen=True):
     """Are you there? Needs no answer: sending it fails when the client has gone."""
 
 
 FromTier1 = Open | Begin | BeginPart | Attend | Fetch | Store | ReleaseKV | Abandon | Ask | Bye
-FromWorker = Opened | Attended | Fetched | Stored | Stats | Fault | Ping
+FromWorker = Opened | Attended | Fetched | Stored | Stats | Fault | Leaving | Ping
+FromJoiner = Announce | Bye
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -75,6 +75,11 @@ class Home(ABC):
         return False
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether one of its workers wants to go."""
+        return any(link.is_leaving for link in self.links)
+
+    @property
     def kv_bytes_peak(self) -> int:
         """Most bytes of K and V at one time in Tier 1's own memory."""
         return 0

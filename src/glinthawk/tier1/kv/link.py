@@ -28,6 +28,7 @@ from glinthawk.wire.messages import (
     Fetch,
     Fetched,
     FromTier1,
+    Leaving,
     Message,
     Open,
     Opened,
@@ -87,6 +88,8 @@ class Link:
         self.num_pages = self.page_tokens = self.most_sequences = 0
         #: What attends there.
         self.kernel = ""
+        #: Whether the worker wants to go.
+        self.is_leaving = False
         self._home = home
         self._staging = staging or make_staging(device)
         self._outbox = Outbox(channel.window.has_room)
@@ -111,9 +114,10 @@ class Link:
     def has_opened(self) -> bool:
         """Whether the session stands by now. Raises WorkerRefused or WorkerLost."""
         if not self.num_pages and (received := self._next()) is not None:
-            if not isinstance(received[0], Opened):
+            if not isinstance(received[0], Leaving | Opened):
                 raise WireError(f"unexpected answer {received[0]}", home=self._home)
-            self._take_opened(received[0])
+            if isinstance(received[0], Opened):
+                self._take_opened(received[0])
         if not self.num_pages and self.is_stalled:
             endpoint = self.channel.address.endpoint
             raise WorkerLost(f"{endpoint} does not answer, and has nothing to do", home=self._home)
@@ -218,6 +222,8 @@ class Link:
             received = self.channel.receive()
         except (WireError, WorkerLost) as error:
             raise type(error)(str(error), home=self._home) from error
+        if received is not None and isinstance(received[0], Leaving):
+            self.is_leaving = True
         if received is not None and isinstance(received[0], Fault):
             kind = WorkerRefused if received[0].refused else WireError
             endpoint = self.channel.address.endpoint
@@ -233,7 +239,7 @@ class Link:
                 self.channel.wait(left)
             elif isinstance(received[0], kind):
                 return received[0]
-            elif not isinstance(received[0], Ping | Attended | Fetched | Stored):
+            elif not isinstance(received[0], Leaving | Ping | Attended | Fetched | Stored):
                 raise WireError(f"unexpected answer {received[0]}", home=self._home)
         raise WorkerLost(
             f"no answer from {self.channel.address.endpoint} in {timeout_s:g} s", home=self._home
