@@ -20,6 +20,7 @@ __all__ = [
     "sampler",
     "scheduler",
     "schemas",
+    "serve",
     "short",
     "simulation",
     "storage",
@@ -232,3 +233,14 @@ def loading(
     from bench.loading_memory import run
 
     run(typer.echo, folder.resolve(), quick=quick)
+
+
+@bench.command()
+def serve(
+    quick: _Quick = False,
+    connections: Annotated[int, typer.Option(help="Open at one time.", min=1)] = 64,
+) -> None:
+    """Single requests to a server whose engine takes no time: what HTTP and text take."""
+    from bench.serving import run
+
+    run(typer.echo, quick=quick, connections=connections)

@@ -42,6 +42,8 @@ class LinesRow:
     part: str
     lines: int
     seconds: float
+    core_s: float
+    #: Of a core's time: on a busy machine only that says something.
     lines_per_s: int
     #: Before it began, and at most.
     before: int
@@ -77,15 +79,16 @@ def _write_input(path: Path, count: int) -> Path:
 def _measure(part: str, source: Path, count: int, upto: int) -> LinesRow:
     """Answer lines until ``upto`` have a result."""
     _reset_peak()
-    before, begun = resident_bytes(), time.perf_counter()
+    before, begun, core_begun = resident_bytes(), time.perf_counter(), time.process_time()
     answered = _answer(source, upto)
-    seconds = time.perf_counter() - begun
+    seconds, core_s = time.perf_counter() - begun, time.process_time() - core_begun
     peak = peak_bytes()
     return LinesRow(
         part,
         answered,
         round(seconds, 2),
-        round(answered / seconds),
+        round(core_s, 2),
+        round(answered / core_s),
         before,
         peak,
         round((peak - before) / count, 2),

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from glinthawk.cli.config_file import ConfigFlag
+from glinthawk.cli.log_options import LogJsonFlag
 from glinthawk.cli.outputs import check_output
 from glinthawk.core.errors import UsageError
 
@@ -75,6 +76,7 @@ class JobOptions:
         ),
     ] = False
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False
+    log_json: LogJsonFlag = False
 
     def __post_init__(self) -> None:
         if self.restart and self.retry_errors:

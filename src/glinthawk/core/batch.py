@@ -1,15 +1,16 @@
 """The spans of tokens that take one step together."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, repeat
+
+import msgspec
 
 from glinthawk.core.sequence import Sequence
 
 __all__ = ["Batch", "RowMeta", "Span"]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """Tokens ``start`` to ``start + length`` of one sequence; the step samples what follows the
     last ``num_sampled`` of them, and scores ``num_scored`` of them: tokens of a prompt that stand
     behind those rows get their log-probabilities. ``num_pooled`` of them are pooled.
@@ -49,7 +50,7 @@ class Span:
         """This decode row, and rows of ``draft``."""
         assert self.is_decode
         length = 1 + len(draft)
-        return replace(self, length=length, num_sampled=length, draft=draft)
+        return msgspec.structs.replace(self, length=length, num_sampled=length, draft=draft)
 
     @property
     def is_first(self) -> bool:

@@ -47,7 +47,8 @@ class Request:
     stop_ids: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        stop_ids = self.eos_token_ids | frozenset(self.params.stop_token_ids)
+        own = self.params.stop_token_ids
+        stop_ids = self.eos_token_ids | frozenset(own) if own else self.eos_token_ids
         object.__setattr__(self, "stop_ids", stop_ids)
 
     @property
@@ -140,16 +141,22 @@ class Sequence:
         another sequence has computed give nothing of that."""
         if self.num_scored < self.request.num_to_score:
             return True
+        if self.request.pooling is None:
+            return False
         rows = self.request.pooled_rows
         return rows.start + self.num_pooled < min(rows.stop, len(self.request.prompt) - 1)
 
     def count_unscored(self, start: int, length: int) -> int:
         """Of the ``length`` tokens from ``start`` on, those whose rows are still to be scored."""
+        if self.request.params.prompt_logprobs is None:
+            return 0
         end = min(start + length, self.request.num_to_score)
         return max(0, end - max(start, self.num_scored))
 
     def count_unpooled(self, start: int, length: int) -> int:
         """Of the ``length`` tokens from ``start`` on, those whose rows are still to be pooled."""
+        if self.request.pooling is None:
+            return 0
         rows = self.request.pooled_rows
         end = min(start + length, rows.stop)
         return max(0, end - max(start, rows.start + self.num_pooled))

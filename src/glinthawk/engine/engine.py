@@ -10,6 +10,7 @@ from glinthawk.core.errors import GlinthawkError, UsageError, WorkerLost
 from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.sequence import Phase, Request, Sequence
 from glinthawk.engine.event_log import EventLog
+from glinthawk.engine.settled_heap import settled_heap
 from glinthawk.engine.tier import Done, Tier1
 from glinthawk.scheduler.batch_limits import BatchLimits
 from glinthawk.scheduler.commands import (
@@ -107,10 +108,13 @@ class Engine:
             self._give_up()
         self._is_open, self._draining, self._idle_since = True, False, None
         try:
-            for sequence in self._answer(iter(requests), stop_found, after_step):
-                yield sequence
-                if call != self._num_calls:
-                    raise UsageError("another call of generate has begun; take all answers first")
+            with settled_heap():
+                for sequence in self._answer(iter(requests), stop_found, after_step):
+                    yield sequence
+                    if call != self._num_calls:
+                        raise UsageError(
+                            "another call of generate has begun; take all answers first"
+                        )
             self._is_open = False
         except GeneratorExit:
             # Left between two answers, where nothing is half done: there may be nothing to give up.

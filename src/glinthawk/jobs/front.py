@@ -118,7 +118,8 @@ class Front:
     def __init__(
         self, text: Text, rules: TextRules, processes: TextProcesses | None = None
     ) -> None:
-        self._here = work_on(text, rules)
+        #: Does work here and now.
+        self.do = work_on(text, rules)
         self._processes = processes
         if processes is not None:
             processes.tell(rules)
@@ -132,4 +133,4 @@ class Front:
         """Have ``work`` done."""
         is_away = self._processes is not None and self.is_parallel
         away = self._processes.hand(work) if is_away and self._processes is not None else None
-        return Parcel(work, self._here, away)
+        return Parcel(work, self.do, away)

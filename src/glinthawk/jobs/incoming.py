@@ -22,12 +22,12 @@ def read_tasks(
     """What ``lines`` ask for, in their order. None: the next is not there yet, and there is other
     work to do, as ``is_busy`` says; ask again later.
 
-    A bounded number of lines and bytes is read ahead; without processes, none.
+    A bounded number of lines and bytes is read ahead; without processes, a parcel.
     """
     ahead: deque[Parcel] = deque()
     while True:
         most = _MOST_AHEAD if front.is_parallel else 1
-        while len(ahead) < most and (work := _cut(lines, front.is_parallel)):
+        while len(ahead) < most and (work := _cut(lines)):
             ahead.append(front.hand(work))
         if not ahead:
             return
@@ -40,13 +40,13 @@ def read_tasks(
             yield task
 
 
-def _cut(lines: Iterator[tuple[int, bytes]], is_parallel: bool) -> Work | None:
-    """The next lines for a parcel; a single one where there is nobody to send it to."""
+def _cut(lines: Iterator[tuple[int, bytes]]) -> Work | None:
+    """The next lines for a parcel."""
     taken: list[tuple[int, bytes]] = []
     num_bytes = 0
     for line, raw in lines:
         taken.append((line, raw))
         num_bytes += len(raw)
-        if not is_parallel or len(taken) == _MOST_LINES or num_bytes >= _MOST_BYTES:
+        if len(taken) == _MOST_LINES or num_bytes >= _MOST_BYTES:
             break
     return Work(lines=taken) if taken else None

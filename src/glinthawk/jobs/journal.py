@@ -5,6 +5,7 @@ Beside it lies a small record of model, input and plan (``OUT.journal``), so tha
 another one's output.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -30,6 +31,9 @@ __all__ = ["Journal"]
 #: A kill loses at most these many results, or those of this many seconds.
 _GROUP_RESULTS = 64
 _GROUP_S = 1.0
+#: Where results come faster than that, groups are larger: after each the disk rests so many times
+#: as long as it took, and a tenth of the time is spent waiting for it.
+_REST = 9
 
 
 class Journal:
@@ -61,6 +65,7 @@ class Journal:
         self._beginning = beginning
         self._group: list[bytes] = []
         self._group_began = 0.0
+        self._rests_until = -math.inf
 
     @classmethod
     def open(
@@ -158,7 +163,9 @@ class Journal:
         """Flush if the group is large or old enough; cheap, so call it often."""
         if not self._group:
             return
-        if len(self._group) >= _GROUP_RESULTS or self._clock() - self._group_began >= _GROUP_S:
+        now = self._clock()
+        is_large = len(self._group) >= _GROUP_RESULTS and now >= self._rests_until
+        if is_large or now - self._group_began >= _GROUP_S:
             self.flush()
 
     def flush(self) -> None:
@@ -166,7 +173,10 @@ class Journal:
         # Taken out first: what cannot be written now is not tried again by close.
         group, self._group = self._group, []
         if group:
+            begun = self._clock()
             self._output.append(b"".join(group))
+            ended = self._clock()
+            self._rests_until = ended + _REST * (ended - begun)
 
     def close(self) -> None:
         """Flush and let another run have the output."""

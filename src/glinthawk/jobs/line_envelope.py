@@ -1,5 +1,6 @@
 """What stands around a body: whose line it is, and what it is for."""
 
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -9,7 +10,17 @@ from glinthawk.core.errors import RequestError
 from glinthawk.core.nearest import advise_name
 from glinthawk.jobs.broken_lines import name_problem
 
-__all__ = ["ENDPOINTS", "Kind", "PooledKind", "TextKind", "read_envelope", "read_kind"]
+__all__ = [
+    "ENDPOINTS",
+    "Kind",
+    "PlainLine",
+    "PooledKind",
+    "TextKind",
+    "find_kind",
+    "read_envelope",
+    "read_kind",
+    "read_plain",
+]
 
 #: Lines whose answer is text, and those that ask for vectors or scores of what they bring.
 TextKind = Literal["chat", "completion", "response"]
@@ -29,6 +40,26 @@ _KINDS: dict[str, Kind] = {
 _PREFIXES = ("", "/v1", "/v2")
 #: As they are told.
 ENDPOINTS = tuple(f"/v1{endpoint}" for endpoint in _KINDS)
+
+
+class PlainLine(msgspec.Struct, forbid_unknown_fields=True):
+    """A line as nearly all are; ``body`` is unchecked."""
+
+    custom_id: str
+    url: str
+    body: Any
+    method: Literal["POST"] = "POST"
+
+
+_plain_lines = msgspec.json.Decoder(PlainLine)
+
+
+def read_plain(raw: bytes) -> PlainLine | None:
+    """A line of the common form at once. None says nothing of the line but that it is another."""
+    try:
+        return _plain_lines.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def read_envelope(raw: bytes) -> dict[str, Any]:
@@ -58,17 +89,21 @@ def read_kind(envelope: dict[str, Any]) -> Kind:
     method = envelope.get("method", "POST")
     if not isinstance(method, str) or method.upper() != "POST":
         raise RequestError('method must be "POST"; correct it', param="method")
-    endpoint = _endpoint(envelope.get("url"))
+    return find_kind(envelope.get("url"))
+
+
+def find_kind(url: object) -> Kind:
+    """What ``url`` is for. Raises RequestError."""
+    endpoint = _endpoint(url) if isinstance(url, str) else None
     if endpoint in _KINDS:
         return _KINDS[endpoint]
     known = ", ".join(ENDPOINTS)
     raise RequestError(f"url must be one of {known}; correct it", param="url", code="invalid_url")
 
 
-def _endpoint(url: object) -> str | None:
+@lru_cache(maxsize=64)
+def _endpoint(url: str) -> str | None:
     """Without host, version, query and a slash at its end; None for any other."""
-    if not isinstance(url, str):
-        return None
     try:
         parts = urlsplit(url.strip())
     except ValueError:

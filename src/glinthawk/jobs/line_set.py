@@ -21,11 +21,12 @@ class LineSet:
 
     def add(self, line: int) -> None:
         """Take in ``line``; raises ValueError if it is there already."""
-        if line in self:
+        bits, byte, bit = self._bits, line >> 3, 1 << (line & 7)
+        if byte >= len(bits):
+            bits.extend(bytes(byte + 1 - len(bits)))
+        if bits[byte] & bit:
             raise ValueError(f"line {line} is there already")
-        missing = (line >> 3) + 1 - len(self._bits)
-        if missing > 0:
-            self._bits.extend(bytes(missing))
-        self._bits[line >> 3] |= 1 << (line & 7)
+        bits[byte] |= bit
         self._size += 1
-        self.end = max(self.end, line + 1)
+        if line >= self.end:
+            self.end = line + 1

@@ -9,18 +9,9 @@ import msgspec
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.structured_outputs import StructuredOutputsParams
-from glinthawk.jobs.body import (
-    Body,
-    ChatBody,
-    CompletionBody,
-    read_body,
-    read_form,
-    sampling_params,
-)
+from glinthawk.jobs.body import ChatBody, CompletionBody, read_form
 from glinthawk.jobs.broken_lines import salvage_custom_id
-from glinthawk.jobs.conversation import read_conversation
-from glinthawk.jobs.line_envelope import Kind, read_envelope, read_kind
+from glinthawk.jobs.line_envelope import Kind, find_kind, read_envelope, read_kind, read_plain
 from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.pooling_bodies import EmbeddingBody, PoolingBody, RankingBody, ScoreBody
 from glinthawk.jobs.pooling_prompts import Asked, PoolingReader
@@ -29,16 +20,16 @@ from glinthawk.jobs.prompts import Prompt, fit_prompt, read_prompts
 from glinthawk.jobs.replies import ReplyForm
 from glinthawk.jobs.reply_forms import choose_reply_form
 from glinthawk.jobs.responses import chat_body, to_response_name
-from glinthawk.jobs.structured_fields import find_structured
+from glinthawk.jobs.terms import Terms, TermsReader, find_adapter
 from glinthawk.jobs.text import Text
-from glinthawk.jobs.tools.tool_fields import ToolWish, constrain_calls, read_tools
 from glinthawk.tokens.pooler import Pooler
 
-__all__ = ["LineReader", "Refusal", "Task", "read_custom_id"]
+__all__ = ["LineReader", "Refusal", "Task", "read_call", "read_custom_id", "refuse_line"]
+
+_PLAIN = ReplyForm()
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """A line that can be answered. ``line`` counts from 0. It has ``n`` choices for each of its
     prompts: choice ``i`` is an answer to prompt ``i // n``."""
 
@@ -54,7 +45,7 @@ class Task:
     #: Alternatives to report for each token of a prompt; None: nothing.
     prompt_logprobs: int | None = None
     #: How the text of a chat's answer is read.
-    reply: ReplyForm = field(default_factory=ReplyForm)
+    reply: ReplyForm = _PLAIN
     #: What is made of its prompts, where no text is.
     wish: PoolingWish | None = None
     #: Number of the LoRA adapter that it asks for; 0: none.
@@ -103,6 +94,22 @@ def read_custom_id(raw: bytes) -> str | None:
         return None
 
 
+def read_call(raw: bytes) -> tuple[str, Kind, object]:
+    """The line's custom_id, what it is for, and its body. Raises RequestError."""
+    if (plain := read_plain(raw)) is not None:
+        return plain.custom_id, find_kind(plain.url), plain.body
+    envelope = read_envelope(raw)
+    custom_id = read_custom_id(raw)
+    if custom_id is None:
+        raise RequestError("custom_id must be a string; give each line one", param="custom_id")
+    return custom_id, read_kind(envelope), envelope.get("body")
+
+
+def refuse_line(line: int, raw: bytes, error: RequestError) -> Refusal:
+    """With its custom_id, if one can be read of it."""
+    return Refusal(line, read_custom_id(raw) or salvage_custom_id(raw), error)
+
+
 @dataclass(frozen=True, slots=True)
 class LineReader:
     """What lines are read against. ``model_name`` is what answers; ``defaults`` are of sampling
@@ -117,19 +124,20 @@ class LineReader:
     pooler: Pooler = field(default_factory=Pooler)
     params: SamplingParams | None = None
     adapters: tuple[str, ...] = ()
+    _terms: TermsReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        terms = TermsReader(
+            self.text, self.limits, self.rules, self.defaults, self.params, self.adapters
+        )
+        object.__setattr__(self, "_terms", terms)
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
         """Never raises: whatever is wrong with a line is that line's result."""
-        custom_id = read_custom_id(raw)
         try:
-            envelope = read_envelope(raw)
-            if custom_id is None:
-                raise RequestError(
-                    "custom_id must be a string; give each line one", param="custom_id"
-                )
-            return self.ask(line, custom_id, read_kind(envelope), envelope.get("body"))
+            return self.ask(line, *read_call(raw))
         except RequestError as error:
-            return Refusal(line, custom_id or salvage_custom_id(raw), error)
+            return refuse_line(line, raw, error)
 
     def ask(self, line: int, custom_id: str, kind: Kind, body: object) -> Task:
         """What ``body`` asks for. Raises RequestError."""
@@ -143,85 +151,59 @@ class LineReader:
             task = self._asked(line, custom_id, kind, body)
         except RequestError as error:
             raise _renamed(error) from error
-        return replace(task, reply=replace(task.reply, echoed=echoed))
+        return msgspec.structs.replace(task, reply=replace(task.reply, echoed=echoed))
 
     def _asked(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
-        body = read_body(kind, given, strict=self.rules.strict)
-        model, adapter = self._find_model(body)
-        tools = read_tools(body) if isinstance(body, ChatBody) else None
-        forced = constrain_calls(tools, body) if isinstance(body, ChatBody) else None
-        params = self._params(body, forced)
-        self.limits.check_tokens(params)
-        if params.stop:
-            self.text.require_stop_strings()
-        self.text.bad_tokens(params)
-        if params.structured_outputs is not None:
-            name = "tools" if forced else find_structured(body) or "structured_outputs"
-            self.text.require_grammar(params.structured_outputs, name)
-        prompts = self._prompts(body, params)
-        reply = self._reply_form(body, prompts[0], params, tools)
+        terms, said = self._terms.read(kind, given)
+        body, params = terms.body, terms.params
+        prompts = self._prompts(terms, said)
+        reply = self._reply_form(terms, prompts[0])
         if (reply.tools or reply.reasoning) and params.skip_special_tokens:
             # Marks may be special tokens.
             reply = replace(reply, hides_special=True)
-            params = replace(params, skip_special_tokens=False)
+            params = terms.marked_params
         return Task(
             line=line,
             custom_id=custom_id,
             kind=kind,
-            model=model,
+            model=self._name(terms.adapter),
             prompts=prompts,
             params=params,
             return_token_ids=bool(body.return_token_ids),
             echo=isinstance(body, CompletionBody) and bool(body.echo),
             prompt_logprobs=(self.params or body).prompt_logprobs,
             reply=reply,
-            adapter=adapter,
+            adapter=terms.adapter,
         )
 
     def _pooled(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
         form, read = _POOLED[kind]
         body = read_form(form, given, strict=self.rules.strict)
-        model, adapter = self._find_model(body)
+        adapter = find_adapter(body, self.rules, self.adapters)
         pooler = self.pooler.scoring_by(self.rules.reranker)
         prompts, wish = read(PoolingReader(self.text, self.limits, pooler), body)
+        model = self._name(adapter)
         return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish, adapter=adapter)
 
-    def _params(
-        self, body: ChatBody | CompletionBody, forced: StructuredOutputsParams | None
-    ) -> SamplingParams:
-        if self.params is None:
-            return sampling_params(body, self.defaults, forced)
-        return replace(self.params, structured_outputs=forced) if forced else self.params
+    def _name(self, adapter: int) -> str:
+        """Of what answers, as answers say it."""
+        if adapter:
+            return self.adapters[adapter - 1]
+        return self.rules.served_model_name or self.model_name
 
-    def _find_model(self, body: Body | PoolingBody) -> tuple[str, int]:
-        """What answers, as the answer calls it, and the number of its adapter."""
-        if body.model in self.adapters:
-            return body.model, self.adapters.index(body.model) + 1
-        served = self.rules.served_model_name
-        if served is not None and body.model not in (None, served):
-            names = " or ".join(repr(name) for name in (served, *self.adapters))
-            raise RequestError(
-                f"model is {body.model!r}, and {names} answers; correct it, or leave it out",
-                param="model",
-                code="model_not_found",
-            )
-        return served or self.model_name, 0
-
-    def _prompts(
-        self, body: ChatBody | CompletionBody, params: SamplingParams
-    ) -> tuple[Prompt, ...]:
-        if isinstance(body, CompletionBody):
-            return read_prompts(body.prompt, self.text, self.limits, params)
-        ids = self.text.encode_chat(read_conversation(body), self.limits.longest_prompt(params))
+    def _prompts(self, terms: Terms, said: object) -> tuple[Prompt, ...]:
+        params = terms.params
+        if isinstance(terms.body, CompletionBody):
+            return read_prompts(said, self.text, self.limits, params)
+        talk = replace(terms.conversation, messages=said)
+        ids = self.text.encode_chat(talk, self.limits.longest_prompt(params))
         return (fit_prompt(ids, self.limits, params),)
 
-    def _reply_form(
-        self, body: Body, prompt: Prompt, params: SamplingParams, tools: ToolWish | None
-    ) -> ReplyForm:
-        if not isinstance(body, ChatBody):
-            return ReplyForm()
-        is_free = params.structured_outputs is None
-        return choose_reply_form(self.text, prompt.ids, self.rules, tools, is_free=is_free)
+    def _reply_form(self, terms: Terms, prompt: Prompt) -> ReplyForm:
+        if not isinstance(terms.body, ChatBody):
+            return _PLAIN
+        is_free = terms.params.structured_outputs is None
+        return choose_reply_form(self.text, prompt.ids, self.rules, terms.tools, is_free=is_free)
 
 
 def _renamed(error: RequestError) -> RequestError:

@@ -29,7 +29,9 @@ class Outgoing:
     def add(self, answered: Answered) -> None:
         """Have an answer written, now or later; not many wait."""
         if not (self._front.is_parallel and _is_worth_sending(answered)):
-            self._take_in(self._send([answered]))
+            [result] = self._front.do(Work(answers=[answered]))
+            assert isinstance(result, bytes)
+            self._write(answered[0].line, result)
             return
         self._packed.append(answered)
         self._num_tokens += _num_tokens(answered)

@@ -1,7 +1,6 @@
 """The ``prompt`` of a completion: one or many, as text or as token ids."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,8 +16,7 @@ __all__ = ["Prompt", "fit_prompt", "read_prompts"]
 _FORMS = "a string, a list of token ids, or a list of those"
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """One prompt of a line. ``max_tokens`` fits the run's limits; ``said`` is the text that was
     given, None where token ids were."""
 
@@ -70,7 +68,13 @@ def _read(said: str | list[int], text: Text, limits: Limits, params: SamplingPar
 
 
 def _as_ids(given: object) -> list[int] | None:
+    ids = _converted(given)
+    # Looking for whole numbers walks the list in Python: most lists need none of it.
+    return _converted(as_whole(given)) if ids is None else ids
+
+
+def _converted(given: object) -> list[int] | None:
     try:
-        return msgspec.convert(as_whole(given), list[int])
+        return msgspec.convert(given, list[int])
     except msgspec.ValidationError:
         return None

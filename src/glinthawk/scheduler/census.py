@@ -18,6 +18,8 @@ class Census:
     def __init__(self) -> None:
         #: Of all of them, prompts and output, shared ones too.
         self.num_tokens = 0
+        #: That are their own, when each is as long as it may become.
+        self.most_own_tokens = 0
         self._row_of: dict[Sequence, int] = {}
         self._sequences: list[Sequence] = []
         #: Tokens of its prompt that are its own, of its output, most there can be of those, and
@@ -37,6 +39,7 @@ class Census:
         self._longest.append(request.max_tokens)
         self._may_stop.append(bool(request.stop_ids))
         self.num_tokens += sequence.length
+        self.most_own_tokens += self._most_own(-1)
 
     def stepped(self, sequence: Sequence) -> None:
         """It has one token more."""
@@ -46,6 +49,7 @@ class Census:
     def remove(self, sequence: Sequence) -> None:
         """It has left; the last row takes the place of its."""
         row = self._row_of.pop(sequence)
+        self.most_own_tokens -= self._most_own(row)
         self.num_tokens -= len(sequence.request.prompt) + self._produced[row]
         last = self._sequences.pop()
         for column in (self._prompt, self._produced, self._longest, self._may_stop):
@@ -55,6 +59,10 @@ class Census:
         if last is not sequence:
             self._sequences[row] = last
             self._row_of[last] = row
+
+    def _most_own(self, row: int) -> int:
+        # One that ends without a token is expected to take one.
+        return self._prompt[row] + (self._longest[row] or 1)
 
     def forecast(self, page_tokens: int, lengths: AnswerLengths) -> PeakForecast:
         """Of all who live here."""

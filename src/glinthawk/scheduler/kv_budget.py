@@ -135,14 +135,20 @@ class KVBudget:
         self._prefilling.discard(sequence)
         self._prefilled.discard(sequence)
 
-    def peak_with(self, sequence: Sequence, start: Start, lengths: AnswerLengths) -> int | None:
+    def peak_with(
+        self, sequence: Sequence, start: Start, lengths: AnswerLengths, *, is_compared: bool = True
+    ) -> int | None:
         """Most tokens here at one time, if ``sequence`` comes too; None if that is more than there
-        is room for. A home that is empty takes anything that fits at all."""
+        is room for. A home that is empty takes anything that fits at all.
+
+        Where the peak ``is_compared`` with no other home's, it may be said too large."""
         self._learn(lengths)
         new = start.num_own, lengths.expect_remaining(sequence)
         if self._refused is not None and new[0] >= self._refused[0] and new[1] >= self._refused[1]:
             # Those that live here step, which makes what they have more and what comes less.
             return None
+        if not is_compared and (most := self._most_with(*new)) <= self.pages.num_tokens:
+            return most
         if self._forecast is None:
             self._forecast = self._census.forecast(self.pages.page_tokens, lengths)
         peak = self._forecast.peak_with(*new)
@@ -150,6 +156,11 @@ class KVBudget:
             return peak
         self._refused = new
         return None
+
+    def _most_with(self, own: int, left: int) -> int:
+        """What all would hold if each had come to its end, and nobody had left."""
+        half_pages = (len(self.living) + 1) * (self.pages.page_tokens // 2)
+        return self._census.most_own_tokens + own + left + half_pages
 
     def _learn(self, lengths: AnswerLengths) -> None:
         """Other expectations, learned wherever a sequence ended, make other answers."""

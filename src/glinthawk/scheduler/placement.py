@@ -1,6 +1,6 @@
 """Where a sequence will live."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from glinthawk.core.sequence import Sequence
@@ -56,24 +56,30 @@ class Placement:
         best = min(places)
         return best.home, best.start
 
-    def _places(self, homes: Iterable[int], sequence: Sequence, evict: Evict) -> list[_Place]:
+    def _places(self, homes: Collection[int], sequence: Sequence, evict: Evict) -> list[_Place]:
         """Those of ``homes`` with room for ``sequence``, and how much each will have to do.
 
         A worker's burden is the time in which it attends to its tokens at the peak, if the speed of
         all is known, so that a batch's slowest worker is about as fast as its fastest; else the
-        share of its room that they take.
+        share of its room that they take. A home alone has nobody to be compared with.
         """
         places = []
+        is_compared = len(homes) > 1
         for home in homes:
             budget = self._budgets[home]
             start = budget.start(sequence)
             while not (fits := budget.fits(start)) and evict(home):
                 start = budget.start(sequence)
-            peak = budget.peak_with(sequence, start, self._lengths) if fits else None
+            if not fits:
+                continue
+            peak = budget.peak_with(sequence, start, self._lengths, is_compared=is_compared)
             if peak is not None:
-                of_token = self._policy.seconds_of_token(home) or 1 / budget.pages.num_tokens
+                of_token = self._of_token(home) if is_compared else 1.0
                 places.append(_Place(peak * of_token, of_token, home, start))
         return places
+
+    def _of_token(self, home: int) -> float:
+        return self._policy.seconds_of_token(home) or 1 / self._budgets[home].pages.num_tokens
 
     def _with_prefix(self, sequence: Sequence, places: list[_Place]) -> list[_Place]:
         """Those of ``places`` that have, or will have, its prefix and not too much to do."""

@@ -73,6 +73,8 @@ class Speculation:
 
     def stepped(self, span: Span, tokens: tuple[int, ...]) -> None:
         """What came of a span."""
+        if self._worth is None:
+            return
         if span.draft:
             self._counts.accepted_tokens += max(0, len(tokens) - 1)
         text = self._texts.get(span.sequence)

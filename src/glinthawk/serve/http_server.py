@@ -30,7 +30,7 @@ from glinthawk.serve.record_store import RecordStore
 from glinthawk.serve.served_model import ServedModel
 from glinthawk.serve.server_metrics import ServerMetrics
 
-__all__ = ["Place", "ServerLimits", "open_server"]
+__all__ = ["HttpServer", "Place", "ServerLimits", "open_server"]
 
 #: How long calls that are under way may take when the server ends, and how often it is looked
 #: whether the engine still lives.
@@ -77,7 +77,7 @@ class ServerLimits:
     most_lines: int
 
 
-class _Server:
+class HttpServer:
     """Serves until it is told to end, or the engine has failed."""
 
     def __init__(self, engine: SharedEngine, place: Place, bound: socket.socket) -> None:
@@ -93,6 +93,7 @@ class _Server:
         raises what has ended the engine."""
         config = uvicorn.Config(
             app,
+            log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -153,7 +154,7 @@ def open_server(
         desk = BatchDesk(folder, store, life)
         stack.callback(desk.stop)
         interactive = stack.enter_context(closing(Interactive(model, engine, metrics)))
-        server = _Server(engine, place, bound)
+        server = HttpServer(engine, place, bound)
         routes = [
             *FileRoutes(folder, store, metrics, limits.most_file_bytes).routes(),
             *BatchRoutes(desk).routes(),
