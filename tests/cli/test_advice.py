@@ -376,6 +376,8 @@ NOT_HERE = {
 
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
+    *("More --text-processes help", "start more workers, or give more by", "by --kv-dtype int8"),
+    *("hide the way to them", "is no HOST:PORT"),
     "--group-size must be a multiple of 8",
     "--window must be at least",
     "Required without --server.",

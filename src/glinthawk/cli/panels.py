@@ -18,7 +18,7 @@ _PANELS = {
     "Tables": "prompt_column messages_column template id_column endpoint body max_tokens "
     "temperature split keep_columns",
     "Files": "shard work_dir text_processes stats_json",
-    "Diagnosis": "trace event_log log_json",
+    "Diagnosis": "dashboard trace event_log log_json",
 }
 #: In the order of a page.
 TITLES = tuple(_PANELS)

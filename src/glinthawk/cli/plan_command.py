@@ -1,5 +1,7 @@
 """``glinthawk plan``."""
 
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -134,7 +136,8 @@ def plan(
     if report is not None:
         from glinthawk.planner.report import write_report
 
-        _write(report, lambda: write_report(report, found, search, work, rank, source))
+        command = shlex.join(["glinthawk", *sys.argv[1:]])
+        _write(report, lambda: write_report(report, found, search, work, rank, source, command))
         typer.echo(f"report: {report}")
 
 
