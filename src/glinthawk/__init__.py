@@ -23,7 +23,7 @@ from glinthawk.core.errors import (
 from glinthawk.core.lora_request import LoRARequest
 from glinthawk.core.pooling_params import PoolingParams
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.core.structured_outputs import StructuredOutputsParams, Thoughts
 from glinthawk.core.vllm_params import RequestOutputKind
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ __all__ = [
     "ScoringOutput",
     "ScoringRequestOutput",
     "StructuredOutputsParams",
+    "Thoughts",
     "UnsupportedModel",
     "UsageError",
     "WorkerError",

@@ -385,6 +385,7 @@ NOT_HERE = {
 
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
+    "float16 is used, as with --dtype float16",
     *("More --text-processes help", "start more workers, or give more by", "by --kv-dtype int8"),
     *("hide the way to them", "is no HOST:PORT"),
     "--group-size must be a multiple of 8",

@@ -18,7 +18,8 @@ _Ints = NDArray[np.int64]
 
 #: Query rows (heads of a group times tokens) that one program holds: the least that a matrix
 #: product takes, and more for a span that has them, so that its keys are read less often.
-_NARROW, WIDE = 16, 64
+_NARROW = 16
+WIDE = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class LinkRow:
     round_trip_us: float
 
 
-class Way(Protocol):
+class _Way(Protocol):
     """To the far end and back."""
 
     def pour(self, num_bytes: int) -> None:
@@ -157,7 +157,7 @@ def measure_transports(plan: LinkPlan, write: Callable[[str], None]) -> list[Lin
     return rows
 
 
-def _measure(way: Way, plan: LinkPlan) -> tuple[float, float]:
+def _measure(way: _Way, plan: LinkPlan) -> tuple[float, float]:
     """GB a second, and seconds there and back."""
     took = seconds(lambda: way.pour(plan.num_bytes))
     trips = [seconds(way.ask) for _ in range(plan.trips)]
@@ -165,7 +165,7 @@ def _measure(way: Way, plan: LinkPlan) -> tuple[float, float]:
 
 
 @contextmanager
-def _open(transport: str, count: int, folder: Path) -> Iterator[Way]:
+def _open(transport: str, count: int, folder: Path) -> Iterator[_Way]:
     identity = Identity.create()
     if transport == "bare socket":
         with far_end("bare", identity, []) as (place,), closing(_Bare(place)) as way:
