@@ -13,6 +13,7 @@ __all__ = [
     "latency",
     "lines",
     "lookup",
+    "lora",
     "prediction",
     "quantized",
     "sampler",
@@ -134,6 +135,14 @@ def quantized(quick: _Quick = False) -> None:
 def structured(quick: _Quick = False) -> None:
     """What structured outputs add to a step's sampling."""
     from bench.structured_answers import run
+
+    run(typer.echo, quick=quick)
+
+
+@bench.command()
+def lora(quick: _Quick = False) -> None:
+    """Steps of rows with eight LoRA adapters against steps without any."""
+    from bench.adapters import run
 
     run(typer.echo, quick=quick)
 

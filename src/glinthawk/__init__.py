@@ -20,6 +20,7 @@ from glinthawk.core.errors import (
     WorkerLost,
     WorkerRefused,
 )
+from glinthawk.core.lora_request import LoRARequest
 from glinthawk.core.pooling_params import PoolingParams
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.structured_outputs import StructuredOutputsParams
@@ -46,6 +47,7 @@ __all__ = [
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
     "GlinthawkError",
+    "LoRARequest",
     "Logprob",
     "Messages",
     "ModelError",

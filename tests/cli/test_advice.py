@@ -381,6 +381,7 @@ NO_ADVICE = [
     *("--endpoint is one of", "--body is not a JSON object", "--body: {}"),
     *("--template: {}", "--template: row {}", "--shard: {} is no share"),
     *("--keep-columns: there is no column", "--prompt-column, --messages-column or --template"),
+    *("--lora {}: there is no", "--lora {} adapts {}, and only", "--lora {} was not trained for"),
     *("more sequences wait than fit", "too few sequences to hide it"),
 ]
 

@@ -23,6 +23,7 @@ OPTIONS: list[tuple[str, str, Any]] = [
     ("--worker-storage /tmp:1GiB", "worker_storage", ("/tmp:1GiB",)),
     ("--split-attention heads --tier2 local:2", "split_attention", "heads"),
     ("--kv-placement fetch --tier2 local:2", "kv_placement", "fetch"),
+    ("--lora sql=a --lora-modules prose=b", "lora", ("sql=a", "prose=b")),
     ("--xcache 0.5 --tier2 local:2", "xcache", 0.5),
     ("--xcache-memory 1GiB --xcache 0.5 --tier2 local:2", "xcache_memory", "1GiB"),
     ("--kv-dtype int8", "kv_dtype", "int8"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
+from glinthawk.core.more_kv import advise_more_kv
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import FinishReason, Request, Sequence
 
@@ -55,7 +56,7 @@ def test_a_prompt_as_long_as_the_model_leaves_no_room() -> None:
 
 def test_a_prompt_that_no_memory_holds_is_told_which_memory_to_raise() -> None:
     config = EngineConfig(model="demo", tier2=("local:1",))
-    error = _error(replace(LIMITS, more_kv=config.more_kv), _prompt(65))
+    error = _error(replace(LIMITS, more_kv=advise_more_kv(config)), _prompt(65))
     assert (error.code, error.param) == ("kv_memory_exceeded", "prompt")
     assert str(error).endswith("; raise --worker-kv")
     assert LIMITS.max_tokens(_prompt(63), None) == 2

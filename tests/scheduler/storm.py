@@ -164,7 +164,15 @@ class Storm(RuleBasedStateMachine):
         params = SamplingParams(max_tokens=max_tokens, prompt_logprobs=0 if is_scored else None)
         eos = frozenset({EOS}) if ends else frozenset()
         request = Request(
-            number, prompt, params, 0, max_tokens, eos, priority=priority, pooling=pooling
+            number,
+            prompt,
+            params,
+            0,
+            max_tokens,
+            eos,
+            priority=priority,
+            pooling=pooling,
+            adapter=number % 5 // 4,  # so that most may share
         )
         self.asked[number] = Sequence(request)
         self.carry_out(self.scheduler.handle(Submitted(self.asked[number])))
@@ -255,12 +263,16 @@ class Storm(RuleBasedStateMachine):
             assert stored is None
             stepping = {s.sequence.id for b in self.batches for s in b.spans if _is_new(s)}
             assert span.source not in stepping
+            assert self.adapter_of(span.source) == span.sequence.request.adapter
             assert self.kv[span.home][span.source][: span.start] == tokens[: span.start]
         elif span.start == 0:
             assert stored is None
         else:  # a step that was aborted is stepped again
             assert stored is not None
             assert stored[: span.start] == tokens[: span.start]
+
+    def adapter_of(self, number: int) -> int:
+        return self.asked[number].request.adapter
 
     def check_rotation(self, span: Span) -> None:
         """All keys that a span sees are rotated as if its sequence were alone."""

@@ -13,6 +13,7 @@ from glinthawk.cli.job_options import JobOptions
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError
 from glinthawk.core.hub import check_hub
+from glinthawk.core.lora import identify_adapters
 from glinthawk.core.plan import Plan
 from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.jobs.journal import Journal
@@ -28,7 +29,8 @@ _FINGERPRINT = ("load_format", "seed")
 def fingerprint_of(config: EngineConfig, rules: LineRules) -> dict[str, Any]:
     """What the answers of a job depend on, but for its input."""
     fingerprint = {name: getattr(config, name) for name in _FINGERPRINT} | rules.changes()
-    return {"model": identify_model(config.model), **fingerprint}
+    adapters = {"lora": identify_adapters(config.lora)} if config.lora else {}
+    return {"model": identify_model(config.model), **adapters, **fingerprint}
 
 
 def answer_file(

@@ -12,6 +12,7 @@ from glinthawk.cli.job_options import JobOptions
 from glinthawk.cli.outputs import open_trace
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError, WorkerError
+from glinthawk.core.lora import adapter_names
 from glinthawk.core.source import resolve_model
 from glinthawk.core.units import format_size
 from glinthawk.engine.interrupt import drain_on_interrupt
@@ -105,6 +106,7 @@ def _open_job(
         defaults=load_sampling_defaults(source) if rules.takes_defaults else {},
         processes=processes,
         pooler=load_pooler(source, config.trust_remote_code),
+        adapters=adapter_names(config.lora),
     )
 
 

@@ -98,7 +98,7 @@ def _find_group(annotation: Any) -> SettingsOf | _Fields | None:
 def _option(one: NamedSetting, flags: dict[str, str]) -> inspect.Parameter:
     kind, metavar, parser = _presented(one)
     option = typer.Option(
-        *filter(None, (one.setting.short, flags[one.name])),
+        *filter(None, (one.setting.short, flags[one.name], one.setting.also)),
         help=name_options(one.setting.help, flags),
         metavar=one.setting.metavar or metavar,
         parser=parser,

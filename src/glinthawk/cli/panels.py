@@ -6,7 +6,7 @@ COMMON = "Options"
 
 _PANELS = {
     COMMON: "model input output tier2 tier1_kv worker_kv config restart retry_errors errors quiet",
-    "Model": "dtype device load_format trust_remote_code dense max_model_len",
+    "Model": "lora dtype device load_format trust_remote_code dense max_model_len",
     "Tiers": "cluster slices workers_per_slice plan split_attention identity worker_timeout "
     "wait_for_workers",
     "KV cache": "kv_dtype worker_storage kv_placement xcache xcache_memory",

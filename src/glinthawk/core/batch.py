@@ -1,6 +1,7 @@
 """The spans of tokens that take one step together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 import msgspec
 
@@ -92,6 +93,8 @@ class RowMeta:
     judged: list[int]
     #: Rows whose hidden state is asked for, in ascending order.
     pooled: list[int]
+    #: Of each row (T,), the number of its LoRA adapter; empty where no row has any.
+    adapters: list[int] = field(default_factory=list)
 
     @property
     def kept(self) -> list[int]:
@@ -142,4 +145,10 @@ class Batch:
             tokens += span.tokens
             positions += range(span.start, span.start + span.length)
             sampled += range(len(tokens) - span.num_sampled, len(tokens))
-        return RowMeta(tokens, positions, sampled, scored, judged, pooled)
+        return RowMeta(tokens, positions, sampled, scored, judged, pooled, self._adapters())
+
+    def _adapters(self) -> list[int]:
+        spans = [(span.sequence.request.adapter, span.length) for span in self.spans]
+        if not any(number for number, _ in spans):
+            return []
+        return [*chain.from_iterable(repeat(*span) for span in spans)]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from glinthawk.core.drives import parse_drives
 from glinthawk.core.errors import UsageError
+from glinthawk.core.lora import adapter_names, parse_lora
 from glinthawk.core.setting import Setting, check_settings
 from glinthawk.core.units import Size, parse_size
 
@@ -142,6 +143,15 @@ class EngineConfig:
         bool,
         Setting("Run code that comes with the model's files."),
     ] = False
+    lora: Annotated[
+        tuple[str, ...],
+        Setting(
+            "NAME=PATH of a LoRA adapter in PEFT's format, for requests whose model is NAME "
+            "(repeatable); PATH alone: all requests take it.",
+            also="--lora-modules",
+            metavar="NAME=PATH",
+        ),
+    ] = ()
     dense: Annotated[
         Dense,
         Setting("auto: layers are packed for this CPU, or become CUDA graphs; plain: left alone."),
@@ -209,6 +219,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         check_settings(self, UsageError, quote="`")
         parse_drives(self.worker_storage)
+        parse_lora(self.lora)
         self._check_places()
         self._check_placement()
         self._check_xcache()
@@ -244,6 +255,8 @@ class EngineConfig:
     def _check_xcache(self) -> None:
         if self.xcache and self.cluster is not None:
             raise UsageError("nodes of a cluster keep no X-cache: leave `xcache` out, or `cluster`")
+        if self.xcache and adapter_names(self.lora):
+            raise UsageError("`xcache` goes with one `lora` without a name, that all requests take")
         if self.xcache and not self.tier2:
             raise UsageError("`xcache` is a share of what workers hold: name some in `tier2`")
         if self.xcache and self.split_attention != "sequence":
@@ -279,20 +292,6 @@ class EngineConfig:
         if self.tier1_kv is None:
             return 0 if self.tier2 else parse_size("2GiB")
         return parse_size(self.tier1_kv)
-
-    @property
-    def more_kv(self) -> str:
-        """What gives one sequence more room, for people: it has to fit in one place."""
-        if self.cluster not in (None, RAY):
-            return f"raise worker_kv or tier1_kv in {self.cluster}, or --kv of workers it joins"
-        is_local = [place.startswith("local:") for place in self.tier2]
-        starts = any(is_local) or (self.cluster == RAY and self.workers_per_slice != 0)
-        ways = {
-            "raise --tier1-kv": parse_size(self.tier1_kv or 0) > 0 or not (self.tier2 or starts),
-            "raise --worker-kv": starts,
-            "start workers with a larger --kv": not all(is_local),
-        }
-        return " or ".join(way for way, leads_there in ways.items() if leads_there)
 
     @property
     def worker_kv_bytes(self) -> int:

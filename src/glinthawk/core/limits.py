@@ -20,7 +20,7 @@ class Limits:
     vocab_size: int
     #: What ``max_model_len`` may be raised to.
     longest_len: int = 0
-    #: What gives one sequence more room on this run's machines (``EngineConfig.more_kv``).
+    #: What gives one sequence more room on this run's machines (``core/more_kv.py``).
     more_kv: str = "give it more KV memory"
 
     def shorter(self, length: int) -> str:

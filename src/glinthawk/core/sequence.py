@@ -41,6 +41,8 @@ class Request:
     is_streamed: bool = False
     #: Asks for hidden states of the prompt; then ``max_tokens`` is 0.
     pooling: Pooling | None = None
+    #: Number of the LoRA adapter that computes it, from 1; 0: the model itself.
+    adapter: int = 0
     #: Token ids that end the answer: end-of-sequence and stop tokens.
     stop_ids: frozenset[int] = field(init=False)
 

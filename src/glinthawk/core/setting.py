@@ -28,12 +28,14 @@ class Setting:
     """Stands in the annotation of a dataclass's field, for the command line and for Python.
 
     ``help`` names other settings in backticks. On the command line, ``short`` is a letter of its
-    own (``-m``), and ``metavar`` stands for the value where its type does not say enough. Numbers
-    are at least ``least``, more than ``above``, at most ``most`` and less than ``below``.
+    own (``-m``), ``also`` another name that people know it by, and ``metavar`` stands for the value
+    where its type does not say enough. Numbers are at least ``least``, more than ``above``, at most
+    ``most`` and less than ``below``.
     """
 
     help: str = field(kw_only=False)
     short: str | None = None
+    also: str | None = None
     metavar: str | None = None
     least: float | None = None
     above: float | None = None

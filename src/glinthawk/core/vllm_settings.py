@@ -28,6 +28,10 @@ VLLM_SETTINGS = {
     "enable_prefix_caching": "leave it out; prompts with a common beginning always share it",
     "enable_chunked_prefill": "leave it out; long prompts are always cut, see batch_tokens",
     "disable_log_stats": "leave it out; stats has the numbers of a run",
+    "enable_lora": "leave it out; give adapters with the model, lora=['NAME=PATH']",
+    "max_loras": "leave it out; all adapters of lora= are ready at any time",
+    "max_lora_rank": "leave it out; an adapter's own settings say it",
+    "max_cpu_loras": "leave it out; all adapters of lora= are ready at any time",
     "revision": "download that revision and give its folder as model",
     "download_dir": "set HF_HOME, or give a folder as model",
 }

@@ -194,8 +194,8 @@ def _choose_passes(config: EngineConfig, loaded: LoadedModel) -> Passes | None:
     device = loaded.model.device
     if config.dense == "plain" or device.type != "cuda" or config.xcache:
         return None
-    has_lengths = loaded.spec.rope is not None
-    return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part, has_lengths)
+    rows = loaded.spec.rope is not None, loaded.num_adapters
+    return GraphedPasses(loaded.model, CudaRecorder(device), loaded.part, *rows)
 
 
 def _share_x(config: EngineConfig, loaded: LoadedModel, num_workers: int) -> XShare | None:

@@ -12,6 +12,7 @@ import zmq
 from glinthawk.core.batch import Batch
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy
+from glinthawk.core.lora import identify_adapters
 from glinthawk.core.slices import LayerSlice
 from glinthawk.engine.hidden_sources import Sources
 from glinthawk.engine.node_opening import OpenNode, open_node
@@ -203,6 +204,7 @@ def _model_key(config: EngineConfig, part: LayerSlice) -> object:
         config.dtype,
         config.device,
         config.load_format,
+        identify_adapters(config.lora),
         config.dense,
         config.max_model_len,
         config.batch_invariant,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.limits import Limits
+from glinthawk.core.more_kv import advise_more_kv
 from glinthawk.engine.engine import Engine
 from glinthawk.engine.event_log import EventLog
 from glinthawk.engine.node_opening import OpenNode, open_node
@@ -88,15 +89,14 @@ def _start(
     events: EventLog | None,
 ) -> Run:
     kv_tokens = max(home.num_pages * home.page_tokens for home in tier1.homes())
-    limits = Limits(
-        facts.max_model_len, kv_tokens, facts.vocab_size, facts.longest_len, config.more_kv
-    )
+    more_kv = advise_more_kv(config)
+    limits = Limits(facts.max_model_len, kv_tokens, facts.vocab_size, facts.longest_len, more_kv)
     batches = replace(
         batches,
         prompts_at_home=config.batch_invariant,
         scored_rows=most_scored_rows(facts.vocab_size),
     )
-    engine = Engine(tier1, batches, config.wait_for_workers, config.more_kv, events)
+    engine = Engine(tier1, batches, config.wait_for_workers, more_kv, events)
     return Run(engine, tier1, limits, _resolve(config, facts), time.perf_counter())
 
 

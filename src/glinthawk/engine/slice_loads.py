@@ -9,6 +9,7 @@ import msgspec
 from glinthawk.core.cluster import NodePlan
 from glinthawk.core.config import RAY, EngineConfig
 from glinthawk.core.errors import UsageError
+from glinthawk.core.lora import LoraSource, parse_lora
 from glinthawk.core.slices import LayerSlice, split_layers
 from glinthawk.core.source import resolve_model
 from glinthawk.launch.local_processes import parse_tier2
@@ -83,9 +84,17 @@ def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:
     model = Path(resolve_model(config.model))
     if config.cluster == RAY and model.is_dir():  # actors run in a folder of Ray's
         own["model"] = str(model.resolve())
+    if config.cluster == RAY:
+        own["lora"] = tuple(map(_absolute, parse_lora(config.lora)))
     for name in ("cluster", "identity", "slices", "workers_per_slice"):
         own[name] = None
     return replace(config, tier2=node.workers, **own)
+
+
+def _absolute(source: LoraSource) -> str:
+    """As it is given, from wherever it is read."""
+    path = str(Path(source.path).resolve())
+    return path if source.name is None else f"{source.name}={path}"
 
 
 def list_homes(config: EngineConfig) -> list[list[Address]]:

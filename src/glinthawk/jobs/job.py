@@ -51,7 +51,8 @@ class _OpenLine:
 
 class Job:
     """Requests out, finished sequences in. Memory grows with what is in flight, and by 12 bytes for
-    each line of the input (``SeenIds``). ``processes`` do the text work beside it, if given.
+    each line of the input (``SeenIds``). ``processes`` do the text work beside it, if given;
+    ``adapters`` are the names of LoRA adapters.
 
     >>> # with Journal.open(...) as journal:
     >>> #     job = Job(journal, text, limits, eos_token_ids, seed=0, model_name="demo")
@@ -73,6 +74,7 @@ class Job:
         defaults: Mapping[str, Any] | None = None,
         processes: TextProcesses | None = None,
         pooler: Pooler | None = None,
+        adapters: tuple[str, ...] = (),
     ) -> None:
         self._journal = journal
         self._text = text
@@ -84,6 +86,7 @@ class Job:
             rules or LineRules(),
             defaults or {},
             pooler or Pooler(),
+            adapters,
         )
         self._front = Front(text, text_rules, processes)
         self._outgoing = Outgoing(self._front, self._write)

@@ -9,7 +9,7 @@ import msgspec
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.jobs.body import ChatBody, CompletionBody, read_form
+from glinthawk.jobs.body import Body, ChatBody, CompletionBody, read_form
 from glinthawk.jobs.broken_lines import salvage_custom_id
 from glinthawk.jobs.line_envelope import Kind, find_kind, read_envelope, read_kind, read_plain
 from glinthawk.jobs.line_rules import LineRules
@@ -20,7 +20,7 @@ from glinthawk.jobs.prompts import Prompt, fit_prompt, read_prompts
 from glinthawk.jobs.replies import ReplyForm
 from glinthawk.jobs.reply_forms import choose_reply_form
 from glinthawk.jobs.responses import chat_body, to_response_name
-from glinthawk.jobs.terms import Terms, TermsReader, check_model
+from glinthawk.jobs.terms import Terms, TermsReader
 from glinthawk.jobs.text import Text
 from glinthawk.tokens.pooler import Pooler
 
@@ -48,6 +48,8 @@ class Task(msgspec.Struct, frozen=True):
     reply: ReplyForm = _PLAIN
     #: What is made of its prompts, where no text is.
     wish: PoolingWish | None = None
+    #: Number of the LoRA adapter that it asks for; 0: none.
+    adapter: int = 0
 
     @property
     def num_choices(self) -> int:
@@ -95,7 +97,8 @@ def read_custom_id(raw: bytes) -> str | None:
 @dataclass(frozen=True, slots=True)
 class LineReader:
     """What lines are read against. ``model_name`` is what answers; ``defaults`` are of sampling
-    parameters that a line leaves out, and ``params`` stand in place of what all lines say."""
+    parameters that a line leaves out, and ``params`` stand in place of what all lines say. Lines
+    whose model is one of ``adapters`` take that one."""
 
     text: Text
     limits: Limits
@@ -104,10 +107,13 @@ class LineReader:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     pooler: Pooler = field(default_factory=Pooler)
     params: SamplingParams | None = None
+    adapters: tuple[str, ...] = ()
     _terms: TermsReader = field(init=False)
 
     def __post_init__(self) -> None:
-        terms = TermsReader(self.text, self.limits, self.rules, self.defaults, self.params)
+        terms = TermsReader(
+            self.text, self.limits, self.rules, self.defaults, self.params, self._find_model
+        )
         object.__setattr__(self, "_terms", terms)
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
@@ -155,23 +161,37 @@ class LineReader:
             line=line,
             custom_id=custom_id,
             kind=kind,
-            model=self.rules.served_model_name or self.model_name,
+            model=terms.model,
             prompts=prompts,
             params=params,
             return_token_ids=bool(body.return_token_ids),
             echo=isinstance(body, CompletionBody) and bool(body.echo),
             prompt_logprobs=(self.params or body).prompt_logprobs,
             reply=reply,
+            adapter=terms.adapter,
         )
 
     def _pooled(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
         form, read = _POOLED[kind]
         body = read_form(form, given, strict=self.rules.strict)
-        check_model(body, self.rules)
+        model, adapter = self._find_model(body)
         pooler = self.pooler.scoring_by(self.rules.reranker)
         prompts, wish = read(PoolingReader(self.text, self.limits, pooler), body)
-        model = self.rules.served_model_name or self.model_name
-        return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish)
+        return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish, adapter=adapter)
+
+    def _find_model(self, body: Body | PoolingBody) -> tuple[str, int]:
+        """What answers, as the answer calls it, and the number of its adapter."""
+        if body.model in self.adapters:
+            return body.model, self.adapters.index(body.model) + 1
+        served = self.rules.served_model_name
+        if served is not None and body.model not in (None, served):
+            names = " or ".join(repr(name) for name in (served, *self.adapters))
+            raise RequestError(
+                f"model is {body.model!r}, and {names} answers; correct it, or leave it out",
+                param="model",
+                code="model_not_found",
+            )
+        return served or self.model_name, 0
 
     def _prompts(self, terms: Terms, said: object) -> tuple[Prompt, ...]:
         params = terms.params

@@ -33,4 +33,5 @@ class TaskRequests:
             name=task.custom_id,
             bad_tokens=self.text.bad_tokens(task.params),
             pooling=None if task.wish is None else task.wish.pooling,
+            adapter=task.adapter,
         )

@@ -1,12 +1,11 @@
 """What a body says beside its prompt: on most lines of a job the same, so it is understood once."""
 
 import marshal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.structured_outputs import StructuredOutputsParams
@@ -14,12 +13,11 @@ from glinthawk.jobs.body import Body, ChatBody, CompletionBody, read_body, sampl
 from glinthawk.jobs.conversation import Conversation, read_conversation
 from glinthawk.jobs.line_envelope import Kind
 from glinthawk.jobs.line_rules import LineRules
-from glinthawk.jobs.pooling_bodies import PoolingBody
 from glinthawk.jobs.structured_fields import find_structured
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.tools.tool_fields import ToolWish, constrain_calls, read_tools
 
-__all__ = ["Terms", "TermsReader", "check_model"]
+__all__ = ["Terms", "TermsReader"]
 
 #: So many terms are remembered, if they are written in so many bytes.
 _MOST_KNOWN, _MOST_BYTES = 256, 4096
@@ -32,6 +30,9 @@ class Terms:
     """Of answers to a ``body`` that is without prompt and messages."""
 
     body: ChatBody | CompletionBody
+    #: What answers, as the answer calls it, and the number of its adapter.
+    model: str
+    adapter: int
     params: SamplingParams
     tools: ToolWish | None = None
 
@@ -48,7 +49,8 @@ class Terms:
 
 
 class TermsReader:
-    """What terms are read against: as of ``LineReader``."""
+    """What terms are read against: as of ``LineReader``, whose ``find_model`` says what answers a
+    body."""
 
     def __init__(
         self,
@@ -57,9 +59,11 @@ class TermsReader:
         rules: LineRules,
         defaults: Mapping[str, Any],
         params: SamplingParams | None,
+        find_model: Callable[[Body], tuple[str, int]],
     ) -> None:
         self._text, self._limits, self._rules = text, limits, rules
         self._defaults, self._given_params = defaults, params
+        self._find_model = find_model
         self._known: dict[bytes, Terms] = {}
 
     def read(self, kind: Kind, given: object) -> tuple[Terms, object]:
@@ -85,7 +89,7 @@ class TermsReader:
     def understand(self, kind: Kind, given: object) -> Terms:
         """Of a body that nothing is known of. Raises RequestError."""
         body = read_body(kind, given, strict=self._rules.strict)
-        check_model(body, self._rules)
+        model, adapter = self._find_model(body)
         tools = read_tools(body) if isinstance(body, ChatBody) else None
         forced = constrain_calls(tools, body) if isinstance(body, ChatBody) else None
         params = self._params(body, forced)
@@ -96,7 +100,7 @@ class TermsReader:
         if params.structured_outputs is not None:
             name = "tools" if forced else find_structured(body) or "structured_outputs"
             self._text.require_grammar(params.structured_outputs, name)
-        return Terms(body, params, tools)
+        return Terms(body, model, adapter, params, tools)
 
     def _params(
         self, body: ChatBody | CompletionBody, forced: StructuredOutputsParams | None
@@ -105,17 +109,6 @@ class TermsReader:
         if own is None:
             return sampling_params(body, self._defaults, forced)
         return replace(own, structured_outputs=forced) if forced else own
-
-
-def check_model(body: Body | PoolingBody, rules: LineRules) -> None:
-    """Raise RequestError for a ``body`` that asks another model than the one that answers."""
-    served = rules.served_model_name
-    if served is not None and body.model not in (None, served):
-        raise RequestError(
-            f"model is {body.model!r}, and {served!r} answers; correct it, or leave it out",
-            param="model",
-            code="model_not_found",
-        )
 
 
 def _written(kind: Kind, rest: dict[str, Any]) -> bytes | None:

@@ -31,6 +31,8 @@ class TextRules:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     #: How the model's hidden states become vectors and scores.
     pooler: Pooler = field(default_factory=Pooler)
+    #: Names by which lines ask for LoRA adapters.
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,13 @@ class Work:
 def work_on(text: Text, rules: TextRules) -> Callable[[Work], list[Task | Refusal | bytes]]:
     """What does ``Work``: a task or refusal for each line, then a result line for each answer."""
     reader = LineReader(
-        text, rules.limits, rules.model_name, rules.lines, rules.defaults, rules.pooler
+        text,
+        rules.limits,
+        rules.model_name,
+        rules.lines,
+        rules.defaults,
+        rules.pooler,
+        adapters=rules.adapters,
     )
 
     def do(work: Work) -> list[Task | Refusal | bytes]:

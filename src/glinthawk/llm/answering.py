@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.llm.open_model import OpenModel
@@ -23,8 +24,11 @@ def answer_prompts(
         yield from _gather(sequences)
 
 
-def finish_requests(model: OpenModel, requests: list[Request], *, is_quiet: bool) -> list[Sequence]:
-    """What came of ``requests``, in their order."""
+def finish_requests(
+    model: OpenModel, requests: list[Request], *, is_quiet: bool, adapter: int = 0
+) -> list[Sequence]:
+    """What came of ``requests``, in their order, by the LoRA adapter of this number."""
+    requests = [replace(request, adapter=adapter) for request in requests]
     finished: dict[int, Sequence] = {}
     sequences = model.run.engine.generate(requests, model.text.stop_found)
     with make_meter(quiet=is_quiet) as meter, closing(sequences):

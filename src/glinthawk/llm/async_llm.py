@@ -9,6 +9,7 @@ from typing import Any
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
+from glinthawk.core.lora_request import LoRARequest
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.setting import describe_settings
 from glinthawk.core.vllm_params import RequestOutputKind
@@ -66,21 +67,26 @@ class AsyncLLM:
         prompt: Prompt,
         sampling_params: SamplingParams | None = None,
         request_id: str | None = None,
+        *,
+        lora_request: LoRARequest | str | None = None,
     ) -> AsyncGenerator[RequestOutput, None]:
         """The answers to one prompt as they grow, and whole at the end (``finished``);
         ``sampling_params.output_kind`` says whether each output has all of them, what is new, or
         whether there is the last one alone. Who leaves the loop gives the answers up.
 
         Answers that are sampled without a seed depend on ``request_id``; None is a number, counted
-        up. Raises RequestError for a prompt that cannot be answered, ValueError for a request_id
-        that is under way, and what has ended the engine: then nobody is answered any more.
+        up. ``lora_request`` is one of the adapters in ``lora``. Raises RequestError for a prompt
+        that cannot be answered, UsageError for an adapter that there is not, ValueError for a
+        request_id that is under way, and what has ended the engine: then nobody is answered any
+        more.
         """
         model, engine = self._parts
         params = sampling_params or model.default_params
         name = self._free_number() if request_id is None else request_id
         if name in self._open:
             raise ValueError(f"request_id {name!r} is under way already; give each its own")
-        asked = read_prompt(model, prompt, params)
+        adapter = model.number_adapter(lora_request)
+        asked = replace(read_prompt(model, prompt, params), adapter=adapter)
         output, asker = _ask(model, name, asked)
         one = self._open[name] = _Open(asker, engine.ask(asker))
         try:

@@ -3,11 +3,13 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
+from glinthawk.core.lora_request import LoRARequest
 from glinthawk.core.pooling_params import PoolingParams
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.setting import describe_settings
@@ -35,6 +37,9 @@ from glinthawk.telemetry.stats import RunStats
 from glinthawk.tokens.pooler import Reranker
 
 __all__ = ["LLM"]
+
+#: A LoRA adapter, by its name; None: the model itself.
+_Adapter = LoRARequest | str | None
 
 
 class LLM:
@@ -85,13 +90,16 @@ class LLM:
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        lora_request: _Adapter | Sequence[_Adapter] = None,
     ) -> list[RequestOutput]:
         """Answers in the order of ``prompts``. All prompts are checked before the first is run:
-        raises RequestError for one that cannot be answered. ``use_tqdm`` shows progress."""
+        raises RequestError for one that cannot be answered. ``use_tqdm`` shows progress.
+        ``lora_request`` is one of the adapters in ``lora``, by its name, or one for each prompt;
+        raises UsageError for another one."""
         many = list_prompts(prompts)
         pairs = zip(many, self._spread(sampling_params, len(many)), strict=True)
         asked = [read_prompt(self._model, prompt, params) for prompt, params in pairs]
-        return self._answer(asked, use_tqdm)
+        return self._answer(self._adapted(asked, lora_request), use_tqdm)
 
     def chat(
         self,
@@ -103,6 +111,7 @@ class LLM:
         continue_final_message: bool = False,
         tools: list[dict[str, Any]] | None = None,
         chat_template_kwargs: dict[str, Any] | None = None,
+        lora_request: _Adapter | Sequence[_Adapter] = None,
     ) -> list[RequestOutput]:
         """Like ``generate`` for one conversation, or a list of them. The chat template is told
         ``tools`` and ``chat_template_kwargs``; with ``continue_final_message``, and without
@@ -118,7 +127,7 @@ class LLM:
         )
         pairs = zip(conversations, self._spread(sampling_params, len(conversations)), strict=True)
         asked = [read_chat(self._model, told(messages=said), params) for said, params in pairs]
-        return self._answer(asked, use_tqdm)
+        return self._answer(self._adapted(asked, lora_request), use_tqdm)
 
     def map(
         self,
@@ -158,11 +167,13 @@ class LLM:
         pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
         *,
         use_tqdm: bool = True,
+        lora_request: _Adapter = None,
     ) -> list[EmbeddingRequestOutput]:
         """An embedding of each prompt, made as the model's files say; raises as ``generate``."""
         model = self._model
         reader = PoolingReader(model.text, model.run.limits, model.pooler)
-        run = partial(finish_requests, model, is_quiet=not use_tqdm)
+        adapter = model.number_adapter(lora_request)
+        run = partial(finish_requests, model, is_quiet=not use_tqdm, adapter=adapter)
         return embed_prompts(reader, run, list_prompts(prompts), pooling_params)
 
     def score(
@@ -174,12 +185,14 @@ class LLM:
         pooling_params: PoolingParams | None = None,
         reranker: Reranker = "auto",
         instruction: str | None = None,
+        lora_request: _Adapter = None,
     ) -> list[ScoringRequestOutput]:
         """A score of each pair: of one text and many, or of as many; raises as ``generate``.
         ``reranker`` is as that of ``glinthawk run``; Qwen3-Reranker is told an ``instruction``."""
         model = self._model
         reader = PoolingReader(model.text, model.run.limits, model.pooler.scoring_by(reranker))
-        run = partial(finish_requests, model, is_quiet=not use_tqdm)
+        adapter = model.number_adapter(lora_request)
+        run = partial(finish_requests, model, is_quiet=not use_tqdm, adapter=adapter)
         return score_texts(reader, run, (text_1, text_2), pooling_params, instruction)
 
     def get_default_sampling_params(self) -> SamplingParams:
@@ -196,6 +209,15 @@ class LLM:
         if len(params) != count:
             raise ValueError(f"there are {count} prompts but {len(params)} sampling_params")
         return list(params)
+
+    def _adapted(self, asked: list[Asked], adapters: _Adapter | Sequence[_Adapter]) -> list[Asked]:
+        """Each by its adapter."""
+        is_one = adapters is None or isinstance(adapters, str | LoRARequest)
+        many: list[Any] = [adapters] * len(asked) if is_one else [*cast(Any, adapters)]
+        if len(many) != len(asked):
+            raise ValueError(f"there are {len(asked)} prompts but {len(many)} in lora_request")
+        numbers = map(self._model.number_adapter, many)
+        return [replace(one, adapter=n) for one, n in zip(asked, numbers, strict=True)]
 
     def _answer(self, asked: list[Asked], show: bool) -> list[RequestOutput]:
         model = self._model

@@ -1,12 +1,14 @@
 """A model that is ready to answer: its run, its text and what it says of sampling."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
+from glinthawk.core.lora import adapter_names
+from glinthawk.core.lora_request import LoRARequest, number_adapter
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.setting import list_settings
 from glinthawk.core.source import resolve_model
@@ -35,6 +37,10 @@ class OpenModel:
     def default_params(self) -> SamplingParams:
         """What answers are sampled by that no parameters are given for."""
         return SamplingParams(**self.defaults)
+
+    def number_adapter(self, asked: LoRARequest | str | None) -> int:
+        """Of the one that is asked for. Raises UsageError for one that there is not."""
+        return number_adapter(asked, adapter_names(self.config.lora))
 
     @property
     def tokenizer(self) -> Any:
@@ -82,4 +88,12 @@ def make_config(
             advice = explain_unknown(name, known)
             raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}: {advice}")
     places = (tier2,) if isinstance(tier2, str) else tuple(tier2)
+    settings = {**settings, "lora": _list_adapters(settings.get("lora", ()))}
     return EngineConfig(model=model, tier2=places, **settings)
+
+
+def _list_adapters(lora: str | Sequence[str] | Mapping[str, object]) -> tuple[str, ...]:
+    """One, several, or paths by their names."""
+    if isinstance(lora, Mapping):
+        return tuple(f"{name}={path}" for name, path in lora.items())
+    return (lora,) if isinstance(lora, str) else tuple(lora)

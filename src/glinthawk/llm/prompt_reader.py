@@ -23,6 +23,8 @@ class Asked:
     text: str | None
     token_ids: tuple[int, ...]
     params: SamplingParams
+    #: Number of its LoRA adapter; 0: none.
+    adapter: int = 0
 
 
 def list_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Any]:

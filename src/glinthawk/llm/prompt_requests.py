@@ -37,6 +37,7 @@ def make_requests(
             max_tokens=max_tokens,
             eos_token_ids=frozenset() if params.ignore_eos else model.eos_token_ids,
             bad_tokens=bad_tokens,
+            adapter=asked.adapter,
         )
 
 

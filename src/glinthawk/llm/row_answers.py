@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glinthawk.core.errors import RequestError, UsageError
+from glinthawk.core.lora import adapter_names
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.files.answer_rows import read_answer
@@ -53,6 +54,7 @@ class RowAnswers:
             defaults=model.defaults,
             params=params,
             pooler=model.pooler,
+            adapters=adapter_names(model.config.lora),
         )
         self._requests = TaskRequests(model.text, model.eos_token_ids, model.config.seed)
         self._in_flight: deque[_OpenRow] = deque()

@@ -7,15 +7,15 @@ from glinthawk.core.sequence import Sequence
 
 __all__ = ["Prefixes"]
 
-#: How its sequence is rotated, and the hash of all tokens up to its end.
-_Page = tuple[int, int]
+#: How its sequence is rotated, which adapter computed it, and the hash of all tokens up to its end.
+_Page = tuple[int, int, int]
 
 
 class Prefixes:
     """Finds, among the sequences added, one that begins with the same whole pages as another.
 
     A page is known by the hash of all tokens up to its end, so one look a page is enough. Those
-    that ``rope`` rotates in another way are none of the same.
+    that ``rope`` rotates in another way, or another adapter computes, are none of the same.
     """
 
     def __init__(self, page_tokens: int, rope: LengthRope | None = None) -> None:
@@ -61,4 +61,4 @@ class Prefixes:
         page, size = 0, self._page_tokens
         for end in range(size, len(tokens) + 1, size):
             page = hash((page, tokens[end - size : end]))
-            yield group, page
+            yield group, sequence.request.adapter, page

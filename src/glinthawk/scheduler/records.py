@@ -131,6 +131,8 @@ class SubmittedRecord(_Record, frozen=True):
     priority: int = 0
     #: Which of its prompt's rows are pooled.
     pooled: PooledRows | None = None
+    #: Number of its LoRA adapter.
+    adapter: int = 0
 
 
 class WithdrawnRecord(_Record, frozen=True):
@@ -213,6 +215,7 @@ def record_of(event: commands.Event, out: Out) -> Record:
                 asked.params.prompt_logprobs is not None,
                 asked.priority,
                 None if asked.pooling is None else asked.pooling.rows,
+                asked.adapter,
             )
         case commands.Withdrawn(sequences):
             return WithdrawnRecord(tuple(sorted(sequences)), out)

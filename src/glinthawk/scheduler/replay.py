@@ -114,5 +114,6 @@ def _sequence(record: records.SubmittedRecord) -> Sequence:
         record.name,
         priority=record.priority,
         pooling=None if record.pooled is None else Pooling(record.pooled),
+        adapter=record.adapter,
     )
     return Sequence(request, record.sequence)

@@ -157,9 +157,7 @@ def open_server(
         routes = [
             *FileRoutes(folder, store, metrics, limits.most_file_bytes).routes(),
             *BatchRoutes(desk).routes(),
-            *InteractiveRoutes(
-                interactive, model.name, run.limits.max_model_len, limits.most_body_bytes
-            ).routes(),
+            *InteractiveRoutes(interactive, model, limits.most_body_bytes).routes(),
         ]
         num_pages = sum(home.num_pages for home in run.tier1.homes())
         metrics.watch(lambda: read_gauges(engine, num_pages, store))

@@ -14,23 +14,26 @@ from glinthawk.jobs.line_envelope import ENDPOINTS, Kind, read_kind
 from glinthawk.serve.api_errors import ApiError
 from glinthawk.serve.http_bodies import JsonAnswer, read_limited
 from glinthawk.serve.interactive import Interactive, InteractiveTask
+from glinthawk.serve.served_model import ServedModel
 
 __all__ = ["InteractiveRoutes"]
 
 
 class InteractiveRoutes:
-    """``model_name`` is the one that there is, which takes ``max_model_len`` tokens."""
+    """``model`` is the one that there is."""
 
-    def __init__(
-        self, interactive: Interactive, model_name: str, max_model_len: int, most_bytes: int
-    ) -> None:
+    def __init__(self, interactive: Interactive, model: ServedModel, most_bytes: int) -> None:
         self._interactive, self._most_bytes = interactive, most_bytes
-        self._model = {
-            "id": model_name,
+        own = {
+            "id": model.name,
             "object": "model",
             "created": int(time.time()),
             "owned_by": "glinthawk",
-            "max_model_len": max_model_len,
+            "max_model_len": model.limits.max_model_len,
+        }
+        #: An adapter stands for a model of its name.
+        self._models = {model.name: own} | {
+            name: {**own, "id": name, "parent": model.name} for name in model.adapters
         }
 
     def routes(self) -> list[Route]:
@@ -43,15 +46,15 @@ class InteractiveRoutes:
         return [*asking, *models]
 
     def models(self, _request: Request) -> Response:
-        return JsonAnswer({"object": "list", "data": [self._model]})
+        return JsonAnswer({"object": "list", "data": [*self._models.values()]})
 
     def model(self, request: Request) -> Response:
         id = request.path_params["id"]
-        if id != self._model["id"]:
+        if id not in self._models:
             raise ApiError(
                 404, f"there is no model {id!r:.80}", param="model", code="model_not_found"
             )
-        return JsonAnswer(self._model)
+        return JsonAnswer(self._models[id])
 
     def _endpoint(self, kind: Kind) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:

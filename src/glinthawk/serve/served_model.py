@@ -6,6 +6,7 @@ from typing import Any
 
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.limits import Limits
+from glinthawk.core.lora import adapter_names
 from glinthawk.core.source import resolve_model
 from glinthawk.jobs.job import Job
 from glinthawk.jobs.journal import Journal
@@ -36,6 +37,8 @@ class ServedModel:
     job_text: Text
     #: Of interactive requests: no tokenizer is used by two threads.
     text: Text
+    #: Names of LoRA adapters.
+    adapters: tuple[str, ...]
 
     @classmethod
     def load(
@@ -61,6 +64,7 @@ class ServedModel:
             pooler=load_pooler(source, trust),
             job_text=Text.load(source, trust),
             text=text,
+            adapters=adapter_names(config.lora),
         )
 
     def job(self, journal: Journal) -> Job:
@@ -75,11 +79,20 @@ class ServedModel:
             rules=self.rules,
             defaults=self.defaults,
             pooler=self.pooler,
+            adapters=self.adapters,
         )
 
     def reader(self) -> LineReader:
         """Of interactive requests."""
-        return LineReader(self.text, self.limits, self.name, self.rules, self.defaults, self.pooler)
+        return LineReader(
+            self.text,
+            self.limits,
+            self.name,
+            self.rules,
+            self.defaults,
+            self.pooler,
+            adapters=self.adapters,
+        )
 
     def maker(self) -> TaskRequests:
         """Of interactive requests."""

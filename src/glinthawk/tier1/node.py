@@ -158,8 +158,8 @@ class Node:
         rows, put = batch.rows(), partial(upload, device=self._device)
         ids, positions, keep = map(put, (rows.tokens, rows.positions, rows.kept))
         lengths = None if self._rope is None else put(self._rope.of_batch(batch))
-        pooled = put(rows.pooled) if rows.pooled else None
-        return self._passes(ids, positions, keep, hidden, lengths, pooled)
+        pooled, adapters = (put(one) if one else None for one in (rows.pooled, rows.adapters))
+        return self._passes(ids, positions, keep, hidden, lengths, pooled, adapters)
 
     def _can_run(self, running: RunningBatch) -> bool:
         """A slow home slows the batches with rows there, and no other ones."""

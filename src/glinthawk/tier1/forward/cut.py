@@ -13,6 +13,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from transformers import AttentionInterface, PreTrainedModel
 
 from glinthawk.core.errors import UnsupportedModel
+from glinthawk.tier1.forward.row_adapters import RowAdapters
 
 __all__ = [
     "IMPLEMENTATION",
@@ -27,6 +28,7 @@ __all__ = [
     "hold_states",
     "make_hidden",
     "note_arguments",
+    "running_adapters",
     "running_lengths",
     "suspended_attention",
 ]
@@ -107,11 +109,13 @@ class Passes(Protocol):
         hidden: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
+        adapters: torch.Tensor | None = None,
     ) -> Forward:
         """Of rows with these ids (T,) and positions (T,), of which those in ``keep`` (R,) get
         logits, and of those in ``pooled`` (P,), none of which is kept, the hidden state is given
         at the end. ``hidden`` (T, hidden) is what the slice before has made. By ``lengths`` (T,)
-        rows are rotated whose model looks at that; None: all are short."""
+        rows are rotated whose model looks at that; None: all are short. ``adapters`` (T,) are the
+        numbers of the rows' LoRA adapters, 0 for none; None: no row has any."""
         ...
 
 
@@ -139,9 +143,11 @@ class Pass(Suspension):
         hidden: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
+        adapters: torch.Tensor | None = None,
     ) -> None:
         super().__init__(self._forward)
         self.hidden, self.lengths = hidden, lengths
+        self.adapters = None if adapters is None else RowAdapters(adapters)
         self.states: torch.Tensor | None = None
         self._model = model
         self._num_kept, self._is_pooled = len(keep), pooled is not None
@@ -222,6 +228,12 @@ def running_lengths() -> torch.Tensor | None:
     if isinstance(current, Suspension) and not isinstance(current, Pass):
         raise UnsupportedModel("its attention computes a rotary embedding that changes with length")
     return current.lengths if isinstance(current, Pass) else None
+
+
+def running_adapters() -> RowAdapters | None:
+    """Those of the rows of the pass that runs now; None where no row has any."""
+    current = getcurrent()
+    return current.adapters if isinstance(current, Pass) else None
 
 
 def hold_states(model: PreTrainedModel) -> None:

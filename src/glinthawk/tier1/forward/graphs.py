@@ -38,7 +38,7 @@ class GraphedPasses:
 
     A model that cannot be recorded, or not be replayed right, gets plain passes from then on.
     ``part`` is the pipeline slice that the model is, None if it is whole; ``has_lengths``, whether
-    it rotates rows by them.
+    it rotates rows by them; ``num_adapters`` are those that its rows may have.
     """
 
     def __init__(
@@ -47,8 +47,9 @@ class GraphedPasses:
         recorder: Recorder,
         part: LayerSlice | None = None,
         has_lengths: bool = False,
+        num_adapters: int = 0,
     ) -> None:
-        self._model, self._has_lengths = model, has_lengths
+        self._model, self._has_lengths, self._num_adapters = model, has_lengths, num_adapters
         self._receives = part is not None and not part.is_first
         self._gives_hidden = part is not None and not part.is_last
         self._recorder = recorder
@@ -65,12 +66,14 @@ class GraphedPasses:
         hidden: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
+        adapters: torch.Tensor | None = None,
     ) -> Forward:
         # Only rows of prompts are pooled: such a pass is seldom small.
         recording = self._borrow(len(input_ids)) if pooled is None else None
         if recording is None:
-            return Pass(self._model, input_ids, position_ids, keep, hidden, lengths, pooled)
-        recording.take_in(input_ids, position_ids, hidden, lengths)
+            columns = input_ids, position_ids, keep, hidden, lengths, pooled, adapters
+            return Pass(self._model, *columns)
+        recording.take_in(input_ids, position_ids, hidden, lengths, adapters)
         num_rows = len(input_ids)
         kept = None if self._gives_hidden or len(keep) == num_rows else keep
         return ReplayedPass(recording, num_rows, kept, self._take_back)
@@ -84,9 +87,9 @@ class GraphedPasses:
 
     def _record(self, num_rows: int) -> "_Recording | None":
         try:
-            begins = self._receives, self._has_lengths
+            begins = self._receives, self._has_lengths, self._num_adapters > 0
             recording = _Recording(self._model, num_rows, self._recorder, *begins)
-            _compare(recording, self._model)
+            _compare(recording, self._model, self._num_adapters)
         except Exception as error:  # if it is the model's own, the plain pass will say so
             _log.warning("passes run without CUDA graphs: %s", first_line(error))
             self._is_off = True
@@ -143,12 +146,14 @@ class _Recording:
         recorder: Recorder,
         receives: bool,
         has_lengths: bool,
+        has_adapters: bool,
     ) -> None:
         self.num_rows = num_rows
         self._hidden = make_hidden(model, num_rows) if receives else None
         rows = partial(torch.zeros, num_rows, dtype=torch.long, device=model.device)
         self._ids, self._positions = rows(), rows()
         self._lengths = rows() if has_lengths else None
+        self._adapters = rows() if has_adapters else None
         #: Outputs of attention. Layers of one shape share theirs: a piece has read it before the
         #: next Call is answered.
         self._outputs: dict[torch.Size, torch.Tensor] = {}
@@ -157,7 +162,7 @@ class _Recording:
         #: Read by the last piece, as all above: what a recording reads lives as long as it.
         self._keep = torch.arange(num_rows, device=model.device)
         columns = self._ids, self._positions, self._keep, self._hidden, self._lengths
-        plain = partial(Pass, model, *columns)
+        plain = partial(Pass, model, *columns, adapters=self._adapters)
         recorder.rehearse(partial(_rehearse, plain))
         self._record(plain(), recorder)
 
@@ -190,6 +195,7 @@ class _Recording:
         position_ids: torch.Tensor,
         hidden: torch.Tensor | None,
         lengths: torch.Tensor | None = None,
+        adapters: torch.Tensor | None = None,
     ) -> None:
         """Begin a pass. The rows behind are tokens of an earlier one, and attend to nothing."""
         num_rows = len(input_ids)
@@ -199,6 +205,8 @@ class _Recording:
             self._hidden[:num_rows] = hidden
         if self._lengths is not None:
             self._lengths[:num_rows] = 0 if lengths is None else lengths
+        if self._adapters is not None:
+            self._adapters[:num_rows] = 0 if adapters is None else adapters
         for buffer in self._outputs.values():
             buffer[num_rows:] = 0
 
@@ -222,14 +230,15 @@ def _rehearse(plain: Callable[[], Pass]) -> None:
             result = forward.resume(attend_alone(result))
 
 
-def _compare(recording: _Recording, model: PreTrainedModel) -> None:
+def _compare(recording: _Recording, model: PreTrainedModel, num_adapters: int) -> None:
     """Run it beside a plain pass. Raises Unrecordable where they differ by more than rounding."""
     rows = torch.arange(recording.num_rows, device=model.device)
     ids = rows % model.config.get_text_config().vocab_size
     hidden = make_hidden(model, len(rows), seed=1) if recording.receives else None
-    recording.take_in(ids, rows % 2, hidden)
+    adapters = rows % (num_adapters + 1) if num_adapters else None
+    recording.take_in(ids, rows % 2, hidden, None, adapters)
     replayed = ReplayedPass(recording, len(rows), None, lambda _: None)
-    plain = Pass(model, ids, rows % 2, rows, hidden)
+    plain = Pass(model, ids, rows % 2, rows, hidden, adapters=adapters)
     output, worst = None, torch.zeros((), device=model.device)
     while True:
         ours, own = replayed.resume(output), plain.resume(output)

@@ -45,11 +45,13 @@ class InvariantPasses:
         hidden: torch.Tensor | None = None,
         lengths: torch.Tensor | None = None,
         pooled: torch.Tensor | None = None,
+        adapters: torch.Tensor | None = None,
     ) -> Forward:
         order = None if self._gives_hidden else _wanted_first(len(input_ids), keep, pooled)
         columns = {"input_ids": input_ids, "position_ids": position_ids}
         columns |= {} if hidden is None else {"hidden": hidden}
         columns |= {} if lengths is None else {"lengths": lengths}
+        columns |= {} if adapters is None else {"adapters": adapters}
         if order is not None:
             columns = {name: rows[order] for name, rows in columns.items()}
         num_kept = len(input_ids) if self._gives_hidden else len(keep)

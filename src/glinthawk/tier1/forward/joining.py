@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from glinthawk.core.error_text import first_line
+from glinthawk.tier1.forward.adapted_linear import plain_place
 from glinthawk.tier1.forward.gated import GATED, children, match_gated
 from glinthawk.tier1.forward.gpu_kernels import TritonKernels
 from glinthawk.tier1.forward.norms import match_norm
@@ -120,14 +121,15 @@ def _runs(kernels: TritonKernels, model: nn.Module) -> bool:
 
 
 def _join_projections(attention: nn.Module) -> None:
-    linears = [getattr(attention, name, None) for name in _PROJECTIONS]
+    places = [plain_place(attention, name) for name in _PROJECTIONS]
+    linears = [getattr(*place, None) for place in places]
     plain = [linear for linear in linears if type(linear) is nn.Linear]
     if len(plain) < len(linears) or len({_kind(linear) for linear in plain}) > 1:
         return
     product, start = JoinedProduct(plain), 0
-    for name, linear in zip(_PROJECTIONS, plain, strict=True):
+    for place, linear in zip(places, plain, strict=True):
         rows = slice(start, start + linear.out_features)
-        setattr(attention, name, JoinedPart(product, rows))
+        setattr(*place, JoinedPart(product, rows))
         start = rows.stop
 
 

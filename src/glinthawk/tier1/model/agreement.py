@@ -72,6 +72,8 @@ class _Probe:
         self._ids = torch.randint(loaded.spec.vocab_size, shape, generator=generator)
         self._positions = torch.randint(longest, shape, generator=generator)
         self._lengths = (self._positions + 1).clamp(min=longest // 2)
+        num_adapters = loaded.num_adapters
+        self._adapters = torch.arange(*shape) % (num_adapters + 1) if num_adapters else None
         self._hidden = None if loaded.part.is_first else make_hidden(model, *shape)
 
     def make(self, sizes: tuple[int, ...]) -> InvariantPasses:
@@ -88,7 +90,9 @@ class _Probe:
         ids, positions, lengths = (column[rows].to(device) for column in columns)
         hidden = None if self._hidden is None else self._hidden[rows.to(device)]
         keep = torch.arange(len(rows), device=device)
-        forward, found = self.make(sizes)(ids, positions, keep, hidden, lengths), []
+        adapters = None if self._adapters is None else self._adapters[rows].to(device)
+        passes, found = self.make(sizes), []
+        forward = passes(ids, positions, keep, hidden, lengths, adapters=adapters)
         result = forward.resume(None)
         while isinstance(result, Call):
             found += [rows[0].transpose(0, 1).clone() for rows in result[1:4]]

@@ -14,6 +14,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.error_text import first_line
 from glinthawk.core.errors import ModelError, UnsupportedModel
 from glinthawk.core.hub import check_hub
+from glinthawk.core.lora import adapter_names, parse_lora
 from glinthawk.core.slices import LayerSlice
 from glinthawk.core.source import refuse_code, resolve_model
 from glinthawk.core.spec import DTYPE_BYTES, ModelSpec
@@ -21,8 +22,10 @@ from glinthawk.tier1.forward.cut import hold_states
 from glinthawk.tier1.forward.experts import spread_experts
 from glinthawk.tier1.forward.length_rotary import follow_lengths
 from glinthawk.tier1.forward.packing import pack_model
+from glinthawk.tier1.lora.adapting import adapt_model
 from glinthawk.tier1.model.discovery import Discovery, discover
 from glinthawk.tier1.model.heads import detach_head
+from glinthawk.tier1.model.module_trace import find_layers
 from glinthawk.tier1.model.rope_lengths import LongRange, find_range
 from glinthawk.tier1.model.self_check import Truth, own_answers
 from glinthawk.tier1.model.shards import check_shards
@@ -53,6 +56,8 @@ class LoadedModel:
     spreads_experts: bool = False
     #: Of a classifier: makes labels' logits (R, N) of hidden states (R, hidden), in float32.
     head: torch.nn.Module | None = None
+    #: That its rows may have, each by its number from 1 on.
+    num_adapters: int = 0
 
     @property
     def hidden_size(self) -> int:
@@ -88,6 +93,8 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
     model, head = detach_head(_make(config, part))
     if model.dtype not in _DTYPES:
         raise ModelError(f"{config.model} is in {model.dtype}; choose a smaller type with --dtype")
+    if config.lora:
+        adapt_model(model, find_layers(model)[0], part, parse_lora(config.lora))
     model.requires_grad_(False)
     model.eval()
     if config.dense == "auto" and model.device.type == "cpu":
@@ -95,7 +102,8 @@ def _load(config: EngineConfig, part: LayerSlice) -> LoadedModel:
         pack_quantized(model)
     spec = _describe(config, model, discover(model, part), find_range(model))
     spreads_experts = config.batch_invariant and spread_experts(model)
-    loaded = LoadedModel(model, spec, own_answers(model, spec, part), part, spreads_experts, head)
+    truth, num_adapters = own_answers(model, spec, part), len(adapter_names(config.lora))
+    loaded = LoadedModel(model, spec, truth, part, spreads_experts, head, num_adapters)
     if spec.rope is not None:
         follow_lengths(model, spec.rope.original, spec.max_model_len)
     if config.dense == "auto":

@@ -1,0 +1,1 @@
+"""LoRA adapters: how PEFT stores them, and how a model comes to compute with them."""
