@@ -16,7 +16,7 @@ SANITIZED_TESTS := tests/native tests/tier1/test_hostile_worker.py tests/tier1/t
     sessions sharing views wire_fuzz worker_messages))
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all test-chaos test-sanitize check format clean
+.PHONY: install demo test test-all test-chaos test-sanitize dist check format clean
 
 install: $(INSTALLED)
 
@@ -54,6 +54,9 @@ test-sanitize: install ## the C++ under ASan, UBSan and TSan: needs g++ and cmak
 	PYTHONMALLOC=malloc GLINTHAWK_FORK=0 GLINTHAWK_NATIVE="$$(ls $(CURDIR)/$(ASAN)/_native*.so)" \
 	    $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --capture=sys \
 	    -k "not take_no_memory" $(SANITIZED_TESTS)
+
+dist: ## sdist and wheel in dist/, tried in an empty environment
+	tools/make_dist.sh $(PYTHON)
 
 check: install ## what a reviewer should not have to look for
 	$(BIN)/ruff format --check

@@ -12,6 +12,7 @@ __all__ = [
     "gpu",
     "latency",
     "lines",
+    "loading",
     "lookup",
     "lora",
     "prediction",
@@ -19,6 +20,7 @@ __all__ = [
     "sampler",
     "scheduler",
     "schemas",
+    "serve",
     "short",
     "simulation",
     "storage",
@@ -220,3 +222,25 @@ def short(
     from bench.short_answers import run
 
     run(typer.echo, quick=quick, requests=requests, processes=processes)
+
+
+@bench.command()
+def serve(
+    quick: _Quick = False,
+    connections: Annotated[int, typer.Option(help="Open at one time.", min=1)] = 64,
+) -> None:
+    """Single requests to a server whose engine takes no time: what HTTP and text take."""
+    from bench.serving import run
+
+    run(typer.echo, quick=quick, connections=connections)
+
+
+@bench.command()
+def loading(
+    quick: _Quick = False,
+    folder: Annotated[Path, typer.Option("--dir", help="A folder with 2 GB free.")] = Path(),
+) -> None:
+    """The most memory that loading a model takes, against what the model takes."""
+    from bench.loading_memory import run
+
+    run(typer.echo, folder.resolve(), quick=quick)

@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 __all__ = ["FORMS", "Stored", "quantise_weight", "write_checkpoint"]
 
 _GROUP = 32
+#: In these families' checkpoints.
+_QUANTIZED = ("_proj.weight", "_with_mqa.weight", ".w1.weight", ".w2.weight", ".w3.weight")
 Tensors = dict[str, torch.Tensor]
 
 
@@ -52,7 +54,7 @@ def write_checkpoint(plain: Path, folder: Path, form: str) -> Path:
     for name, tensor in load_file(plain / "model.safetensors").items():
         stored |= {name: tensor}
         meant |= {name: tensor}
-        if name.endswith("_proj.weight"):
+        if name.endswith(_QUANTIZED):
             one = quantise_weight(form, stored.pop(name))
             place = name.removesuffix("weight")
             stored |= {place + end: value for end, value in one.tensors.items()}

@@ -338,6 +338,20 @@ ELSEWHERE = {
     ),
 }
 
+HANDED_IN = "cli/test_handed_in.py::test_"
+ELSEWHERE |= {
+    "is no address; write it like http://": HANDED_IN + "what_cannot_be_is_told",
+    "is no `glinthawk serve`": HANDED_IN + "another_kind_of_server_is_told",
+    "wants one of its keys; give it with --api-key": HANDED_IN + "what_cannot_be_is_told",
+    "start it, or give another --server": HANDED_IN + "what_cannot_be_is_told",
+    "give -m a model, or --server": HANDED_IN + "what_cannot_be_is_told",
+    "is the server's own with --server": HANDED_IN + "what_cannot_be_is_told",
+    "the lines are handed in at": HANDED_IN + "begun_anew_it_cancels_what_was_handed_in",
+    "is not what was handed in at": HANDED_IN + "begun_anew_it_cancels_what_was_handed_in",
+    "is no record of batches": HANDED_IN + "begun_anew_it_cancels_what_was_handed_in",
+    "with --restart it is cancelled there": HANDED_IN + "begun_anew_it_cancels_what_was_handed_in",
+}
+
 #: Advice for machines, or for peers, that tests have not.
 NOT_HERE = {
     "is no result at byte {}; begin anew with --restart": "results that change under the run",
@@ -362,8 +376,11 @@ NOT_HERE = {
 
 #: What names an option as the place of a fault, or tells of a run, and advises nothing.
 NO_ADVICE = [
+    *("More --text-processes help", "start more workers, or give more by", "by --kv-dtype int8"),
+    *("hide the way to them", "is no HOST:PORT"),
     "--group-size must be a multiple of 8",
     "--window must be at least",
+    "Required without --server.",
     "without --api-key, everybody who reaches",
     *("bytes (--max-body-size)", "bytes here (--max-file-size)"),
     *("may be (--max-batch-lines)", "--data: cannot use"),

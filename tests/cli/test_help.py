@@ -63,7 +63,8 @@ def test_what_is_left_out_is_said() -> None:
     )
     assert "several, in chunks. Default: 2048." in said
     assert "no seed of their own. Default: 0." in said
-    assert "-m, --model TEXT Folder in Hugging Face format, hub name, or demo. Required." in said
+    assert "hub name, GGUF file, or demo. Required without --server." in said
+    assert "--input TEXT OpenAI batch lines" in said and "is standard input. Required." in said
     assert "Default: 2GiB without workers, else 0. --worker-kv" in said
 
 

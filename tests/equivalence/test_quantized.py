@@ -1,35 +1,22 @@
 """The backbone with quantised weights: a run == the plain model that its checkpoint means."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from families import make_model
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import ModelError
-from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.sequence import Request
 from glinthawk.core.slices import LayerSlice
-from glinthawk.engine.run import open_run
 from glinthawk.tier1.model.loader import load_model
 from glinthawk.tier1.quantized.packed_linear import PackedQuantizedLinear
 from glinthawk.tier1.quantized.quantized_linear import QuantizedLinear
 from pipeline_nodes import write_cluster
 from quantized_checkpoints import FORMS, write_checkpoint
-
-_TOKENS = 8
-_PROMPTS = [tuple(range(3 + i, 9 + 5 * i)) for i in range(6)]
-_LAYOUTS: dict[str, dict[str, Any]] = {
-    "tier 1": {"tier1_kv": "1MiB"},
-    "worker": {"tier2": ("local:1",), "worker_kv": "1MiB"},
-    "hybrid": {"tier2": ("local:1",), "tier1_kv": "48KiB", "worker_kv": "1MiB"},
-    "heads": {"tier2": ("local:2",), "split_attention": "heads"},
-}
+from quantized_runs import LAYOUTS, check_log_probabilities, meant, run
 
 
 @pytest.fixture(scope="module")
@@ -37,54 +24,24 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("plain"), "llama")
 
 
-def _requests() -> Iterator[Request]:
-    params = SamplingParams(temperature=0, max_tokens=_TOKENS, ignore_eos=True)
-    for number, prompt in enumerate(_PROMPTS):
-        yield Request(number, prompt, params, 0, _TOKENS)
-
-
-@torch.inference_mode()
-def _meant(folder: Path) -> dict[int, list[int]]:
-    model = AutoModelForCausalLM.from_pretrained(folder / "truth", attn_implementation="eager")
-    answers = {}
-    for number, prompt in enumerate(_PROMPTS):
-        ids = torch.tensor([prompt])
-        answer = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=_TOKENS,
-            min_new_tokens=_TOKENS,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        answers[number] = answer[0, len(prompt) :].tolist()
-    return answers
-
-
-def _run(config: EngineConfig) -> dict[int, list[int]]:
-    with open_run(config) as run:
-        return {s.request.id: s.output for s in run.engine.generate(_requests())}
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form(tmp_path: Path, plain: Path, form: str) -> None:
     folder = write_checkpoint(plain, tmp_path / "model", form)
-    assert _run(EngineConfig(model=str(folder), tier1_kv="1MiB")) == _meant(folder)
+    assert run(EngineConfig(model=str(folder), tier1_kv="1MiB")) == meant(folder)
 
 
-@pytest.mark.parametrize("layout", _LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout(tmp_path: Path, layout: str) -> None:
     plain = make_model(tmp_path, "qwen3")
     folder = write_checkpoint(plain, tmp_path / "model", "gptq 4 shuffled")
-    assert _run(EngineConfig(model=str(folder), **_LAYOUTS[layout])) == _meant(folder)
+    assert run(EngineConfig(model=str(folder), **LAYOUTS[layout])) == meant(folder)
 
 
 @pytest.mark.parametrize("form", ["w4a16", "awq", "fp8 blocks"])
 def test_over_a_pipeline(tmp_path: Path, plain: Path, form: str) -> None:
     folder = write_checkpoint(plain, tmp_path / "model", form)
     cluster = write_cluster(tmp_path, [1, 1], "100KiB")
-    assert _run(EngineConfig(model=str(folder), cluster=cluster)) == _meant(folder)
+    assert run(EngineConfig(model=str(folder), cluster=cluster)) == meant(folder)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -99,22 +56,7 @@ def test_every_form_in_slices(tmp_path: Path, plain: Path, form: str, dtype: Any
 
 @pytest.mark.parametrize("form", ["w4a16", "w8a8", "awq", "fp8 blocks"])
 def test_log_probabilities(tmp_path: Path, plain: Path, form: str) -> None:
-    """Of whole prompts: in float32 the same, and in bfloat16 no further from them than those of the
-    plain model, as far as chance goes."""
-    folder = write_checkpoint(plain, tmp_path / "model", form)
-    exact, rounded = (_logprobs(folder / "truth", dtype) for dtype in ("float32", "bfloat16"))
-    assert (_logprobs(folder, "float32") - exact).abs().max() < 1e-4
-    far = (_logprobs(folder, "bfloat16") - exact).norm()
-    assert far < 2 * (rounded - exact).norm()
-
-
-def _logprobs(folder: Path, dtype: Any) -> torch.Tensor:
-    config = EngineConfig(model=str(folder), dtype=dtype, tier1_kv="1MiB")
-    params = SamplingParams(temperature=0, max_tokens=0, prompt_logprobs=0)
-    requests = [Request(n, prompt, params, 0, 0) for n, prompt in enumerate(_PROMPTS)]
-    with open_run(config) as run:
-        scored = {s.request.id: s.scores for s in run.engine.generate(requests)}
-    return torch.tensor([one.logprob for n in sorted(scored) for part in scored[n] for one in part])
+    check_log_probabilities(write_checkpoint(plain, tmp_path / "model", form))
 
 
 def test_weights_are_kept_as_they_are_stored(tmp_path: Path, plain: Path) -> None:
@@ -128,7 +70,10 @@ def test_weights_are_kept_as_they_are_stored(tmp_path: Path, plain: Path) -> Non
 
 @pytest.mark.parametrize(
     ("family", "form", "reason"),
-    [("mixtral", "w4a16", "its experts are in compressed-tensors"), ("llama", "", "bitsandbytes")],
+    [
+        ("gpt_oss", "w4a16", "GptOssExperts, which are not read from compr"),
+        ("llama", "", "bitsandb"),
+    ],
 )
 def test_what_cannot_be_read_is_refused(
     tmp_path: Path, family: str, form: str, reason: str
@@ -175,4 +120,4 @@ def test_products_are_of_packed_weights(tmp_path: Path, plain: Path, form: str) 
 def test_batch_invariant_runs(tmp_path: Path, plain: Path) -> None:
     folder = write_checkpoint(plain, tmp_path / "model", "awq")
     config = EngineConfig(model=str(folder), tier1_kv="1MiB", batch_invariant=True)
-    assert _run(config) == _meant(folder)
+    assert run(config) == meant(folder)

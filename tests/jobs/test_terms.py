@@ -86,7 +86,7 @@ def test_terms_are_understood_once(reader: LineReader, monkeypatch: pytest.Monke
 def test_few_terms_are_remembered(reader: LineReader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terms, "_MOST_KNOWN", 2)
     monkeypatch.setattr(terms, "_MOST_BYTES", 200)
-    known = TermsReader(reader.text, _LIMITS, reader.rules, {}, None, lambda _body: ("tiny", 0))
+    known = TermsReader(reader.text, _LIMITS, reader.rules, {}, None)
     for seed in range(7):
         known.read("completion", {"seed": seed})
         assert 0 < len(known._known) <= 2

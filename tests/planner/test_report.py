@@ -3,10 +3,12 @@
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from browsers import WIDTHS, check_page, open_browser, open_page
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.known_models import known_shape
 from glinthawk.planner.machine_layouts import Offer, offered_rigs
@@ -14,6 +16,8 @@ from glinthawk.planner.plan_text import number
 from glinthawk.planner.plots import Axes, Point, dots
 from glinthawk.planner.report import render_report
 from glinthawk.planner.search import Found, Search
+from glinthawk.planner.timeline import Interval, Timeline
+from glinthawk.planner.verdict import best_in_words
 from glinthawk.planner.workload import Workload
 
 VOID = {"meta", "br"}
@@ -31,7 +35,9 @@ def found_and_page() -> tuple[Found, str]:
     work = Workload.fixed(128, 32)
     search = Search("<8B & more>", work)
     found = search.run(offered_rigs(shape, offer, ["bfloat16"], Counter()), top=3)
-    return found, render_report(found, search, work, "cost", "not measured: from the catalogue")
+    return found, render_report(
+        found, search, work, "cost", "not measured: from the catalogue", "glinthawk plan -m '<8B'"
+    )
 
 
 class Nesting(HTMLParser):
@@ -66,7 +72,7 @@ def test_it_is_well_formed(found_and_page: tuple[Found, str]) -> None:
 
 def test_every_plot_is_an_image_with_marks(found_and_page: tuple[Found, str]) -> None:
     plots = re.findall(r"<svg.*?</svg>", found_and_page[1], re.DOTALL)
-    assert len(plots) == 3
+    assert len(plots) == 4
     for plot in plots:
         tree = ElementTree.fromstring(plot)
         assert tree.get("role") == "img"
@@ -99,7 +105,7 @@ def test_no_two_things_of_a_page_have_one_name(found_and_page: tuple[Found, str]
 def test_a_legend_has_what_is_there(found_and_page: tuple[Found, str]) -> None:
     found, page = found_and_page
     legends = re.findall(r'<ul class="legend">(.*?)</ul>', page)
-    assert len(legends) == 2
+    assert len(legends) == 3
     for legend in legends:
         assert found.best[0].estimate.binds in legend
         assert "storage" not in legend
@@ -118,3 +124,49 @@ def test_it_has_the_figures(found_and_page: tuple[Found, str]) -> None:
         assert f"<td>{number(one.dollars_per_million)}</td>" in page
     for words in ("not measured", "tier 1, slice 0", "one way", "prefers-color-scheme"):
         assert words in page
+
+
+def test_it_says_what_is_best_and_how_it_was_made(found_and_page: tuple[Found, str]) -> None:
+    found, page = found_and_page
+    assert f'<p class="says">{best_in_words(found)}; ' in page
+    assert "<pre>glinthawk plan -m &#x27;&lt;8B&#x27;</pre>" in page
+    for figure in ("Cost against speed", "Throughput over batch size"):
+        assert f"<h2>{figure}</h2>" in page
+
+
+def test_busy_is_said_by_the_estimate_and_by_the_timeline(
+    found_and_page: tuple[Found, str],
+) -> None:
+    found, page = found_and_page
+    table = re.search(r'<table class="busy">(.*?)</table>', page)
+    assert table is not None
+    estimated = found.best[0].estimate.tier1_busy
+    assert f'<th scope="row">Tier 1</th><td>{estimated:.0%}</td><td>' in table[1]
+    timeline = Timeline(
+        ["tier 1, slice 0", "tier 1, slice 1", "worker 1, slice 0"],
+        [
+            Interval("tier 1, slice 0", 0, "a", 0.0, 1.0),
+            Interval("tier 1, slice 1", 0, "a", 1.0, 2.0),
+            Interval("tier 1, slice 1", 1, "b", 3.0, 1.0),
+        ],
+        4.0,
+    )
+    assert (timeline.busy("tier 1"), timeline.busy("worker")) == (0.75, 0.0)
+    assert timeline.busy("drives") is None
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_is_good_in_a_browser(
+    found_and_page: tuple[Found, str], width: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(found_and_page[1])
+    scheme = "dark" if width == max(WIDTHS) else "light"
+    with open_browser() as browser, open_page(browser, path.as_uri(), width, scheme) as page:
+        check_page(page)
+        # What is cut off can be scrolled to, and is said to be there; on a desk nothing is.
+        wide = "box => box.scrollWidth > box.clientWidth + 1"
+        table = page.get_by_role("region", name="The best plans")
+        assert table.evaluate(wide) == (width == min(WIDTHS))
+        hint = page.get_by_text("The table has more columns")
+        assert hint.is_visible() == (width == min(WIDTHS))

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from functools import cache
-from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
+from glinthawk.planner import search
 from glinthawk.planner.catalogue import load_catalogue
 from glinthawk.planner.costs import LinkCost
 from glinthawk.planner.estimate import estimate
@@ -26,6 +27,8 @@ from glinthawk.planner.machine_layouts import (
 from glinthawk.planner.roofline import roofline_slices
 from glinthawk.planner.search import Candidate, Found, Rank, Search
 from glinthawk.planner.simulator import Simulator
+from glinthawk.planner.steady import Steady
+from glinthawk.planner.verdict import dollars_of
 from glinthawk.planner.workload import Workload
 
 CATALOGUE = load_catalogue()
@@ -42,7 +45,7 @@ def make_offer(tier1: str = "A10", tier2: str | None = "r7a-4xlarge", most: int 
 def find(offer: Offer, workload: Workload, rank: Rank = "cost", shape=SMALL, top: int = 3) -> Found:
     dropped: Counter[str] = Counter()
     rigs = offered_rigs(shape, offer, [shape.dtype, "int8"], dropped)
-    return Search(shape.name, workload, rank, dropped=dropped, seconds=inf).run(rigs, top)
+    return Search(shape.name, workload, rank, dropped=dropped).run(rigs, top)
 
 
 @cache
@@ -150,13 +153,19 @@ def test_the_best_comes_first_and_both_tiers_are_compared(rank: Rank) -> None:
         assert one.tokens_per_s == pytest.approx(one.estimate.tokens_per_s, rel=0.35)
 
 
-def test_when_time_is_short_the_first_of_each_number_of_tiers_is_simulated() -> None:
-    rigs = offered_rigs(SMALL, make_offer(), [SMALL.dtype], Counter())
-    best = Search(SMALL.name, Workload.fixed(64, 16), seconds=-1).run(rigs, 4).best
+def test_what_takes_long_to_simulate_comes_last_and_its_dollars_say_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulate = search.simulate_steady
+
+    def give_up_on_two_tiers(plan: Plan, *given: Any, **more: Any) -> Steady | None:
+        return None if plan.workers_per_slice else simulate(plan, *given, **more)
+
+    monkeypatch.setattr(search, "simulate_steady", give_up_on_two_tiers)
+    best = find_on_both_tiers().best
     is_late = [one.steady is None for one in best]
-    assert is_late == sorted(is_late) and any(is_late)
-    simulated = [one for one in best if one.steady is not None]
-    assert sorted(one.is_one_tier for one in simulated) == [False, True]
+    assert is_late == sorted(is_late) and any(is_late) and not all(is_late)
+    assert [dollars_of(one).startswith("~") for one in best] == is_late
 
 
 def test_dollars_are_those_of_all_machines() -> None:

@@ -265,3 +265,25 @@ def test_a_full_disk_refuses_an_upload_and_keeps_the_rest(server: Server) -> Non
             uploads.mkdir()
         assert client.files.retrieve(before).id == before
         assert client.models.list().data
+
+
+def test_another_model_is_not_there_but_lines_may_name_any(client: OpenAI) -> None:
+    for name in ("gpt-4o", "demo/", 3):
+        asked: Any = {"model": name, "prompt": "A", "max_tokens": 1}
+        with pytest.raises(openai.NotFoundError) as told:
+            client.completions.create(**asked)
+        assert (told.value.code, told.value.param) == ("model_not_found", "model")
+    file = upload(client, [line("a", model="gpt-4o", prompt="A", max_tokens=1)])
+    asked = {"endpoint": "/v1/completions", "completion_window": "1h"}
+    batch = client.batches.create(input_file_id=file, **asked)
+    assert wait_for(client, batch.id).request_counts.completed == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "/v2", "/v1/v1"])
+def test_clients_may_leave_the_version_out(server: Server, prefix: str) -> None:
+    place = server.url.removesuffix("/v1") + prefix
+    with OpenAI(base_url=place, api_key="any", max_retries=0) as client:
+        assert client.models.list().data[0].id == "demo"
+        assert client.models.retrieve("demo").id == "demo"
+        assert client.completions.create(model="demo", prompt="A", max_tokens=1).choices
+        assert client.files.list().data is not None and client.batches.list().data is not None

@@ -1,105 +1,16 @@
 """A server that is killed at any moment and started again answers every line once."""
 
-import random
-import threading
 from contextlib import closing
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import pytest
-from openai import OpenAI
-
-from commands import line
-from glinthawk.serve.batch_states import ENDED
 from glinthawk.serve.record_store import RecordStore
+from killed_batches import check_kills, create, is_moving, lines
 from servers import Server, content, running, upload, wait_for
 from watching import wait_until
 
-RANK = {name: rank for rank, name in enumerate(("validating", "in_progress", "finalizing"))}
-#: How long a server goes on before it is killed.
-LONGEST_S = 1.0
 
-
-def lines(batch: int, count: int, max_tokens: int = 24) -> list[dict[str, Any]]:
-    body = {"max_tokens": max_tokens, "temperature": 1.0, "ignore_eos": True}
-    return [
-        line(f"{batch}-{number}", prompt=f"The list {number}", **body) for number in range(count)
-    ]
-
-
-def create(client: OpenAI, file: str, **more: Any) -> str:
-    asked: Any = {"endpoint": "/v1/completions", "completion_window": "24h"} | more
-    return client.batches.create(input_file_id=file, **asked).id
-
-
-def is_moving(client: OpenAI, ids: list[str]) -> bool:
-    """Whether some batch has answers, and is not done."""
-    batches = [client.batches.retrieve(id) for id in ids]
-    return any(one.request_counts.completed and one.status not in ENDED for one in batches)
-
-
-def is_over(client: OpenAI, ids: list[str]) -> bool:
-    return all(client.batches.retrieve(id).status in ENDED for id in ids)
-
-
-class Watcher:
-    """Asks for the states of batches all the time, through kills; keeps each that it has seen."""
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-        self.seen: dict[str, list[tuple[str, int]]] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> "Watcher":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        """What is in the records, which is there before a client is told anything."""
-        with closing(RecordStore(self._data / "records.sqlite")) as store:
-            while not self._ended.wait(0.01):
-                for batch in store.list_batches("", limit=1000).data:
-                    states = self.seen.setdefault(batch.id, [])
-                    states.append((batch.status, batch.request_counts.total))  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("kills", "batches"), [(5, 6), pytest.param(200, 10, marks=pytest.mark.matrix)]
-)
-def test_every_line_is_answered_once(tmp_path: Path, kills: int, batches: int) -> None:
-    data, chance = tmp_path / "data", random.Random(0)
-    count = 40 + 2 * kills
-    with running(data) as server, server.client() as client:
-        files = [upload(client, lines(number, count, 40)) for number in range(batches)]
-        ids = [create(client, file) for file in files]
-    with Watcher(data) as watcher:
-        num_in_the_middle = 0
-        for number in range(kills):
-            server = Server(data, "--batch-size", 4)
-            with server.client() as client:
-                if number % 2:
-                    wait_until(lambda client=client: is_moving(client, ids) or is_over(client, ids))
-                threading.Event().wait(chance.uniform(0, LONGEST_S))
-                num_in_the_middle += is_moving(client, ids)
-            server.kill()
-        assert num_in_the_middle >= kills // 4
-        with running(data) as server, server.client() as client:
-            done = [wait_for(client, id) for id in ids]
-            answers = [content(client, one.output_file_id) for one in done]
-    for batch, (one, found) in enumerate(zip(done, answers, strict=True)):
-        assert (one.status, one.request_counts.completed) == ("completed", count)
-        asked = [line["custom_id"] for line in lines(batch, count)]
-        assert sorted(result["custom_id"] for result in found) == sorted(asked)
-    assert set(watcher.seen) == set(ids)
-    for states in watcher.seen.values():
-        ranks = [RANK.get(state, 3) for state, _ in states]
-        assert all(one <= other for one, other in pairwise(ranks))
+def test_every_line_is_answered_once(tmp_path: Path) -> None:
+    check_kills(tmp_path / "data", seed=0, kills=5, batches=6)
 
 
 def test_a_kill_changes_no_answer(tmp_path: Path) -> None:

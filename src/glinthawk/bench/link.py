@@ -126,7 +126,7 @@ def _hear(channels: Iterable[ClientChannel]) -> None:
     poller = zmq.Poller()
     for channel in channels:
         poller.register(channel.socket, zmq.POLLIN)
-    poller.poll(1000 * _PATIENCE_S)
+    poller.poll(round(1000 * _PATIENCE_S))
     for channel in channels:
         assert channel.receive() is None
 

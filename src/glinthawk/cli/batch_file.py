@@ -4,50 +4,33 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from glinthawk.cli.answerers import Answerer
 from glinthawk.cli.failure_report import report_failures
 from glinthawk.cli.job_options import JobOptions
-from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import GlinthawkError
-from glinthawk.core.hub import check_hub
-from glinthawk.core.lora import identify_adapters
 from glinthawk.core.plan import Plan
-from glinthawk.core.source import identify_model, resolve_model
 from glinthawk.jobs.journal import Journal
-from glinthawk.jobs.line_rules import LineRules
 
-__all__ = ["answer_file", "fingerprint_of", "open_console"]
-
-#: What an answer depends on. Another value of any of these is another job. So are other types of
-#: numbers and another length, which are known when the model is loaded (``Run.resolved``).
-_FINGERPRINT = ("load_format", "seed")
-
-
-def fingerprint_of(config: EngineConfig, rules: LineRules) -> dict[str, Any]:
-    """What the answers of a job depend on, but for its input."""
-    fingerprint = {name: getattr(config, name) for name in _FINGERPRINT} | rules.changes()
-    adapters = {"lora": identify_adapters(config.lora)} if config.lora else {}
-    return {"model": identify_model(config.model), **adapters, **fingerprint}
+__all__ = ["answer_file", "open_console"]
 
 
 def answer_file(
-    config: EngineConfig,
-    rules: LineRules,
+    answerer: Answerer,
     source: Path,
     output: Path,
     options: JobOptions,
     plan: Plan | None = None,
 ) -> int:
     """Answer ``source`` in ``output``; returns the exit status. ``plan`` is stored with the job,
-    if ``config`` follows one."""
+    if it follows one."""
     console = open_console(options.quiet)
     with Journal.open(
         source,
         output,
-        fingerprint_of(config, rules),
+        answerer.fingerprint,
         plan=plan,
         restart=options.restart,
         retry_errors=options.retry_errors,
@@ -63,12 +46,7 @@ def answer_file(
                 f"resuming: {journal.num_resumed} lines have their results{_retried(journal)}"
             )
         with _telling_what_is_safe(journal, console):
-            console.print(f"loading {config.model}")
-            check_hub(resolve_model(config.model))
-            # It takes seconds to import: not before there is work.
-            from glinthawk.cli.job_run import answer_lines
-
-            stopped = answer_lines(config, rules, output, options, journal, console)
+            stopped = answerer.answer(journal, output, console)
         return _conclude(journal, stopped, output, options, console)
 
 

@@ -1,10 +1,14 @@
 """A job from whatever its input is to whatever its output shall be."""
 
+from contextlib import closing
 from typing import Any
 
-from glinthawk.cli.batch_file import answer_file, fingerprint_of, open_console
+from glinthawk.cli.answerers import Answerer, OwnEngine, RemoteServer
+from glinthawk.cli.batch_file import answer_file, open_console
 from glinthawk.cli.file_options import FileOptions
 from glinthawk.cli.job_options import JobOptions
+from glinthawk.cli.server_options import RemoteOptions
+from glinthawk.client.batch_api import BatchApi
 from glinthawk.core.config import EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.plan import Plan
@@ -13,7 +17,7 @@ from glinthawk.files.source_record import SourceRecord
 from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.record import load_record
 
-__all__ = ["answer_input"]
+__all__ = ["answer_input", "hand_in_input"]
 
 
 def answer_input(
@@ -23,8 +27,20 @@ def answer_input(
     options: JobOptions,
     plan: Plan | None = None,
 ) -> int:
-    """Returns the exit status, as ``answer_file`` does, which answers what the converters make of
-    the input."""
+    """On this process's tiers; returns the exit status."""
+    return _answer(OwnEngine(config, rules, options), files, options, plan)
+
+
+def hand_in_input(remote: RemoteOptions, files: FileOptions, options: JobOptions) -> int:
+    """On a running server; returns the exit status."""
+    with closing(BatchApi(remote.server or "", remote.api_key)) as api:
+        return _answer(RemoteServer(api, remote, options), files, options)
+
+
+def _answer(
+    answerer: Answerer, files: FileOptions, options: JobOptions, plan: Plan | None = None
+) -> int:
+    """As ``answer_file`` does, which answers what the converters make of the input."""
     console = open_console(options.quiet)
     given = files.resolve(restart=options.restart, written=options.written().values())
     with open_conversion(given) as conversion:
@@ -32,8 +48,8 @@ def answer_input(
         if whole is None or _wants_lines(whole, options):
             whole = conversion.prepare()
         if whole is not None:
-            return _tell_whole(whole, conversion, fingerprint_of(config, rules), options)
-        status = answer_file(config, rules, conversion.requests, conversion.results, options, plan)
+            return _tell_whole(whole, conversion, answerer.fingerprint, options)
+        status = answer_file(answerer, conversion.requests, conversion.results, options, plan)
         if status in (0, 1):
             conversion.finish(has_errors=status == 1)
             if not conversion.target.is_plain:

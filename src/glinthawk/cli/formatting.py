@@ -5,6 +5,7 @@ from rich.table import Table
 
 from glinthawk.planner.plan_text import dollars, kv_of, layout_of
 from glinthawk.planner.search import Candidate, Found, Rank
+from glinthawk.planner.verdict import compare_tiers, dollars_of
 
 __all__ = ["show"]
 
@@ -18,12 +19,14 @@ def show(found: Found, rank: Rank, source: str) -> None:
     # A pipe has no width: rich would cut the table to 80 columns.
     Console(highlight=False, width=max(_WIDTH, console.width)).print(_table(found))
     if any(one.steady is None for one in found.best):
-        console.print("-: it would take long to simulate; dollars are of the estimate")
+        console.print(
+            "-: it would take long to simulate; ~: dollars of the estimate, below all others"
+        )
     for reason, count in found.dropped.most_common():
         console.print(f"dropped: {reason} ({count})")
     for note in found.best[0].notes:
         console.print(note)
-    if verdict := _compare(found, rank):
+    if verdict := compare_tiers(found, rank):
         console.print(verdict)
 
 
@@ -51,20 +54,6 @@ def _cells(one: Candidate) -> list[str]:
         f"{one.estimate.tokens_per_s:,.0f}",
         f"{one.tokens_per_s:,.0f}" if one.steady else "-",
         dollars(one.dollars_per_hour),
-        dollars(one.dollars_per_million),
+        dollars_of(one),
         one.estimate.binds,
     ]
-
-
-def _compare(found: Found, rank: Rank) -> str | None:
-    """One tier against two, plainly."""
-    one, two = (found.first(is_one_tier=is_one) for is_one in (True, False))
-    if one is None or two is None:
-        return None
-    if rank == "cost" and one.dollars_per_million and two.dollars_per_million:
-        ratio = one.dollars_per_million / two.dollars_per_million
-        cheaper, times = ("one tier is", 1 / ratio) if ratio < 1 else ("two tiers are", ratio)
-        return f"{cheaper} {times:.2f} times cheaper a token"
-    ratio = two.tokens_per_s / one.tokens_per_s
-    faster, times = ("one tier is", 1 / ratio) if ratio < 1 else ("two tiers are", ratio)
-    return f"{faster} {times:.2f} times as fast"

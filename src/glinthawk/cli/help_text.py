@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from glinthawk.cli.bare_options import fill_bare
 from glinthawk.cli.panels import COMMON, TITLES, panel_of
 
 __all__ = ["HelpfulCommand", "HelpfulGroup", "write_help"]
@@ -19,6 +20,10 @@ _INDENT, _NAMES = 2, 26
 
 class HelpfulCommand(TyperCommand):
     """Typer's tables have a column for everything, and little is left for words."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Called with what stands behind the command."""
+        return super().parse_args(ctx, fill_bare(args))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Called by ``--help``."""

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from glinthawk.cli.config_file import ConfigFlag
+from glinthawk.cli.dashboard_option import check_dashboard
+from glinthawk.cli.log_options import LogJsonFlag
 from glinthawk.cli.outputs import check_output
 from glinthawk.core.errors import UsageError
 
@@ -54,6 +56,14 @@ class JobOptions:
             callback=check_output,
         ),
     ] = None
+    dashboard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:PORT]",
+            help="Show the run on a page in a browser while it goes on, on this machine unless "
+            "HOST says otherwise. Needs the extra serve.",
+        ),
+    ] = None
     text_processes: Annotated[
         int | None,
         typer.Option(
@@ -75,8 +85,11 @@ class JobOptions:
         ),
     ] = False
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False
+    log_json: LogJsonFlag = False
 
     def __post_init__(self) -> None:
+        if self.dashboard is not None:
+            check_dashboard(self.dashboard)
         if self.restart and self.retry_errors:
             raise UsageError("--restart runs every line again; give that or --retry-errors")
         if self.errors is not None and self.errors.name.lower().endswith(_NO_LINES):

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from glinthawk.cli.dashboard_option import showing
 from glinthawk.cli.events import keep_events
 from glinthawk.cli.job_options import JobOptions
 from glinthawk.cli.outputs import open_trace
@@ -53,7 +54,8 @@ def answer_lines(
         journal.settle(run.resolved)
         failed_before = journal.num_failed
         job = _open_job(config, rules, journal, run, processes)
-        stopped = _run_job(job, run, console)
+        with showing(options.dashboard, config.model, journal.source.name, run, job, console):
+            stopped = _run_job(job, run, console)
         stats = _stats(job, run, failed_before)
         _report(stats, console)
         if options.stats_json is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glinthawk.cli.log_options import LogJsonFlag
 from glinthawk.core.config import LINK_WINDOW
 from glinthawk.core.errors import UsageError
 
@@ -55,6 +56,7 @@ class ServerOptions:
         ),
     ] = f"{LINK_WINDOW >> 20}MiB"
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False
+    log_json: LogJsonFlag = False
     lifeline: Annotated[bool, typer.Option("--lifeline", hidden=True)] = False
 
 

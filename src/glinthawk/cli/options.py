@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from types import NoneType
@@ -52,17 +52,25 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 
 @dataclass(frozen=True, slots=True)
 class SettingsOf:
-    """Settings of the dataclass ``owner``, all or those of ``names``, as a dictionary.
+    """Settings of the dataclass ``owner``, all or those of ``names``, as a dictionary. Of those
+    that are ``optional`` here, for the reason that help then gives, None says that none was given.
     What goes together has not been checked yet.
     """
 
     owner: type
     names: tuple[str, ...] = ()
+    optional: Mapping[str, str] = field(default_factory=dict)
 
     def options(self) -> list[inspect.Parameter]:
         """In the owner's order."""
         flags = _flags(self.owner)
-        return [_option(one, flags) for one in self._settings()]
+        return [_option(self._loosened(one), flags) for one in self._settings()]
+
+    def _loosened(self, one: NamedSetting) -> NamedSetting:
+        if one.name not in self.optional:
+            return one
+        told = replace(one.setting, help=f"{one.setting.help} {self.optional[one.name]}")
+        return replace(one, kind=one.kind | None, default=None, setting=told)
 
     def take(self, given: dict[str, Any]) -> dict[str, Any]:
         """Move the settings out of what typer has ``given``."""

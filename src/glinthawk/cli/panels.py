@@ -6,6 +6,7 @@ COMMON = "Options"
 
 _PANELS = {
     COMMON: "model input output tier2 tier1_kv worker_kv config restart retry_errors errors quiet",
+    "Server": "server api_key completion_window",
     "Model": "lora dtype device load_format trust_remote_code dense max_model_len",
     "Tiers": "cluster slices workers_per_slice plan split_attention identity worker_timeout "
     "wait_for_workers",
@@ -17,7 +18,7 @@ _PANELS = {
     "Tables": "prompt_column messages_column template id_column endpoint body max_tokens "
     "temperature split keep_columns",
     "Files": "shard work_dir text_processes stats_json",
-    "Diagnosis": "trace event_log",
+    "Diagnosis": "dashboard trace event_log log_json",
 }
 #: In the order of a page.
 TITLES = tuple(_PANELS)

@@ -1,5 +1,7 @@
 """``glinthawk plan``."""
 
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -45,7 +47,9 @@ def plan(
     model: Annotated[
         str,
         typer.Option(
-            "-m", "--model", help="A well-known model (Llama-3.1-8B), folder, hub name, or demo."
+            "-m",
+            "--model",
+            help="A well-known model (Llama-3.1-8B), folder, hub name, GGUF file, or demo.",
         ),
     ],
     workload: WorkloadFlag,
@@ -132,7 +136,8 @@ def plan(
     if report is not None:
         from glinthawk.planner.report import write_report
 
-        _write(report, lambda: write_report(report, found, search, work, rank, source))
+        command = shlex.join(["glinthawk", *sys.argv[1:]])
+        _write(report, lambda: write_report(report, found, search, work, rank, source, command))
         typer.echo(f"report: {report}")
 
 

@@ -35,7 +35,8 @@ def serve(
 
 
 def _serve(config: EngineConfig, rules: LineRules, options: ServeOptions) -> None:
-    from glinthawk.cli.batch_file import fingerprint_of, open_console
+    from glinthawk.cli.answerers import fingerprint_of
+    from glinthawk.cli.batch_file import open_console
     from glinthawk.core.hub import check_hub
     from glinthawk.core.source import resolve_model
     from glinthawk.serve.api_keys import ApiKeys

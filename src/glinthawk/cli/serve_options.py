@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from glinthawk.cli.config_file import ConfigFlag
+from glinthawk.cli.log_options import LogJsonFlag
 from glinthawk.core.errors import UsageError
 
 __all__ = ["API_KEY_VARIABLE", "ServeOptions"]
@@ -54,6 +55,7 @@ class ServeOptions:
         1_000_000
     )
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False
+    log_json: LogJsonFlag = False
 
     def __post_init__(self) -> None:
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):

@@ -60,7 +60,7 @@ class EngineConfig:
     Raises UsageError for values that cannot be, or do not go together.
     """
 
-    model: Annotated[str, Setting("Folder in Hugging Face format, hub name, or demo.", short="-m")]
+    model: Annotated[str, Setting("Model folder, hub name, GGUF file, or demo.", short="-m")]
     tier2: Annotated[
         tuple[str, ...],
         Setting(

@@ -6,6 +6,7 @@ GlinthawkError
 │   │   └── UnsupportedModel the model loads but cannot be cut at attention correctly
 │   ├── AddressError         an address or key is malformed or not allowed
 │   └── JournalError         the output belongs to another model, input or process
+├── ServerLost               a server that a job was handed in to does not answer
 ├── RequestError             one request cannot be answered; the job goes on
 └── WorkerError              a Tier-2 worker
     ├── WorkerRefused        it answered that it cannot serve this model or client
@@ -22,6 +23,7 @@ __all__ = [
     "JournalError",
     "ModelError",
     "RequestError",
+    "ServerLost",
     "UnsupportedModel",
     "UsageError",
     "WireError",
@@ -54,6 +56,10 @@ class AddressError(UsageError):
 
 class JournalError(UsageError):
     """The output file belongs to another model, input or process."""
+
+
+class ServerLost(GlinthawkError):
+    """A server that a job was handed in to does not answer; the job may go on there."""
 
 
 class RequestError(GlinthawkError):

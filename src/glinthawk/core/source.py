@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from glinthawk.core.errors import ModelError
+from glinthawk.core.gguf_folder import find_gguf, make_folder
 
 __all__ = ["identify_model", "refuse_code", "resolve_model"]
 
@@ -13,18 +14,21 @@ _DESCRIPTIONS = ("*.json", "*.jinja", "*.model", "*_*/config.json")
 
 
 def resolve_model(name: str) -> str:
-    """The folder of the bundled ``demo``, or ``name`` itself: a folder or a hub name.
+    """The folder of the bundled ``demo``, one made of a GGUF file, or ``name`` itself: a folder or
+    a hub name.
 
-    Raises ModelError for a path at which there is no model folder.
+    Raises ModelError for a path at which there is no model.
     """
     if name == "demo":
         return str(files("glinthawk") / "demo")
+    if (file := find_gguf(name)) is not None:
+        return str(make_folder(file))
     path = Path(name)
     is_path = path.exists() or path.is_absolute() or name.startswith(".")
     if is_path and not (path / "config.json").is_file():
         raise ModelError(
             f"{name} is no model folder: it has no config.json. Give a folder in Hugging Face "
-            "format, a hub name, or demo."
+            "format, a GGUF file, a hub name, or demo."
         )
     return name
 
@@ -51,6 +55,6 @@ def identify_model(name: str) -> str:
     for pattern in _DESCRIPTIONS:
         for path in sorted(folder.glob(pattern)):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.gguf")]):
         digest.update(f"{path.name}\0{path.stat().st_size}".encode())
     return f"sha256:{digest.hexdigest()}"

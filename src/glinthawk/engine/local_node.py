@@ -17,7 +17,8 @@ from glinthawk.engine.tier import Done, TierEvent
 from glinthawk.launch.revival import Fate
 from glinthawk.launch.worker_supervisor import WorkerSupervisor
 from glinthawk.scheduler.commands import HomeJoined, HomeLost
-from glinthawk.scheduler.step_cost import StepCost
+from glinthawk.scheduler.step_cost import TIER1, StepCost
+from glinthawk.telemetry.reading import Glance
 from glinthawk.telemetry.usage import Usage
 from glinthawk.tier1.kv.home import Home
 from glinthawk.tier1.kv.link import Traffic
@@ -148,6 +149,17 @@ class LocalNode:
         usage.kv_bytes_peak += sum(home.kv_bytes_peak for home in self._homes.values())
         usage.xcache_bytes_peak = sum(home.xcache_bytes_peak for home in self._homes.values())
         return usage
+
+    def glance(self) -> Glance:
+        glance = Glance(self.node.busy_s)
+        speeds = list(self.node.attention.items())
+        glance.tier2_busy_s = {home: speed.total_s for home, speed in speeds if home != TIER1}
+        homes = list(self._homes.values())
+        live = [link.traffic for home in homes for link in home.links]
+        for traffic in [*self._past_traffic, *live]:
+            glance.bytes_out += traffic.decode_bytes_out + traffic.prefill_bytes
+            glance.bytes_back += traffic.decode_bytes_back
+        return glance
 
     def _lost(self, error: WorkerError) -> HomeLost:
         is_last = self._supervisor is None and len(self._homes) == 1

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,7 @@ from glinthawk.engine.node_opening import OpenNode, open_node
 from glinthawk.engine.pipeline_opening import open_pipeline
 from glinthawk.engine.tier import ModelFacts, Tier1
 from glinthawk.scheduler.batch_limits import BatchLimits, most_scored_rows
+from glinthawk.telemetry.reading import Glance
 from glinthawk.telemetry.stats import RunStats
 from glinthawk.telemetry.trace import Trace
 
@@ -31,6 +32,8 @@ class Run:
     #: What settings came to that answers depend on and that may be left to the model.
     resolved: dict[str, str | int]
     began: float
+    #: What Tier 1 did so far, from any thread; None on a cluster, whose nodes are asked at the end.
+    glance: Callable[[], Glance] | None = None
 
     def stats(self) -> RunStats:
         """What each tier did so far."""
@@ -78,7 +81,8 @@ def run_on(config: EngineConfig, opened: OpenNode, events: EventLog | None = Non
     facts = ModelFacts(
         spec.dtype, spec.vocab_size, spec.max_model_len, spec.longest_len, opened.arithmetic
     )
-    return _start(config, opened.node, opened.tuning.limits, facts, events)
+    run = _start(config, opened.node, opened.tuning.limits, facts, events)
+    return replace(run, glance=opened.node.glance)
 
 
 def _start(

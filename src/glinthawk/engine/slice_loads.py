@@ -11,7 +11,6 @@ from glinthawk.core.config import RAY, EngineConfig
 from glinthawk.core.errors import UsageError
 from glinthawk.core.lora import LoraSource, parse_lora
 from glinthawk.core.slices import LayerSlice, split_layers
-from glinthawk.core.source import resolve_model
 from glinthawk.launch.local_processes import parse_tier2
 from glinthawk.tier1.kv.home_factory import group_workers
 from glinthawk.tier1.model.loader import count_layers
@@ -81,8 +80,8 @@ def _node_config(config: EngineConfig, node: NodePlan) -> EngineConfig:
         for name in ("tier1_kv", "worker_kv", "worker_storage", "device")
         if getattr(node, name) is not None
     }
-    model = Path(resolve_model(config.model))
-    if config.cluster == RAY and model.is_dir():  # actors run in a folder of Ray's
+    model = Path(config.model)
+    if config.cluster == RAY and model.exists():  # actors run in a folder of Ray's
         own["model"] = str(model.resolve())
     if config.cluster == RAY:
         own["lora"] = tuple(map(_absolute, parse_lora(config.lora)))

@@ -12,7 +12,7 @@ __all__ = ["is_own_file", "own_names"]
 #: What may stand after an output's name: beside it, moved aside by --restart, or half
 #: written.
 _BESIDE = re.compile(
-    r"(\.requests\.jsonl|\.results\.jsonl)?(\.\d+)?(\.source|\.journal|\.events)?(\.new|\.before)?"
+    r"(\.requests\.jsonl|\.results\.jsonl)?(\.\d+)?(\.source|\.journal|\.events|\.batches)?(\.new|\.before)?"
 )
 
 

@@ -1,7 +1,6 @@
 """A job: an input file, its journal, and the answers on their way between them."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,16 +9,15 @@ from glinthawk.core.limits import Limits
 from glinthawk.core.sequence import Request, Sequence
 from glinthawk.jobs.front import Front, TextProcesses
 from glinthawk.jobs.incoming import read_tasks
-from glinthawk.jobs.input import InputLines
 from glinthawk.jobs.journal import Journal
 from glinthawk.jobs.line_rules import LineRules
-from glinthawk.jobs.lines import Refusal, Task, read_custom_id
+from glinthawk.jobs.lines import Refusal, Task
 from glinthawk.jobs.outgoing import Outgoing
 from glinthawk.jobs.results import refusal_line
-from glinthawk.jobs.seen import SeenIds
 from glinthawk.jobs.task_requests import TaskRequests
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.text_work import TextRules
+from glinthawk.jobs.unanswered import unanswered_lines
 from glinthawk.tokens.pooler import Pooler
 
 __all__ = ["Job", "Progress"]
@@ -114,7 +112,8 @@ class Job:
         A line that cannot be answered gets its error here, and the next one is read. None: there is
         none at hand while others are being answered; ask again later.
         """
-        for task in read_tasks(self._front, self._lines(), lambda: bool(self._open)):
+        lines = unanswered_lines(self._journal, self._refuse_line)
+        for task in read_tasks(self._front, lines, lambda: bool(self._open)):
             if task is None:
                 yield None
                 continue
@@ -163,21 +162,6 @@ class Job:
         self._outgoing.finish()
         self._journal.flush()
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of the lines to answer; those whose id was there before are refused."""
-        survey = self._journal.survey
-        with closing(InputLines(self._journal.source, survey.num_bytes)) as lines:
-            seen = SeenIds(survey.num_requests, survey.num_bytes, lines.custom_id_at)
-            for line, offset, raw in lines:
-                custom_id = read_custom_id(raw)
-                repeated = custom_id is not None and not seen.add(custom_id, offset)
-                if self._journal.is_finished(line):
-                    continue
-                if repeated:
-                    self._refuse_line(Refusal(line, custom_id, _repeated()))
-                    continue
-                yield line, raw
-
     def _request(self, open_line: _OpenLine, index: int) -> Request:
         request = self._requests.make(open_line.task, index, self._num_requests)
         self._open[request.id] = (open_line, index)
@@ -189,11 +173,3 @@ class Job:
 
     def _refuse_line(self, refusal: Refusal) -> None:
         self._journal.append(refusal.line, refusal_line(refusal), failed=True)
-
-
-def _repeated() -> RequestError:
-    return RequestError(
-        "this custom_id stands on an earlier line; give each line its own",
-        param="custom_id",
-        code="duplicate_custom_id",
-    )

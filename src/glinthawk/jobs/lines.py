@@ -9,7 +9,7 @@ import msgspec
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.jobs.body import Body, ChatBody, CompletionBody, read_form
+from glinthawk.jobs.body import ChatBody, CompletionBody, read_form
 from glinthawk.jobs.broken_lines import salvage_custom_id
 from glinthawk.jobs.line_envelope import Kind, find_kind, read_envelope, read_kind, read_plain
 from glinthawk.jobs.line_rules import LineRules
@@ -20,11 +20,11 @@ from glinthawk.jobs.prompts import Prompt, fit_prompt, read_prompts
 from glinthawk.jobs.replies import ReplyForm
 from glinthawk.jobs.reply_forms import choose_reply_form
 from glinthawk.jobs.responses import chat_body, to_response_name
-from glinthawk.jobs.terms import Terms, TermsReader
+from glinthawk.jobs.terms import Terms, TermsReader, find_adapter
 from glinthawk.jobs.text import Text
 from glinthawk.tokens.pooler import Pooler
 
-__all__ = ["LineReader", "Refusal", "Task", "read_custom_id"]
+__all__ = ["LineReader", "Refusal", "Task", "read_call", "read_custom_id", "refuse_line"]
 
 _PLAIN = ReplyForm()
 
@@ -94,6 +94,22 @@ def read_custom_id(raw: bytes) -> str | None:
         return None
 
 
+def read_call(raw: bytes) -> tuple[str, Kind, object]:
+    """The line's custom_id, what it is for, and its body. Raises RequestError."""
+    if (plain := read_plain(raw)) is not None:
+        return plain.custom_id, find_kind(plain.url), plain.body
+    envelope = read_envelope(raw)
+    custom_id = read_custom_id(raw)
+    if custom_id is None:
+        raise RequestError("custom_id must be a string; give each line one", param="custom_id")
+    return custom_id, read_kind(envelope), envelope.get("body")
+
+
+def refuse_line(line: int, raw: bytes, error: RequestError) -> Refusal:
+    """With its custom_id, if one can be read of it."""
+    return Refusal(line, read_custom_id(raw) or salvage_custom_id(raw), error)
+
+
 @dataclass(frozen=True, slots=True)
 class LineReader:
     """What lines are read against. ``model_name`` is what answers; ``defaults`` are of sampling
@@ -112,27 +128,16 @@ class LineReader:
 
     def __post_init__(self) -> None:
         terms = TermsReader(
-            self.text, self.limits, self.rules, self.defaults, self.params, self._find_model
+            self.text, self.limits, self.rules, self.defaults, self.params, self.adapters
         )
         object.__setattr__(self, "_terms", terms)
 
     def read(self, line: int, raw: bytes) -> Task | Refusal:
         """Never raises: whatever is wrong with a line is that line's result."""
-        plain = read_plain(raw)
-        custom_id = read_custom_id(raw) if plain is None else plain.custom_id
         try:
-            if plain is not None:
-                return self.ask(line, plain.custom_id, find_kind(plain.url), plain.body)
-            return self._read_other(line, custom_id, raw)
+            return self.ask(line, *read_call(raw))
         except RequestError as error:
-            return Refusal(line, custom_id or salvage_custom_id(raw), error)
-
-    def _read_other(self, line: int, custom_id: str | None, raw: bytes) -> Task:
-        """A line of any form. Raises RequestError."""
-        envelope = read_envelope(raw)
-        if custom_id is None:
-            raise RequestError("custom_id must be a string; give each line one", param="custom_id")
-        return self.ask(line, custom_id, read_kind(envelope), envelope.get("body"))
+            return refuse_line(line, raw, error)
 
     def ask(self, line: int, custom_id: str, kind: Kind, body: object) -> Task:
         """What ``body`` asks for. Raises RequestError."""
@@ -161,7 +166,7 @@ class LineReader:
             line=line,
             custom_id=custom_id,
             kind=kind,
-            model=terms.model,
+            model=self._name(terms.adapter),
             prompts=prompts,
             params=params,
             return_token_ids=bool(body.return_token_ids),
@@ -174,24 +179,17 @@ class LineReader:
     def _pooled(self, line: int, custom_id: str, kind: Kind, given: object) -> Task:
         form, read = _POOLED[kind]
         body = read_form(form, given, strict=self.rules.strict)
-        model, adapter = self._find_model(body)
+        adapter = find_adapter(body, self.rules, self.adapters)
         pooler = self.pooler.scoring_by(self.rules.reranker)
         prompts, wish = read(PoolingReader(self.text, self.limits, pooler), body)
+        model = self._name(adapter)
         return Task(line, custom_id, kind, model, prompts, _NO_ANSWER, wish=wish, adapter=adapter)
 
-    def _find_model(self, body: Body | PoolingBody) -> tuple[str, int]:
-        """What answers, as the answer calls it, and the number of its adapter."""
-        if body.model in self.adapters:
-            return body.model, self.adapters.index(body.model) + 1
-        served = self.rules.served_model_name
-        if served is not None and body.model not in (None, served):
-            names = " or ".join(repr(name) for name in (served, *self.adapters))
-            raise RequestError(
-                f"model is {body.model!r}, and {names} answers; correct it, or leave it out",
-                param="model",
-                code="model_not_found",
-            )
-        return served or self.model_name, 0
+    def _name(self, adapter: int) -> str:
+        """Of what answers, as answers say it."""
+        if adapter:
+            return self.adapters[adapter - 1]
+        return self.rules.served_model_name or self.model_name
 
     def _prompts(self, terms: Terms, said: object) -> tuple[Prompt, ...]:
         params = terms.params

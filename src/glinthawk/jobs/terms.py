@@ -1,11 +1,12 @@
 """What a body says beside its prompt: on most lines of a job the same, so it is understood once."""
 
 import marshal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.structured_outputs import StructuredOutputsParams
@@ -13,11 +14,12 @@ from glinthawk.jobs.body import Body, ChatBody, CompletionBody, read_body, sampl
 from glinthawk.jobs.conversation import Conversation, read_conversation
 from glinthawk.jobs.line_envelope import Kind
 from glinthawk.jobs.line_rules import LineRules
+from glinthawk.jobs.pooling_bodies import PoolingBody
 from glinthawk.jobs.structured_fields import find_structured
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.tools.tool_fields import ToolWish, constrain_calls, read_tools
 
-__all__ = ["Terms", "TermsReader"]
+__all__ = ["Terms", "TermsReader", "find_adapter"]
 
 #: So many terms are remembered, if they are written in so many bytes.
 _MOST_KNOWN, _MOST_BYTES = 256, 4096
@@ -30,11 +32,10 @@ class Terms:
     """Of answers to a ``body`` that is without prompt and messages."""
 
     body: ChatBody | CompletionBody
-    #: What answers, as the answer calls it, and the number of its adapter.
-    model: str
-    adapter: int
     params: SamplingParams
     tools: ToolWish | None = None
+    #: Number of the LoRA adapter that is asked for; 0: none.
+    adapter: int = 0
 
     @cached_property
     def conversation(self) -> Conversation:
@@ -49,8 +50,7 @@ class Terms:
 
 
 class TermsReader:
-    """What terms are read against: as of ``LineReader``, whose ``find_model`` says what answers a
-    body."""
+    """What terms are read against: as of ``LineReader``."""
 
     def __init__(
         self,
@@ -59,11 +59,10 @@ class TermsReader:
         rules: LineRules,
         defaults: Mapping[str, Any],
         params: SamplingParams | None,
-        find_model: Callable[[Body], tuple[str, int]],
+        adapters: tuple[str, ...] = (),
     ) -> None:
-        self._text, self._limits, self._rules = text, limits, rules
+        self._text, self._limits, self._rules, self._adapters = text, limits, rules, adapters
         self._defaults, self._given_params = defaults, params
-        self._find_model = find_model
         self._known: dict[bytes, Terms] = {}
 
     def read(self, kind: Kind, given: object) -> tuple[Terms, object]:
@@ -89,7 +88,7 @@ class TermsReader:
     def understand(self, kind: Kind, given: object) -> Terms:
         """Of a body that nothing is known of. Raises RequestError."""
         body = read_body(kind, given, strict=self._rules.strict)
-        model, adapter = self._find_model(body)
+        adapter = find_adapter(body, self._rules, self._adapters)
         tools = read_tools(body) if isinstance(body, ChatBody) else None
         forced = constrain_calls(tools, body) if isinstance(body, ChatBody) else None
         params = self._params(body, forced)
@@ -100,7 +99,7 @@ class TermsReader:
         if params.structured_outputs is not None:
             name = "tools" if forced else find_structured(body) or "structured_outputs"
             self._text.require_grammar(params.structured_outputs, name)
-        return Terms(body, model, adapter, params, tools)
+        return Terms(body, params, tools, adapter)
 
     def _params(
         self, body: ChatBody | CompletionBody, forced: StructuredOutputsParams | None
@@ -109,6 +108,22 @@ class TermsReader:
         if own is None:
             return sampling_params(body, self._defaults, forced)
         return replace(own, structured_outputs=forced) if forced else own
+
+
+def find_adapter(body: Body | PoolingBody, rules: LineRules, adapters: tuple[str, ...]) -> int:
+    """The number of the one of ``adapters`` that ``body`` asks for, from 1; 0: the model itself.
+    Raises RequestError where another model is asked for than answers."""
+    if body.model in adapters:
+        return adapters.index(body.model) + 1
+    served = rules.served_model_name
+    if served is not None and body.model not in (None, served):
+        names = " or ".join(repr(name) for name in (served, *adapters))
+        raise RequestError(
+            f"model is {body.model!r}, and {names} answers; correct it, or leave it out",
+            param="model",
+            code="model_not_found",
+        )
+    return 0
 
 
 def _written(kind: Kind, rest: dict[str, Any]) -> bytes | None:

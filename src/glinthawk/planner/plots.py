@@ -44,12 +44,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """Titles, and whether x is drawn by its logarithm."""
+    """Titles, whether x is drawn by its logarithm, and whether its points follow one another."""
 
     title: str
     x: str
     y: str
     is_log: bool = False
+    is_line: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +65,23 @@ class Bar:
 
 
 def dots(axes: Axes, points: Sequence[Point], *, ringed: float | None = None) -> str:
-    """A line through ``points`` (rising in x) with a dot for each, and a ring around one at x."""
+    """A dot for each of ``points`` (rising in x), a line through them, and a ring around one at
+    x."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": axes.title}):
-        figure = Figure((8, 3.5), layout="constrained")
+        figure = Figure((6, 3.4), layout="constrained")
         plot = figure.subplots()
         _label(plot, axes)
-        plot.plot([one.x for one in points], [one.y for one in points], color=_QUIET, clip_on=False)
+        if axes.is_line:
+            path = [one.x for one in points], [one.y for one in points]
+            plot.plot(*path, color=_QUIET, clip_on=False)
         for one in points:
             (dot,) = plot.plot(one.x, one.y, "o", color=one.colour, clip_on=False)
             dot.set_gid(one.says)
             if one.x == ringed:
                 plot.plot(one.x, one.y, "o", ms=12, mfc="none", mec=_QUIET, clip_on=False)
         plot.set_ylim(bottom=0)
+        if not axes.is_line:
+            plot.set_xlim(left=0)
         return _render(figure, axes.title, {one.says for one in points})
 
 
@@ -84,7 +90,7 @@ def _label(plot: Plot, axes: Axes) -> None:
     if axes.is_log:
         plot.set_xscale("log", base=2)
     else:
-        plot.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plot.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     plot.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     plot.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     plot.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))

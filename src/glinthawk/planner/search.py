@@ -1,6 +1,5 @@
 """The best layouts of a model for a workload: all are estimated, the best few simulated."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,10 +30,8 @@ _FINER = 1.25
 #: Of equally fast plans, within this share, the one with the fewest sequences under way is best: it
 #: starts and ends sooner.
 _AS_FAST = 0.98
-#: Tokens that are simulated for all candidates together, about; they take seconds.
+#: Tokens that are simulated for all candidates together, about; each takes some seconds at most.
 _TOKENS = 400_000
-#: After which no further one is simulated, unless told.
-_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +108,6 @@ class Search:
         *,
         batch_tokens: int | None = None,
         dropped: Counter[str] | None = None,
-        seconds: float = _SECONDS,
     ) -> None:
         self._model, self._workload, self._rank = model, workload, rank
         self._limits: dict[str, Any] = (
@@ -119,7 +115,7 @@ class Search:
         )
         self._dropped = Counter() if dropped is None else dropped
         self._longest = max(map(sum, workload.lengths))
-        self._num_plans, self._seconds = 0, seconds
+        self._num_plans = 0
 
     def run(self, rigs: Iterable[Rig], top: int = 5) -> Found:
         """Raises UsageError with the reasons if there is no plan at all."""
@@ -131,7 +127,7 @@ class Search:
                 "(--tier1-count, --tier2-count), or a smaller model or workload"
             )
         chosen = self._choose(layouts, top)
-        best = list(self._simulate_all(chosen))
+        best = [self._simulate(one, _TOKENS // len(chosen)) for one in chosen]
         best.sort(key=lambda one: (one.steady is None, one.key(self._rank)))
         return Found(best=best, layouts=layouts, num_plans=self._num_plans, dropped=self._dropped)
 
@@ -169,13 +165,6 @@ class Search:
         found = [[one for one in layouts if one.is_one_tier == is_one] for is_one in numbers]
         first = [ones[0] for ones in found if ones]
         return first + [one for one in layouts[:top] if all(one is not other for other in first)]
-
-    def _simulate_all(self, chosen: Sequence[Candidate]) -> Iterator[Candidate]:
-        """While there is time; the first of each number of tiers in any case."""
-        begun = time.monotonic()
-        for number, one in enumerate(chosen):
-            is_late = number > 1 and time.monotonic() - begun > self._seconds
-            yield one if is_late else self._simulate(one, _TOKENS // len(chosen))
 
     def _simulate(self, one: Candidate, tokens: int) -> Candidate:
         living = one.estimate.living

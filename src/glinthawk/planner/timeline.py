@@ -32,6 +32,13 @@ class Timeline:
     intervals: list[Interval]
     seconds: float
 
+    def busy(self, kind: str) -> float | None:
+        """The share of the time in which the busiest lane that begins with ``kind`` is at work;
+        None where there is none."""
+        lanes = [lane for lane in self.lanes if lane.startswith(kind)]
+        sums = [sum(o.seconds for o in self.intervals if o.process == lane) for lane in lanes]
+        return min(1.0, max(sums) / self.seconds) if sums else None
+
 
 class _Last:
     """A tracer that keeps the newest."""

@@ -11,6 +11,8 @@ class Counts:
 
     #: Batches formed.
     batches: int = 0
+    #: Tokens of answers, also of those that have not ended.
+    tokens: int = 0
     #: Sequences that were given a home, and that gave up their KV for others.
     admissions: int = 0
     preemptions: int = 0

@@ -99,6 +99,16 @@ class Scheduler:
         """Pages of a home that sequences have."""
         return self._table.budgets[home].pages.num_used
 
+    def kv_tokens(self, home: int) -> tuple[int, int]:
+        """Tokens for which a home's pages have room: pages that sequences have, and all."""
+        pages = self._table.budgets[home].pages
+        return pages.num_used * pages.page_tokens, pages.num_pages * pages.page_tokens
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in flight."""
+        return len(self._batches)
+
     @property
     def homes(self) -> list[int]:
         return list(self._table.budgets)
@@ -205,6 +215,7 @@ class Scheduler:
             sequence.num_pooled += span.num_pooled
             before = sequence.length
             self._take_in(sequence, tokens, sequence.id in event.stopped)
+            self.counts.tokens += sequence.length - before
             if sequence.finish_reason is not None:
                 self._lengths.ended(sequence)
                 finished.append(sequence)

@@ -1,13 +1,10 @@
 """Where batches are handed in, and followed until they have ended."""
 
-import heapq
 import logging
 import sqlite3
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from queue import SimpleQueue
+from itertools import count
 
 from msgspec.structs import replace
 
@@ -15,7 +12,8 @@ from glinthawk.core.errors import GlinthawkError
 from glinthawk.serve.api_errors import ApiError
 from glinthawk.serve.api_objects import BatchObject
 from glinthawk.serve.batch_checks import NewBatch
-from glinthawk.serve.batch_life import BatchLife, Heard, Tidings
+from glinthawk.serve.batch_life import BatchLife, Tidings
+from glinthawk.serve.batch_queue import BatchEntry, BatchQueue
 from glinthawk.serve.data_folder import DataFolder, new_id
 from glinthawk.serve.record_store import NoSuchRecord, Page, RecordStore
 
@@ -29,43 +27,34 @@ _MOST_OPEN = 64
 _PAUSE_S = 10.0
 
 
-@dataclass(order=True, slots=True)
-class _Entry:
-    """A batch in which something is left to do; the most urgent is the least."""
-
-    expires_at: int
-    number: int
-    owner: str = field(compare=False)
-    id: str = field(compare=False)
-    tidings: Heard = field(default_factory=SimpleQueue, compare=False)
-
-
 class BatchDesk:
     """May be called by any thread. Those of the nearest deadlines are under way first."""
 
-    def __init__(self, folder: DataFolder, store: RecordStore, life: BatchLife) -> None:
+    def __init__(
+        self,
+        folder: DataFolder,
+        store: RecordStore,
+        life: BatchLife,
+        most_open: int = _MOST_OPEN,
+    ) -> None:
         self._folder, self._store, self._life = folder, store, life
-        self._threads = ThreadPoolExecutor(_MOST_OPEN, "batch")
+        self._queue = BatchQueue(most_open)
+        self._threads = ThreadPoolExecutor(most_open, "batch")
+        self._most_open = most_open
         self._ending = ThreadPoolExecutor(1, "cancelled-batch")
-        self._lock = threading.Lock()
-        self._entries: dict[str, _Entry] = {}
-        self._queue: list[_Entry] = []
-        self._num_entries = 0
-        self._stopping = threading.Event()
+        self._numbers = count()
 
     def start(self) -> None:
         """Go on with the batches that there are."""
         for owner, batch in self._store.open_batches():
             self._life.recall(batch)
             self._enter(owner, batch)
+        for _ in range(self._most_open):
+            self._threads.submit(self._follow_all)
 
     def stop(self) -> None:
         """Leave them as they are, for the next start."""
-        self._stopping.set()
-        with self._lock:
-            entries = list(self._entries.values())
-        for entry in entries:
-            entry.tidings.put(Tidings.STOP)
+        self._queue.close()
         for threads in (self._threads, self._ending):
             threads.shutdown(cancel_futures=True)
 
@@ -111,17 +100,11 @@ class BatchDesk:
         """What is answered already is kept. Raises NoSuchRecord, StateError for a batch that has
         ended."""
         batch = self._store.change_batch(owner, id, _cancelled)
-        with self._lock:
-            entry = self._entries.get(id)
-            is_waiting = entry in self._queue
-            if is_waiting and entry is not None:
-                self._queue.remove(entry)
-                heapq.heapify(self._queue)
-        if is_waiting and entry is not None:
+        if (entry := self._queue.withdraw(id)) is not None:
             # Not behind those that are under way, which may be many.
-            self._ending.submit(self._follow, entry)
-        elif entry is not None:
-            entry.tidings.put(Tidings.CANCEL)
+            self._ending.submit(self._end_cancelled, entry)
+        else:
+            self._queue.tell(id, Tidings.CANCEL)
         return self._counted(batch)
 
     def _counted(self, batch: BatchObject) -> BatchObject:
@@ -131,40 +114,39 @@ class BatchDesk:
         return replace(batch, request_counts=counts)
 
     def _enter(self, owner: str, batch: BatchObject) -> None:
-        with self._lock:
-            entry = _Entry(batch.expires_at, self._num_entries, owner, batch.id)
-            self._num_entries += 1
-            self._entries[batch.id] = entry
-            heapq.heappush(self._queue, entry)
-        if not self._stopping.is_set():
-            self._threads.submit(self._follow_next)
+        self._queue.add(BatchEntry(batch.expires_at, next(self._numbers), owner, batch.id))
 
-    def _follow_next(self) -> None:
-        with self._lock:
-            if not self._queue:
-                return  # it was cancelled
-            entry = heapq.heappop(self._queue)
-        self._follow(entry)
+    def _follow_all(self) -> None:
+        while (entry := self._queue.take()) is not None:
+            try:
+                pause_s = self._follow(entry)
+            finally:
+                self._queue.leave(entry)
+            if pause_s is not None:
+                self._queue.add(entry, pause_s)
 
-    def _follow(self, entry: _Entry) -> None:
+    def _end_cancelled(self, entry: BatchEntry) -> None:
+        if (pause_s := self._follow(entry)) is not None:
+            self._queue.add(entry, pause_s)
+
+    def _follow(self, entry: BatchEntry) -> float | None:
+        """None: it has ended, or the server ends. Else it has to go on, in so many seconds."""
         defect: Exception | None = None
-        while not self._stopping.is_set():
+        while True:
             try:
                 if defect is not None:
                     self._life.give_up(entry.owner, entry.id, defect)
-                self._life.live(entry.owner, entry.id, entry.tidings)
-                break
+                word = self._life.live(entry.owner, entry.id, entry.tidings)
+                return 0.0 if word is Tidings.MAKE_WAY else None
             except (GlinthawkError, OSError, sqlite3.Error) as error:
                 _logger.warning("%s waits: %s", entry.id, error)
-                self._stopping.wait(_PAUSE_S)
+                return _PAUSE_S
             except Exception as error:
                 # Where the engine has failed, so has everything: the next start goes on.
                 if self._life.is_over or defect is not None:
-                    break
+                    return None
                 _logger.exception("%s has failed", entry.id)
                 defect = error
-        with self._lock:
-            del self._entries[entry.id]
 
 
 def _cancelled(batch: BatchObject) -> BatchObject:

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from enum import Enum
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 from glinthawk.core.errors import JournalError
 from glinthawk.engine.shared_engine import SharedEngine
@@ -42,6 +42,11 @@ class Tidings(Enum):
 
     CANCEL = "cancel"
     STOP = "stop"
+    MAKE_WAY = "make way"
+
+
+#: Upon these a batch is left as it is, to be gone on with.
+_LEAVING = (Tidings.STOP, Tidings.MAKE_WAY)
 
 
 #: Tidings, or that the engine is done with it: an error, or None.
@@ -86,15 +91,17 @@ class BatchLife:
             done, failed = count_results(self._folder.batch_results(batch.id))
             self._counts[batch.id] = RequestCounts(batch.request_counts.total, done, failed)
 
-    def live(self, owner: str, id: str, heard: Heard) -> None:
-        """Come back when the batch has ended, or has to stop. Raises what keeps it from going on:
-        it may be called again."""
+    def live(self, owner: str, id: str, heard: Heard) -> Tidings | None:
+        """Come back when the batch has ended, or with the word upon which it is left. Raises what
+        keeps it from going on: it may be called again."""
         try:
-            while not self._step(owner, self._store.find_batch(owner, id), heard):
+            while (word := self._step(owner, self._store.find_batch(owner, id), heard)) is False:
                 pass
         finally:
             self._jobs.pop(id, None)
-        self._counts.pop(id, None)
+        if word is None:
+            self._counts.pop(id, None)
+        return word
 
     def give_up(self, owner: str, id: str, error: Exception) -> None:
         """For a defect: the batch fails, and keeps what was answered."""
@@ -104,8 +111,10 @@ class BatchLife:
             status = "cancelled" if batch.status == "cancelling" else "failed"
             self._finish(owner, batch, status, errors=BatchErrors(data=[what]))
 
-    def _step(self, owner: str, batch: BatchObject, heard: Heard) -> bool:
-        """Bring a batch to its next state; whether there is nothing left to do."""
+    def _step(
+        self, owner: str, batch: BatchObject, heard: Heard
+    ) -> Tidings | Literal[False] | None:
+        """Bring a batch to its next state; False while there is more to do, None at its end."""
         # Somebody may have cancelled it meanwhile: then it is looked at again.
         with suppress(StateError):
             match batch.status:
@@ -119,7 +128,7 @@ class BatchLife:
                     self._finish(owner, batch, "cancelled")
                 case _:
                     self._folder.end_batch(batch.id)
-                    return True
+                    return None
         return False
 
     def _move(self, owner: str, batch: BatchObject, status: str, **changes: Any) -> None:
@@ -134,8 +143,8 @@ class BatchLife:
         else:
             self._move(owner, batch, "failed", errors=BatchErrors(data=checked))
 
-    def _answer(self, owner: str, batch: BatchObject, heard: Heard) -> bool:
-        """Whether the server stops."""
+    def _answer(self, owner: str, batch: BatchObject, heard: Heard) -> Tidings | Literal[False]:
+        """The word upon which it is left, if there is one."""
         try:
             return self._answer_left(owner, batch, heard)
         except JournalError:
@@ -145,7 +154,9 @@ class BatchLife:
         self._finish(owner, batch, "expired")
         return False
 
-    def _answer_left(self, owner: str, batch: BatchObject, heard: Heard) -> bool:
+    def _answer_left(
+        self, owner: str, batch: BatchObject, heard: Heard
+    ) -> Tidings | Literal[False]:
         results = self._folder.batch_results(batch.id)
         with Journal.open(
             self._folder.batch_input(batch.id),
@@ -159,8 +170,8 @@ class BatchLife:
             self._counts[batch.id] = _counts_of(job)
             if word is TimeoutError:
                 expire_rest(journal)
-        if word is Tidings.STOP:
-            return True
+        if isinstance(word, Tidings) and word in _LEAVING:
+            return word
         # A kill may have come between the lines that say so and the state.
         if word is TimeoutError or (word is None and has_expired(results)):
             self._finish(owner, batch, "expired")

@@ -1,6 +1,7 @@
 """The server's paths, and what stands before all of them: keys and counts."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -21,6 +22,13 @@ __all__ = ["make_app"]
 
 #: What is taken in of a call that is refused.
 _DRAIN_S, _DRAIN_BYTES = 10, 1 << 26
+
+#: What clients send whose base URL is without the version, or of another one.
+_HEADS = (
+    *("files", "batches", "models", "chat", "completions", "responses", "embeddings", "score"),
+    "rerank",
+)
+_PATH = re.compile(rf"(?:/v[12])*(/(?:{'|'.join(_HEADS)})(?:/.*)?)", re.DOTALL)
 
 _Background = Callable[[], Any]
 
@@ -60,6 +68,8 @@ class _Gate:
             await self._app(scope, receive, send)
             return
 
+        if found := _PATH.fullmatch(scope["path"]):
+            scope = {**scope, "path": f"/v1{found[1]}"}
         call = _Call(receive)
 
         async def counted(message: Message) -> None:

@@ -26,11 +26,13 @@ from glinthawk.serve.file_routes import FileRoutes
 from glinthawk.serve.http_app import make_app
 from glinthawk.serve.interactive import Interactive
 from glinthawk.serve.interactive_routes import InteractiveRoutes
+from glinthawk.serve.page_jobs import BatchRows
+from glinthawk.serve.page_routes import open_page
 from glinthawk.serve.record_store import RecordStore
 from glinthawk.serve.served_model import ServedModel
 from glinthawk.serve.server_metrics import ServerMetrics
 
-__all__ = ["Place", "ServerLimits", "open_server"]
+__all__ = ["HttpServer", "Place", "ServerLimits", "open_server"]
 
 #: How long calls that are under way may take when the server ends, and how often it is looked
 #: whether the engine still lives.
@@ -77,7 +79,7 @@ class ServerLimits:
     most_lines: int
 
 
-class _Server:
+class HttpServer:
     """Serves until it is told to end, or the engine has failed."""
 
     def __init__(self, engine: SharedEngine, place: Place, bound: socket.socket) -> None:
@@ -88,11 +90,16 @@ class _Server:
     def url(self) -> str:
         return self._place.url(self._bound)
 
+    def is_ending(self) -> bool:
+        """Whether it has been told to end."""
+        return self._uvicorn is not None and self._uvicorn.should_exit
+
     def serve(self, app: Any) -> None:
         """Comes back after SIGINT or SIGTERM by raising KeyboardInterrupt, if that is what they do;
         raises what has ended the engine."""
         config = uvicorn.Config(
             app,
+            log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -142,8 +149,7 @@ def open_server(
         folder = stack.enter_context(closing(DataFolder(data)))
         bound = stack.enter_context(place.bind())
         store = stack.enter_context(closing(RecordStore(folder.records)))
-        open_batches = store.open_batches()
-        folder.sweep(store.file_ids(), {batch.id for _, batch in open_batches})
+        folder.sweep(store.file_ids(), {batch.id for _, batch in store.open_batches()})
         engine = stack.enter_context(SharedEngine(open_run(config)))
         run = engine.run
         model = ServedModel.load(config, rules, run.limits, run.resolved, fingerprint)
@@ -153,7 +159,7 @@ def open_server(
         desk = BatchDesk(folder, store, life)
         stack.callback(desk.stop)
         interactive = stack.enter_context(closing(Interactive(model, engine, metrics)))
-        server = _Server(engine, place, bound)
+        server = HttpServer(engine, place, bound)
         routes = [
             *FileRoutes(folder, store, metrics, limits.most_file_bytes).routes(),
             *BatchRoutes(desk).routes(),
@@ -161,6 +167,8 @@ def open_server(
         ]
         num_pages = sum(home.num_pages for home in run.tier1.homes())
         metrics.watch(lambda: read_gauges(engine, num_pages, store))
+        page = open_page(run, model.name, "server", BatchRows(desk, store), server.is_ending)
+        routes += stack.enter_context(page)
         app = make_app(list(routes), keys, metrics, server.watching)
         desk.start()
         # Who calls from now on is heard, if a moment later.

@@ -133,6 +133,7 @@ class Interactive:
             raise ApiError(400, f"the body is not JSON ({error})") from error
         if not isinstance(body, dict):
             raise ApiError(400, "the body must be an object")
+        self._check_model(body.get("model"))
         is_streamed, with_usage = _pop_stream(kind, body)
         task = self._reader.ask(0, secrets.token_hex(12), kind, body)
         requests = [
@@ -140,6 +141,17 @@ class Interactive:
             for index in range(task.num_choices)
         ]
         return InteractiveTask(task, requests, int(time.time()), began, is_streamed, with_usage)
+
+    def _check_model(self, name: Any) -> None:
+        """A body may leave it out. Lines of a batch may name any, unless --served-model-name says
+        otherwise: files were written for other servers."""
+        if name not in (None, self._model.name, *self._model.adapters):
+            raise ApiError(
+                404,
+                f"there is no model {name!r:.80}; {self._model.name!r} answers",
+                param="model",
+                code="model_not_found",
+            )
 
     def _body(self, asked: InteractiveTask, whole: dict[int, Sequence]) -> dict[str, Any]:
         task = asked.task

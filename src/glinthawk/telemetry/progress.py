@@ -25,8 +25,8 @@ class Meter(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def update(self, done: int, total: int, tokens: int) -> None:
-        """``done`` of ``total`` requests; ``tokens`` produced so far in this run."""
+    def update(self, done: int, total: int, tokens: int | None) -> None:
+        """``done`` of ``total`` requests; ``tokens`` produced so far in this run, if known."""
         ...
 
 
@@ -39,7 +39,7 @@ class NoMeter:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def update(self, done: int, total: int, tokens: int) -> None:
+    def update(self, done: int, total: int, tokens: int | None) -> None:
         pass
 
 
@@ -56,15 +56,16 @@ class Pace:
     def elapsed_s(self) -> float:
         return max(1e-9, self._clock() - self._began)
 
-    def describe(self, done: int, total: int, tokens: int) -> str:
-        """Tokens a second, and the time that is left as soon as that can be guessed."""
+    def describe(self, done: int, total: int, tokens: int | None) -> str:
+        """Tokens a second, if they are known, and the time that is left as soon as that can be
+        guessed."""
         if self._done_before is None:
             self._done_before = done
-        rate = f"{tokens / self.elapsed_s:,.0f} tokens/s"
+        said = [] if tokens is None else [f"{tokens / self.elapsed_s:,.0f} tokens/s"]
         here = done - self._done_before
-        if not here or done == total:
-            return rate
-        return f"{rate}, {_describe_time(self.elapsed_s * (total - done) / here)} left"
+        if here and done != total:
+            said.append(f"{_describe_time(self.elapsed_s * (total - done) / here)} left")
+        return ", ".join(said)
 
 
 def _describe_time(seconds: float) -> str:
@@ -97,7 +98,7 @@ class _BarMeter:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def update(self, done: int, total: int, tokens: int) -> None:
+    def update(self, done: int, total: int, tokens: int | None) -> None:
         pace = self._pace.describe(done, total, tokens)
         self._progress.update(self._task, completed=done, total=total, pace=pace)
 
@@ -116,11 +117,11 @@ class _LogMeter:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def update(self, done: int, total: int, tokens: int) -> None:
+    def update(self, done: int, total: int, tokens: int | None) -> None:
         said = self._pace.describe(done, total, tokens)
         if self._pace.elapsed_s - self._told >= _LOG_EVERY_S:
             self._told = self._pace.elapsed_s
-            self._console.print(f"{done} of {total} answered, {said}")
+            self._console.print(", ".join(filter(None, (f"{done} of {total} answered", said))))
 
 
 def make_meter(*, quiet: bool, console: Console | None = None) -> Meter:

@@ -22,6 +22,8 @@ class AttentionSpeed:
 
     seconds: float = 0.0
     tokens: float = 0.0
+    #: Of all layers of all batches so far.
+    total_s: float = 0.0
 
     @property
     def seconds_per_token(self) -> float:
@@ -32,6 +34,7 @@ class AttentionSpeed:
         """One layer of one batch."""
         self.seconds = _MEMORY * self.seconds + seconds
         self.tokens = _MEMORY * self.tokens + tokens
+        self.total_s += seconds
 
 
 @dataclass(slots=True, eq=False)

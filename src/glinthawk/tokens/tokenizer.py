@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from glinthawk.core.errors import ModelError
+from glinthawk.core.gguf_folder import FILE_NAME, has_text
 from glinthawk.core.hub import check_hub
 from glinthawk.core.source import refuse_code
 
@@ -17,13 +18,14 @@ def load_tokenizer(model: str | Path, trust: bool = False) -> Any | None:
     """The tokenizer of a model folder or hub name; None for a folder without one. Code that comes
     with it runs only with ``trust``. Raises ModelError."""
     folder = Path(model)
-    if folder.is_dir() and not any(any(folder.glob(name)) for name in _FILES):
+    options = {"gguf_file": FILE_NAME} if has_text(folder) else {}
+    if folder.is_dir() and not options and not any(any(folder.glob(name)) for name in _FILES):
         return None
     check_hub(str(model))
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust)
+        return AutoTokenizer.from_pretrained(str(model), trust_remote_code=trust, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         refuse_code(str(model), error)
         reason = " ".join(str(error).split())[:300]

@@ -144,7 +144,8 @@ def _make(config: EngineConfig, part: LayerSlice) -> PreTrainedModel:
         if config.load_format == "dummy":
             return make_random(source, dtype, device, part, config.trust_remote_code)
         check_shards(Path(source))
-        model, missing = load_weights(source, dtype, part, config.trust_remote_code)
+        trust = config.trust_remote_code
+        model, missing = load_weights(source, dtype, part, trust, device.type)
     except _FAILURES as error:
         raise _failure(config.model, error) from error
     if missing:  # transformers fills them with random numbers; that would answer nonsense
@@ -216,6 +217,6 @@ def _refusal(name: str, kind: str, part: LayerSlice, error: Exception) -> Unsupp
 def _failure(name: str, error: Exception) -> ModelError:
     refuse_code(name, error)
     return ModelError(
-        f"cannot load {name!r}: {first_line(error)} Give a folder in Hugging Face format, a hub "
-        "name, or demo."
+        f"cannot load {name!r}: {first_line(error)} Give a folder in Hugging Face format, a GGUF "
+        "file, a hub name, or demo."
     )

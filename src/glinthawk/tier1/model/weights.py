@@ -19,28 +19,39 @@ from glinthawk.tier1.model.heads import auto_class
 from glinthawk.tier1.model.module_trace import Outline, outline_model
 from glinthawk.tier1.model.slicing import join_slice, leave_out
 from glinthawk.tier1.quantized.checkpoint_loading import keep_quantized
+from glinthawk.tier1.quantized.gguf_weights import open_gguf
 from glinthawk.tier1.quantized.scheme import READABLE
 
 __all__ = ["load_weights", "make_random"]
 
 
 def load_weights(
-    source: str, dtype: torch.dtype | str, part: LayerSlice, trust: bool = False
+    source: str,
+    dtype: torch.dtype | str,
+    part: LayerSlice,
+    trust: bool = False,
+    device: str = "cpu",
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model's ``part``, on the CPU, and the names of weights that its files lack. With
-    ``trust``, code that came with them may run. Raises ModelError for weights of another shape."""
+    """The model's ``part``, on the CPU but meant for ``device``, and the names of weights that its
+    files lack. With ``trust``, code that came with them may run. Raises ModelError for weights of
+    another shape."""
     options = {"dtype": dtype, "ignore_mismatched_sizes": True, "output_loading_info": True}
     settings = AutoConfig.from_pretrained(source, trust_remote_code=trust)
+    tensors = open_gguf(source, settings, dtype)
+    place = source if tensors is None else None
     try:
-        keep_quantized(settings)
+        keep_quantized(settings, device)
     except ValueError as error:
         raise ModelError(
             f"{source} cannot be read: {error}; give a model in {READABLE}, or one whose weights "
             "are not quantised"
         ) from error
     if part.is_whole:
-        model, info = auto_class(settings).from_pretrained(
-            source, config=settings, trust_remote_code=trust, **options
+        kind = (
+            auto_class(settings) if tensors is None else type(_make_empty(settings, dtype, trust))
+        )
+        model, info = kind.from_pretrained(
+            place, config=settings, trust_remote_code=trust, state_dict=tensors, **options
         )
         _check_shapes(source, info)
         return model, sorted(info["missing_keys"])
@@ -48,7 +59,7 @@ def load_weights(
     own, config = type(skeleton), skeleton.config
     outline = outline_model(skeleton)
     model, info = _sliced_class(own, part, outline).from_pretrained(
-        source, config=config, trust_remote_code=trust, **options
+        place, config=config, trust_remote_code=trust, state_dict=tensors, **options
     )
     _check_shapes(source, info)
     model.__class__ = own

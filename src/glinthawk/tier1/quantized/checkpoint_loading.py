@@ -4,14 +4,14 @@ import logging
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from glinthawk.tier1.quantized.quantized_linear import QuantizedLinear
-from glinthawk.tier1.quantized.scheme import Scheme, read_scheme
+from glinthawk.tier1.quantized.layer_replacement import replace_layers, split_stacked
+from glinthawk.tier1.quantized.quantized_experts import joined_part
+from glinthawk.tier1.quantized.scheme import read_scheme
 
 __all__ = ["keep_quantized", "stored_bits"]
 
@@ -35,7 +35,14 @@ class _Quantizer(HfQuantizer):  # type: ignore[misc]
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         dtype = kwargs.get("dtype") or torch.get_default_dtype()
-        _replace(model, read_scheme(self.quantization_config.stored), dtype)
+        replace_layers(model, read_scheme(self.quantization_config.stored), dtype)
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        split_stacked(model)
+
+    def update_weight_conversions(self, weight_conversions: Any, model: Any) -> Any:
+        """Experts have layers of their own, as in files."""
+        return [one for one in weight_conversions if joined_part(one) is None]
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: Any) -> Any:
         """As the model has it: codes in float8 are not converted."""
@@ -51,26 +58,24 @@ class _Quantizer(HfQuantizer):  # type: ignore[misc]
         return False
 
 
-def keep_quantized(settings: PreTrainedConfig) -> None:
+def keep_quantized(settings: PreTrainedConfig, device: str) -> None:
     """Let a model that is loaded with ``settings`` keep its quantised weights, if it has any.
     Raises ValueError where they are in a format that cannot be read here."""
     stored = _stored(settings)
     if stored is None:
         return
-    if _is_expanded(settings, stored):
+    if device != "cpu" and _is_expanded(settings, stored):
         method = stored["quant_method"]
         _log.warning("weights in %s are expanded: they take the memory of plain ones", method)
         settings.quantization_config = {**stored, "dequantize": True}
         return
-    scheme = read_scheme(stored)
-    if _has_experts(settings):
-        raise ValueError(f"its experts are in {scheme.method}")
+    read_scheme(stored)
     settings.quantization_config = {"quant_method": _METHOD, "stored": stored}
 
 
 def stored_bits(settings: PreTrainedConfig) -> float | None:
     """Of a weight in most layers, with its share of scales and zeros; None where they are plain
-    once they are read. Raises ValueError for a format that cannot be read here."""
+    once they are read, if only on a GPU. Raises ValueError for a format that is not read here."""
     stored = _stored(settings)
     if stored is None or _is_expanded(settings, stored):
         return None
@@ -83,7 +88,8 @@ def _stored(settings: PreTrainedConfig) -> dict[str, Any] | None:
 
 
 def _is_expanded(settings: PreTrainedConfig, stored: dict[str, Any]) -> bool:
-    """Whether transformers expands the weights while it reads them."""
+    """Whether transformers expands the weights while it reads them, where they are to go to a GPU:
+    one expert after the other would be expanded at every call there."""
     method = stored.get("quant_method")
     return method == "mxfp4" or (method == "fp8" and _has_experts(settings))
 
@@ -93,17 +99,3 @@ def _has_experts(settings: PreTrainedConfig) -> bool:
     text = settings.get_text_config()
     names = ("num_experts", "num_local_experts", "n_routed_experts")
     return any((getattr(text, name, None) or 0) > 1 for name in names)
-
-
-def _replace(model: nn.Module, scheme: Scheme, dtype: torch.dtype) -> None:
-    for name, module in list(model.named_modules()):
-        if type(module) is nn.Linear and (layout := scheme.layout(name)) is not None:
-            parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, _make(name, module, layout, dtype))
-
-
-def _make(name: str, linear: nn.Linear, layout: Any, dtype: torch.dtype) -> QuantizedLinear:
-    try:
-        return QuantizedLinear(linear, layout, dtype)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error

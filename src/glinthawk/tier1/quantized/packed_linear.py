@@ -30,7 +30,12 @@ class PackedQuantizedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.read()
         self._weight = PackedWeight.pack(
-            weight.codes, weight.scales, weight.zeros, bits=weight.bits, group=weight.group
+            weight.codes,
+            weight.scales,
+            weight.zeros,
+            weight.table,
+            bits=weight.bits,
+            group=weight.group,
         )
         self._order = weight.order
         self.bias = linear.bias

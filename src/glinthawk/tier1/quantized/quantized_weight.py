@@ -11,7 +11,8 @@ __all__ = ["QuantizedWeight"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantizedWeight:
-    """Weight[o, i] = (codes[o, i] - zeros[o, g]) * scales[o, g], where input i is of group g.
+    """Weight[o, i] = (codes[o, i] - zeros[o, g]) * scales[o, g], where input i is of group g, or
+    table[codes[o, i]] * scales[o, g].
 
     Where ``order`` is given, columns are not inputs 0, 1, ... but inputs ``order``.
     """
@@ -27,6 +28,8 @@ class QuantizedWeight:
     zeros: torch.Tensor | None = None
     #: int64 (K,).
     order: torch.Tensor | None = None
+    #: float32 (16,), what codes of 4 bits stand for.
+    table: torch.Tensor | None = None
 
     def head(self, outputs: int) -> "QuantizedWeight":
         """The first ``outputs`` of it."""
@@ -35,7 +38,9 @@ class QuantizedWeight:
 
     def dequantise(self, dtype: torch.dtype) -> torch.Tensor:
         """(N, K), with inputs in their own order; computed in float32."""
-        weight = dequantise(self.codes, self.scales, self.zeros, bits=self.bits, group=self.group)
+        weight = dequantise(
+            self.codes, self.scales, self.zeros, self.table, bits=self.bits, group=self.group
+        )
         if self.order is not None:
             weight = weight[:, torch.argsort(self.order)]
         return weight.to(dtype)

@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from glinthawk.tier1.quantized.gguf_blocks import GgufLayout
 from glinthawk.tier1.quantized.weight_layouts import (
     AwqLayout,
     GptqLayout,
+    Mxfp4Layout,
     PackedLayout,
     PlainLayout,
     WeightLayout,
@@ -19,8 +21,8 @@ __all__ = ["READABLE", "Scheme", "read_scheme"]
 
 #: For errors.
 READABLE = (
-    "compressed-tensors (4 and 8 bit integers, FP8), GPTQ (4 and 8 bits), AWQ (4 bits, GEMM) and "
-    "FP8 in blocks"
+    "compressed-tensors (4 and 8 bit integers, FP8), GPTQ (4 and 8 bits), AWQ (4 bits, GEMM), FP8 "
+    "in blocks, MXFP4 and GGUF"
 )
 _FLOAT8 = torch.float8_e4m3fn
 
@@ -42,11 +44,13 @@ class Scheme:
     parts: tuple[_Part, ...]
     #: Layers that are not quantised, named like targets.
     ignored: tuple[str, ...] = ()
+    #: Whether tensors are of all experts, and not of each.
+    stacks_experts: bool = False
 
     @property
-    def bits(self) -> float:
-        """Of a weight in most of its layers."""
-        return self.parts[-1].layout.bits_per_weight
+    def bits(self) -> float | None:
+        """Of a weight in most of its layers; None where all are plain."""
+        return self.parts[-1].layout.bits_per_weight if self.parts else None
 
     def layout(self, name: str) -> WeightLayout | None:
         """Of the linear layer ``name``; None where its weight is a plain one."""
@@ -70,6 +74,13 @@ def read_scheme(settings: dict[str, Any]) -> Scheme:
             return _read_awq(settings)
         case "fp8":
             return _read_fp8(settings)
+        case "mxfp4":
+            part = _Part(Mxfp4Layout(), ("experts",))
+            return Scheme("mxfp4", (part,), tuple(_excluded(settings)), stacks_experts=True)
+        case "gguf":
+            layers = sorted(settings["layers"].items(), key=lambda one: len(one[1]))
+            parts = tuple(_Part(GgufLayout(kind), tuple(names)) for kind, names in layers)
+            return Scheme("gguf", parts)
     raise ValueError(f"its weights are in {method or 'an unnamed format'}")
 
 

@@ -1,8 +1,8 @@
 """How checkpoints store a quantised weight: names, shapes and types of tensors, and their meaning.
 
 Each layout is of one linear layer with K inputs and N outputs. From the formats' own descriptions:
-compressed-tensors, GPTQ (AutoGPTQ's and GPTQModel's checkpoints), AWQ's GEMM layout, and the blocks
-of DeepSeek's FP8.
+compressed-tensors, GPTQ (AutoGPTQ's and GPTQModel's checkpoints), AWQ's GEMM layout, the blocks of
+DeepSeek's FP8, and MXFP4 (OCP Microscaling Formats, version 1.0).
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,27 @@ import torch
 from glinthawk.tier1.quantized.packed_codes import unpack_columns, unpack_rows
 from glinthawk.tier1.quantized.quantized_weight import QuantizedWeight
 
-__all__ = ["AwqLayout", "GptqLayout", "PackedLayout", "PlainLayout", "WeightLayout"]
+__all__ = [
+    "AwqLayout",
+    "GptqLayout",
+    "Mxfp4Layout",
+    "PackedLayout",
+    "PlainLayout",
+    "Shapes",
+    "Tensors",
+    "WeightLayout",
+]
 
-_Tensors = Mapping[str, torch.Tensor]
-_Shapes = dict[str, tuple[tuple[int, ...], torch.dtype]]
+Tensors = Mapping[str, torch.Tensor]
+Shapes = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 #: AWQ's word of 8 codes: place p, counted from the lowest bits, holds column _AWQ_COLUMNS[p].
 _AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)
+
+#: Inputs to a scale of MXFP4's.
+_MX_BLOCK = 32
+#: What MXFP4's codes stand for (E2M1), those without a sign; the others follow, negative.
+_FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 class WeightLayout(Protocol):
@@ -31,12 +45,12 @@ class WeightLayout(Protocol):
         """With its share of scales and zero points."""
         ...
 
-    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
+    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> Shapes:
         """Of the tensors that stand in the place of its weight, by their names; ``dtype`` is that
         of tensors whose type the format leaves open. Raises ValueError for sizes it cannot have."""
         ...
 
-    def read(self, stored: _Tensors, inputs: int) -> QuantizedWeight:
+    def read(self, stored: Tensors, inputs: int) -> QuantizedWeight:
         """What they say."""
         ...
 
@@ -57,10 +71,10 @@ class PackedLayout:
         """Scales have 16 bits; one a row counts for nothing."""
         return self.bits + _share(16 + (0 if self.is_symmetric else self.bits), self.group)
 
-    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
+    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> Shapes:
         """Zero points are packed along N."""
         groups, words = _count_groups(inputs, self.group), -(-inputs * self.bits // 32)
-        shapes: _Shapes = {
+        shapes: Shapes = {
             "weight_packed": ((outputs, words), torch.int32),
             "weight_scale": ((outputs, groups), dtype),
             "weight_shape": ((2,), torch.int64),
@@ -71,7 +85,7 @@ class PackedLayout:
             shapes["weight_g_idx"] = ((inputs,), torch.int32)
         return shapes
 
-    def read(self, stored: _Tensors, inputs: int) -> QuantizedWeight:
+    def read(self, stored: Tensors, inputs: int) -> QuantizedWeight:
         """Codes, and zero points too, are kept with half of their range added."""
         codes = unpack_columns(stored["weight_packed"], self.bits)[:, :inputs]
         scales = stored["weight_scale"].float()
@@ -100,17 +114,17 @@ class PlainLayout:
         """Of a byte; scales are few."""
         return 8.0
 
-    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
+    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> Shapes:
         """The last block of rows, or of inputs, may be smaller."""
         rows, columns = self.block
         count = (-(-outputs // (rows or outputs)), -(-inputs // (columns or inputs)))
         scales = ((1,) if rows is None else count), self.scale_dtype or dtype
-        shapes: _Shapes = {"weight": ((outputs, inputs), self.dtype), self.scale: scales}
+        shapes: Shapes = {"weight": ((outputs, inputs), self.dtype), self.scale: scales}
         if not self.is_symmetric:
             shapes["weight_zero_point"] = (scales[0], torch.int8)
         return shapes | {name: ((1,), dtype) for name in self.ignored}
 
-    def read(self, stored: _Tensors, inputs: int) -> QuantizedWeight:
+    def read(self, stored: Tensors, inputs: int) -> QuantizedWeight:
         """Each row gets its block's scales."""
         codes = stored["weight"]
         scales, zeros = (
@@ -140,7 +154,7 @@ class GptqLayout:
         """Scales have 16 bits; one a row counts for nothing."""
         return self.bits + _share(16 + self.bits, self.group)
 
-    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
+    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> Shapes:
         """Scales are in float16, whatever the rest is in."""
         groups, fold = _count_groups(inputs, self.group), 32 // self.bits
         if inputs % fold or outputs % fold:
@@ -152,7 +166,7 @@ class GptqLayout:
             "g_idx": ((inputs,), torch.int32),
         }
 
-    def read(self, stored: _Tensors, inputs: int) -> QuantizedWeight:
+    def read(self, stored: Tensors, inputs: int) -> QuantizedWeight:
         """Codes as rows of outputs."""
         codes = unpack_rows(stored["qweight"], self.bits).t()
         mask = (1 << self.bits) - 1
@@ -173,12 +187,12 @@ class AwqLayout:
         """Scales have 16 bits; one a row counts for nothing."""
         return 4 + _share(16 + (4 if self.has_zeros else 0), self.group)
 
-    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> _Shapes:
+    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> Shapes:
         """Scales are in float16, whatever the rest is in."""
         groups = _count_groups(inputs, self.group)
         if outputs % 8:
             raise ValueError(f"{outputs} outputs do not fill words of 32 bits")
-        shapes: _Shapes = {
+        shapes: Shapes = {
             "qweight": ((inputs, outputs // 8), torch.int32),
             "scales": ((groups, outputs), torch.float16),
         }
@@ -186,12 +200,41 @@ class AwqLayout:
             shapes["qzeros"] = ((groups, outputs // 8), torch.int32)
         return shapes
 
-    def read(self, stored: _Tensors, inputs: int) -> QuantizedWeight:
+    def read(self, stored: Tensors, inputs: int) -> QuantizedWeight:
         """Codes as rows of outputs."""
         codes = _in_order(stored["qweight"]).t()
         scales = stored["scales"].float().t().contiguous()
         zeros = _in_order(stored["qzeros"]).float().t() if self.has_zeros else None
         return _settle(codes, 4, scales, zeros, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Mxfp4Layout:
+    """Blocks of 32 inputs: 16 bytes, the lower half of each being the earlier input, and a scale
+    that is an exponent of 2, 127 added."""
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Scales are kept with 16 bits here."""
+        return 4 + _share(16, _MX_BLOCK)
+
+    def shapes(self, outputs: int, inputs: int, dtype: torch.dtype) -> Shapes:
+        """Of bytes."""
+        blocks = _count_groups(inputs, _MX_BLOCK)
+        return {
+            "blocks": ((outputs, blocks, _MX_BLOCK // 2), torch.uint8),
+            "scales": ((outputs, blocks), torch.uint8),
+        }
+
+    def read(self, stored: Tensors, inputs: int) -> QuantizedWeight:
+        """Codes stay; scales become numbers."""
+        octets = stored["blocks"].flatten(1)
+        codes = torch.stack((octets & 0xF, octets >> 4), dim=-1).flatten(1)
+        exponents = stored["scales"].int() - 127
+        scales = torch.ldexp(torch.ones_like(exponents, dtype=torch.float32), exponents)
+        values = torch.tensor(_FP4, device=codes.device)
+        table = torch.cat([values, -values])
+        return QuantizedWeight(codes, 4, _MX_BLOCK, scales, table=table)
 
 
 def _in_order(words: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""A job that a running server answers."""
