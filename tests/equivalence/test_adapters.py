@@ -99,9 +99,10 @@ def _run(config: EngineConfig) -> dict[int, list[int]]:
     with open_run(config) as run:
         answers = {s.request.id: s.output for s in run.engine.generate(_requests())}
         shared = run.engine.scheduler.counts.shared_tokens
-    if config.batch_size != 1:
-        # Of the long prompts, each adapter's first is computed whole.
-        assert 0 < shared <= 3 * (len(_LONG) - 1) * len(_COMMON)
+    # Of the long prompts, each adapter's first is computed whole. What is measured at start decides
+    # who shares, where there are several homes or batches.
+    assert shared <= 3 * (len(_LONG) - 1) * len(_COMMON)
+    assert shared or config.tier2 or config.cluster or config.batch_size == 1
     return answers
 
 
