@@ -1,6 +1,7 @@
 """Answers keep to their constraints, and are the same wherever and however they are computed."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from itertools import count
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from glinthawk import LLM, RequestOutput, SamplingParams
+from glinthawk import LLM, RequestOutput, SamplingParams, StructuredOutputsParams, Thoughts
 from glinthawk.core.batch import Batch
 from pipeline_nodes import write_cluster
 from structured_cases import STRUCTURED_CASES, StructuredCase
@@ -116,3 +117,20 @@ def test_a_worker_that_dies_changes_nothing(
         )
     assert lost
     assert _tokens(outputs) == _tokens(on_one_tier)[: len(cases)]
+
+
+def test_thoughts_that_the_prompt_began_end_before_the_answer() -> None:
+    """Sampled by a model that knows nothing of thoughts, so that they end by chance: an end mark
+    that is a space."""
+    wanted = StructuredOutputsParams(
+        choice=["yes", "no"], thoughts=Thoughts("", " ", are_open=True)
+    )
+    params = [
+        SamplingParams(temperature=1, seed=seed, max_tokens=96, structured_outputs=wanted)
+        for seed in range(16)
+    ]
+    with LLM("demo", tier1_kv="64MiB") as llm:
+        outputs = llm.generate(_PROMPTS[:1] * len(params), params, use_tqdm=False)
+    texts = [one.outputs[0].text for one in outputs if one.outputs[0].finish_reason == "stop"]
+    assert len(texts) > 8
+    assert all(re.fullmatch(r"[^ ]* (\s{0,8})(yes|no)", text) for text in texts), texts

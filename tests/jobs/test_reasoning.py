@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from glinthawk.core.limits import Limits
 from glinthawk.core.sequence import FinishReason, Request, Sequence
+from glinthawk.core.structured_outputs import Thoughts
 from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.lines import LineReader, Task
 from glinthawk.jobs.reasoning import (
@@ -65,9 +66,50 @@ def test_thoughts_that_began_in_the_prompt(thinking: Text) -> None:
     assert _answer(thinking, "Hm.</think>Yes.", **opens)["reasoning_content"] == "Hm."
     cut = _answer(thinking, "Hm, hm", **opens)
     assert (cut["content"], cut["reasoning_content"]) == ("", "Hm, hm")
-    # Held to a structure, an answer is no thought.
-    held = _answer(thinking, "{}", response_format={"type": "json_object"}, **opens)
-    assert held == {"role": "assistant", "content": "{}"}
+
+
+_JSON = {"response_format": {"type": "json_object"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "body", "content", "thoughts"),
+    [
+        ("Hm.</think>{}", {"chat_template_kwargs": {"opens": 1}}, "{}", "Hm."),
+        ("<think>Hm.</think>{}", {}, "{}", "Hm."),
+        ('{"a": "</think>"}', {}, '{"a": "</think>"}', None),
+        ("{}", {"chat_template_kwargs": {"enable_thinking": False}}, "{}", None),
+    ],
+)
+def test_thoughts_before_an_answer_that_is_held(
+    thinking: Text, answer: str, body: dict[str, Any], content: str, thoughts: str | None
+) -> None:
+    held = _answer(thinking, answer, **_JSON, **body)
+    assert (held["content"], held.get("reasoning_content")) == (content, thoughts)
+
+
+@pytest.mark.parametrize(
+    ("body", "rules", "expected"),
+    [
+        ({}, LineRules(), Thoughts("<think>", "</think>")),
+        (
+            {"chat_template_kwargs": {"opens": 1}},
+            LineRules(),
+            Thoughts("<think>", "</think>", are_open=True),
+        ),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, LineRules(), None),
+        ({}, LineRules(reasoning_parser="none"), None),
+        ({}, LineRules(reasoning_parser="openai_gptoss"), None),
+    ],
+)
+def test_where_an_answer_begins_to_be_held(
+    thinking: Text, body: dict[str, Any], rules: LineRules, expected: Thoughts | None
+) -> None:
+    reader = LineReader(thinking, Limits(512, 512, 400), "tiny", rules)
+    body = {"messages": [{"role": "user", "content": "hello"}], **_JSON, **body}
+    task = reader.read(0, json.dumps(line("a", _CHAT, **body)).encode())
+    assert isinstance(task, Task), task
+    assert task.params.structured_outputs is not None
+    assert task.params.structured_outputs.thoughts == expected
 
 
 @pytest.mark.parametrize(

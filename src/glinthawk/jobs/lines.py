@@ -18,7 +18,7 @@ from glinthawk.jobs.pooling_prompts import Asked, PoolingReader
 from glinthawk.jobs.pooling_wish import PoolingWish
 from glinthawk.jobs.prompts import Prompt, fit_prompt, read_prompts
 from glinthawk.jobs.replies import ReplyForm
-from glinthawk.jobs.reply_forms import choose_reply_form
+from glinthawk.jobs.reply_forms import choose_reply_form, let_think
 from glinthawk.jobs.responses import chat_body, to_response_name
 from glinthawk.jobs.terms import Terms, TermsReader, find_adapter
 from glinthawk.jobs.text import Text
@@ -168,7 +168,7 @@ class LineReader:
             kind=kind,
             model=self._name(terms.adapter),
             prompts=prompts,
-            params=params,
+            params=let_think(params, reply),
             return_token_ids=bool(body.return_token_ids),
             echo=isinstance(body, CompletionBody) and bool(body.echo),
             prompt_logprobs=(self.params or body).prompt_logprobs,
@@ -202,8 +202,11 @@ class LineReader:
     def _reply_form(self, terms: Terms, prompt: Prompt) -> ReplyForm:
         if not isinstance(terms.body, ChatBody):
             return _PLAIN
-        is_free = terms.params.structured_outputs is None
-        return choose_reply_form(self.text, prompt.ids, self.rules, terms.tools, is_free=is_free)
+        wanted = terms.params.structured_outputs
+        structure = None if wanted is None else wanted.kind
+        return choose_reply_form(
+            self.text, prompt.ids, self.rules, terms.tools, structure=structure
+        )
 
 
 def _renamed(error: RequestError) -> RequestError:

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 from glinthawk.jobs.tools.tool_calls import harmony_messages
 
-__all__ = ["REASONING_FORMATS", "find_reasoning", "is_closed", "is_open", "split_reasoning"]
+__all__ = [
+    "REASONING_FORMATS",
+    "find_reasoning",
+    "is_closed",
+    "is_open",
+    "split_marked",
+    "split_reasoning",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,17 @@ def split_reasoning(name: str, text: str, opened: bool = False) -> tuple[str | N
         rest = text
     thoughts, _, answer = rest.partition(marks.end)
     return thoughts.strip() or None, answer.lstrip()
+
+
+def split_marked(name: str, text: str, opened: bool = False) -> tuple[str | None, str]:
+    """The same of an answer that is held to a structure: there a lone end mark is a part of it.
+
+    >>> split_marked("qwen3", "<think>Hm.</think>{}"), split_marked("qwen3", '"</think>"')
+    (('Hm.', '{}'), (None, '"</think>"'))
+    """
+    if not opened and not text.startswith(REASONING_FORMATS[name].begin):
+        return None, text
+    return split_reasoning(name, text, opened)
 
 
 def _split_channels(text: str) -> tuple[str | None, str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from glinthawk.jobs.reasoning import split_reasoning
+from glinthawk.jobs.reasoning import split_marked, split_reasoning
 from glinthawk.jobs.tools.tool_calls import Said, ToolCall, read_forced
 from glinthawk.jobs.tools.tool_fields import ToolWish
 from glinthawk.jobs.tools.tool_formats import TOOL_FORMATS
@@ -22,6 +22,8 @@ class ReplyForm:
     reasoning: str | None = None
     #: Whether the prompt ends among thoughts.
     in_reasoning: bool = False
+    #: Whether the answer is held to a structure, behind its thoughts.
+    is_structured: bool = False
     #: Whether special tokens are in the text for its reader alone.
     hides_special: bool = False
     #: Of a body for /v1/responses, what its answer repeats.
@@ -41,7 +43,8 @@ def read_reply(form: ReplyForm, text: str, special: Mapping[int, str]) -> ChatRe
     """``text`` is the whole answer, with ``special`` tokens spelled where they are hidden later."""
     thoughts = None
     if form.reasoning is not None:
-        thoughts, text = split_reasoning(form.reasoning, text, form.in_reasoning)
+        split = split_marked if form.is_structured else split_reasoning
+        thoughts, text = split(form.reasoning, text, form.in_reasoning)
     said = _read_calls(form, text)
     content, calls = said.text, said.calls
     if form.tools is not None and not form.tools.is_parallel:

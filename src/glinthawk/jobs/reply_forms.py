@@ -1,17 +1,20 @@
 """How the text of an answer is to be read: by the model's chat template, or as the job says."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from glinthawk.core.errors import RequestError
+from glinthawk.core.sampling import SamplingParams
+from glinthawk.core.structured_outputs import Thoughts
 from glinthawk.jobs.line_rules import LineRules
-from glinthawk.jobs.reasoning import find_reasoning, is_closed, is_open
+from glinthawk.jobs.reasoning import REASONING_FORMATS, find_reasoning, is_closed, is_open
 from glinthawk.jobs.replies import ReplyForm
 from glinthawk.jobs.text import Text
 from glinthawk.jobs.tools.told_tools import TOLD_FORMAT
 from glinthawk.jobs.tools.tool_fields import ToolWish
 from glinthawk.jobs.tools.tool_formats import TOOL_FORMATS, find_tool_format
 
-__all__ = ["choose_reply_form"]
+__all__ = ["choose_reply_form", "let_think"]
 
 #: Tokens at the end of a prompt among which templates begin thoughts, or end them.
 _TAIL = 32
@@ -23,11 +26,10 @@ def choose_reply_form(
     rules: LineRules,
     tools: ToolWish | None,
     *,
-    is_free: bool,
+    structure: str | None = None,
 ) -> ReplyForm:
-    """For an answer to the chat that became ``prompt``. One that is held to a structure is no
-    thought, so only an answer that ``is_free`` has any. Raises RequestError for tools that nobody
-    could see called."""
+    """For an answer to the chat that became ``prompt``, held to a ``structure`` of that kind, or
+    free. Raises RequestError for tools that nobody could see called."""
     template = text.template
     tool_format = _tool_format(text, template, rules) if tools is not None else None
     if tools is not None and not tools.is_forced and tool_format is None:
@@ -36,7 +38,9 @@ def choose_reply_form(
             f"{', '.join(TOOL_FORMATS)}), or give tool_choice none or required",
             param="tools",
         )
-    reasoning = _reasoning(template, rules) if is_free else None
+    reasoning = _reasoning(template, rules)
+    if structure is not None and not _can_precede(reasoning, structure):
+        reasoning = None
     tail = "".join(map(text.token_text, prompt[-_TAIL:])) if reasoning else ""
     if reasoning is not None and is_closed(reasoning, tail):
         reasoning = None
@@ -45,7 +49,25 @@ def choose_reply_form(
         tool_format=tool_format,
         reasoning=reasoning,
         in_reasoning=reasoning is not None and is_open(reasoning, tail),
+        is_structured=structure is not None,
     )
+
+
+def let_think(params: SamplingParams, form: ReplyForm) -> SamplingParams:
+    """``params``, whose structure begins behind the thoughts that ``form`` tells of."""
+    wanted = params.structured_outputs
+    if wanted is None or form.reasoning is None:
+        return params
+    marks = REASONING_FORMATS[form.reasoning]
+    thoughts = Thoughts(marks.begin, marks.end, form.in_reasoning)
+    return replace(params, structured_outputs=replace(wanted, thoughts=thoughts))
+
+
+def _can_precede(reasoning: str | None, structure: str) -> bool:
+    """Whether thoughts are told apart from an answer of such a structure: by marks, and if it is
+    not itself free text in parts."""
+    marked = reasoning is not None and bool(REASONING_FORMATS[reasoning].end)
+    return marked and structure != "structural_tag"
 
 
 def _tool_format(text: Text, template: str, rules: LineRules) -> str | None:
