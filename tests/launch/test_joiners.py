@@ -51,7 +51,9 @@ def test_a_worker_that_serves_somebody_does_not_ask(joiners: Joiners) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", [_own(3, _STRANGER.public).text, "tcp://10.0.0.7:3", "ipc:///tmp/worker", "nowhere"]
+    "address",
+    [_own(3, _STRANGER.public).text, "tcp://10.0.0.7:3", "ipc:///tmp/worker", "nowhere"],
+    ids=["a stranger's key", "no key", "no port", "no address"],
 )
 def test_nobody_sends_a_run_to_who_has_no_allowed_key(joiners: Joiners, address: str) -> None:
     assert isinstance(_answer(joiners, _WORKER, Announce(VERSION, address)), Fault)
