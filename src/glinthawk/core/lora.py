@@ -14,7 +14,7 @@ __all__ = [
     "WEIGHTS",
     "LoraSource",
     "adapter_names",
-    "find_adapter",
+    "find_adapter_folder",
     "identify_adapters",
     "parse_lora",
 ]
@@ -87,10 +87,12 @@ def adapter_names(texts: Sequence[str]) -> tuple[str, ...]:
 def identify_adapters(texts: Sequence[str]) -> dict[str, str]:
     """A digest of each adapter's two files, by its name; "" stands for none. Raises ModelError
     where there is no adapter."""
-    return {source.name or "": _identify(find_adapter(source)) for source in parse_lora(texts)}
+    return {
+        source.name or "": _identify(find_adapter_folder(source)) for source in parse_lora(texts)
+    }
 
 
-def find_adapter(source: LoraSource) -> Path:
+def find_adapter_folder(source: LoraSource) -> Path:
     """Its folder. Raises ModelError if that is none of an adapter."""
     folder = Path(source.path)
     missing = [name for name in (SETTINGS, WEIGHTS) if not (folder / name).is_file()]

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from glinthawk.core.errors import ModelError
-from glinthawk.core.lora import LoraSource, find_adapter
+from glinthawk.core.lora import LoraSource, find_adapter_folder
 from glinthawk.core.slices import LayerSlice
 from glinthawk.tier1.forward.adapted_linear import AdaptedLinear
 from glinthawk.tier1.lora.adapter_file import AdapterFile, AdapterPair
@@ -29,7 +29,7 @@ def adapt_model(
     pairs: dict[str, _Pairs] = {}
     is_for_all = sources[0].name is None
     for number, source in enumerate(sources, start=1):
-        file = AdapterFile(find_adapter(source))
+        file = AdapterFile(find_adapter_folder(source))
         for name in file.modules:
             own = _own_name(model, layers, name, source)
             if _layer_of(own, layers, part, source) in part:
