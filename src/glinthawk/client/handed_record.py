@@ -1,12 +1,11 @@
 """The small file beside an output that says which batches of a server answer its lines."""
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from glinthawk.core.errors import JournalError, UsageError
-from glinthawk.jobs.output import sync_folder
+from glinthawk.jobs.output import replacing
 from glinthawk.jobs.survey import survey_input
 
 __all__ = ["HandedRecord", "forget_handed", "handed_path", "load_handed", "save_handed"]
@@ -60,14 +59,9 @@ def load_handed(output: Path) -> HandedRecord | None:
 def save_handed(output: Path, record: HandedRecord) -> None:
     """In one go: a kill leaves the old one or the new one. Raises JournalError."""
     path = handed_path(output)
-    draft = path.with_name(path.name + ".new")
     try:
-        with draft.open("wb") as file:
+        with replacing(path) as file:
             file.write(msgspec.json.encode(record) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise JournalError(f"cannot write {path}: {error.strerror}; give another -o") from error
 

@@ -3,13 +3,14 @@
 import fcntl
 import os
 import stat
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from glinthawk.core.errors import JournalError, UsageError
 
-__all__ = ["OutputFile", "sync_folder"]
+__all__ = ["OutputFile", "replacing", "sync_folder"]
 
 
 class OutputFile:
@@ -91,6 +92,19 @@ def _copy_lines(source: int, target: int, keeps: Callable[[bytes], bool]) -> Non
     with open(source, "rb", closefd=False) as old, open(target, "wb", closefd=False) as new:
         new.writelines(line for line in old if keeps(line))
     os.fsync(target)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """What is written takes the place of ``path`` at the end of the block, and is on the disk then.
+    A kill leaves the old file or the new one."""
+    draft = path.with_name(path.name + ".new")
+    with draft.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

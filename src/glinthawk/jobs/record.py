@@ -1,6 +1,5 @@
 """The small file beside an output that says what the output belongs to."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import msgspec
 
 from glinthawk.core.errors import JournalError
-from glinthawk.jobs.output import sync_folder
+from glinthawk.jobs.output import replacing
 from glinthawk.jobs.survey import Survey
 
 __all__ = ["Record", "list_differences", "load_record", "plain", "record_path", "save_record"]
@@ -117,14 +116,9 @@ def load_record(output: Path) -> Record | None:
 def save_record(output: Path, record: Record) -> None:
     """Replace the record in one go: a kill leaves the old one or the new one."""
     path = record_path(output)
-    draft = path.with_name(path.name + ".new")
     try:
-        with draft.open("wb") as file:
+        with replacing(path) as file:
             file.write(msgspec.json.encode(record) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
         raise JournalError(
             f"cannot write {path}: {error.strerror}; make room or give another -o"
