@@ -12,6 +12,7 @@ from glinthawk.cli.options import SettingsOf
 from glinthawk.core.config import EngineConfig
 
 #: (words, setting, what it is then); with more words that it needs beside it.
+_KEY = "ab" * 32
 OPTIONS: list[tuple[str, str, Any]] = [
     ("-m other", "model", "other"),
     ("--tier2 local:2", "tier2", ("local:2",)),
@@ -43,6 +44,8 @@ OPTIONS: list[tuple[str, str, Any]] = [
     ("--identity /tmp/key", "identity", "/tmp/key"),
     ("--worker-timeout 9", "worker_timeout", 9.0),
     ("--wait-for-workers 8", "wait_for_workers", 8.0),
+    ("--joiners tcp://127.0.0.1:7009", "joiners", "tcp://127.0.0.1:7009"),
+    (f"--joiners tcp://0.0.0.0:7009 --allow-joiner {_KEY}", "allow_joiner", (_KEY,)),
 ]
 
 
