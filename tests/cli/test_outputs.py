@@ -28,7 +28,8 @@ def _outputs() -> Iterator[tuple[str, str]]:
     for name, command in commands.items():
         for parameter in command.params:
             text = str(getattr(parameter, "help", "")).lower()
-            if any(sign in text for sign in _SIGNS):
+            is_flag = getattr(parameter, "is_flag", False)
+            if not is_flag and any(sign in text for sign in _SIGNS):
                 yield name, max(parameter.opts, key=len)
 
 

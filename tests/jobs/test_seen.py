@@ -98,7 +98,7 @@ def test_repeated_ids_are_refused_though_all_hashes_collide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_hash = partial(SeenIds, hash_of=lambda _: 7)
-    monkeypatch.setattr("glinthawk.jobs.job.SeenIds", one_hash)
+    monkeypatch.setattr("glinthawk.jobs.unanswered.SeenIds", one_hash)
     names = ["a", "b", "a", "c", "b", "d"]
     output = tmp_path / "out"
     run_job(write_input(tmp_path / "in", [line(name) for name in names]), output)
