@@ -534,7 +534,7 @@ def test_a_worker_is_started_with_more(tmp_path: Path) -> None:
 
 def test_a_run_whose_worker_is_gone_goes_on_with_another(tmp_path: Path) -> None:
     """Without waiting the run ends, with waiting it goes on, and the same command resumes it."""
-    lines = [line(str(n), prompt=[5, n], max_tokens=200, ignore_eos=True) for n in range(100)]
+    lines = [line(str(n), prompt=[5, n], max_tokens=120, ignore_eos=True) for n in range(40)]
     write_lines(tmp_path / "in", lines)
     address = f"ipc://{tmp_path}/worker"
     worker = ["worker", "--listen", address, "--kv", "64MiB", "--quiet"]
@@ -552,4 +552,4 @@ def test_a_run_whose_worker_is_gone_goes_on_with_another(tmp_path: Path) -> None
         assert call(*command).returncode == 0
         second.terminate()
         second.wait(PATIENCE_S)
-    assert len(results(tmp_path / "out")) == 100
+    assert len(results(tmp_path / "out")) == 40

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from math import inf
 from operator import add
@@ -79,6 +80,14 @@ def balance_layers(
             f"{num_layers} layers cannot be split into {num_slices} slices; "
             f"choose between 1 and {num_layers}"
         )
+    return _balance(tuple(work), head, tuple(speeds))
+
+
+@lru_cache(maxsize=256)  # a search for a plan asks for the same again and again
+def _balance(
+    work: tuple[float, ...], head: float, speeds: tuple[float, ...]
+) -> tuple[LayerSlice, ...]:
+    num_layers, num_slices = len(work), len(speeds)
     sums = [0.0, *accumulate(work)]
 
     def seconds(number: int, first: int, last: int) -> float:
