@@ -14,7 +14,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 
-__all__ = ["NUM_SHORT", "Case", "Cases", "prompts_with_prefixes"]
+__all__ = ["NUM_SHORT", "Case", "Cases", "own_answer", "prompts_with_prefixes"]
 
 _LONG = 36
 _SHORT = 2
@@ -22,6 +22,23 @@ NUM_SHORT = 18
 _NUM_LONG = 8
 _UNUSED_TOKEN = 210
 _OWN_ANSWERS: dict[tuple[str, str, tuple[tuple[int, ...], ...]], list[list[int]]] = {}
+
+
+@torch.inference_mode()
+def own_answer(model: Any, prompt: tuple[int, ...], length: int) -> list[int]:
+    """What a model of transformers itself says, greedily, ``length`` tokens long."""
+    ids = torch.tensor([prompt])
+    answer = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=length,
+        min_new_tokens=length,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    tokens: list[int] = answer[0, len(prompt) :].tolist()
+    return tokens
 
 
 class Case:
@@ -58,26 +75,10 @@ class Case:
         if key not in _OWN_ANSWERS:
             own = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation="eager")
             _OWN_ANSWERS[key] = [
-                self._own_answer(
-                    copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else _LONG
-                )
+                own_answer(copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else _LONG)
                 for number, prompt in enumerate(self.prompts)
             ]
         return _OWN_ANSWERS[key]
-
-    @staticmethod
-    def _own_answer(own: torch.nn.Module, prompt: tuple[int, ...], length: int) -> list[int]:
-        ids = torch.tensor([prompt])
-        answer = own.generate(  # type: ignore[operator]
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=length,
-            min_new_tokens=length,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        return answer[0, len(prompt) :].tolist()
 
     def requests(self) -> Iterator[Request]:
         """The first ones stop early, at a token that they are known to produce: the scheduler

@@ -11,6 +11,7 @@ from glinthawk.core.config import EngineConfig
 from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.engine.run import open_run
+from model_cases import own_answer
 
 __all__ = ["LAYOUTS", "check_exact", "check_log_probabilities", "logprobs", "meant", "run"]
 
@@ -30,23 +31,9 @@ def _requests() -> Iterator[Request]:
         yield Request(number, prompt, params, 0, _TOKENS)
 
 
-@torch.inference_mode()
 def meant(folder: Path) -> dict[int, list[int]]:
     model = AutoModelForCausalLM.from_pretrained(folder / "truth", attn_implementation="eager")
-    answers = {}
-    for number, prompt in enumerate(_PROMPTS):
-        ids = torch.tensor([prompt])
-        answer = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=_TOKENS,
-            min_new_tokens=_TOKENS,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        answers[number] = answer[0, len(prompt) :].tolist()
-    return answers
+    return {number: own_answer(model, prompt, _TOKENS) for number, prompt in enumerate(_PROMPTS)}
 
 
 def run(config: EngineConfig) -> dict[int, list[int]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from families import make_model
 from glinthawk.core.config import PAGE_TOKENS, EngineConfig
@@ -16,6 +15,7 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.engine.run import open_run
 from lora_adapters import merge_by_hand, write_adapter
+from model_cases import own_answer
 from pipeline_nodes import write_cluster
 from zygote import children
 
@@ -56,9 +56,9 @@ class _Model:
         self.lora = tuple(f"{path.name.replace(' ', '-')}={path}" for path in self.adapters)
         merged = [merge_by_hand(self.path, adapter) for adapter in (None, *self.adapters)]
         self.answers = {
-            (number, place): answer
+            (number, place): own_answer(model, prompt, _TOKENS)
             for number, model in enumerate(merged)
-            for place, answer in enumerate([*_answers(model, _SHORT), *_answers(model, _LONG)])
+            for place, prompt in enumerate(_PROMPTS)
         }
 
     def expected(self) -> dict[int, list[int]]:
@@ -71,22 +71,6 @@ def _requests() -> Iterator[Request]:
     for number in range(3 * len(_PROMPTS)):
         prompt = _PROMPTS[number // 3]
         yield Request(number, prompt, params, 0, _TOKENS, adapter=number % 3)
-
-
-@torch.inference_mode()
-def _answers(model: Any, prompts: list[tuple[int, ...]]) -> list[list[int]]:
-    """Of prompts of one length."""
-    ids = torch.tensor(prompts)
-    answers: torch.Tensor = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=_TOKENS,
-        min_new_tokens=_TOKENS,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    return answers[:, ids.shape[1] :].tolist()
 
 
 @pytest.fixture(scope="module")
