@@ -18,7 +18,7 @@ from glinthawk.jobs.pooling_prompts import Asked, PoolingReader
 from glinthawk.jobs.pooling_wish import PoolingWish
 from glinthawk.jobs.prompts import Prompt, fit_prompt, read_prompts
 from glinthawk.jobs.replies import ReplyForm
-from glinthawk.jobs.reply_forms import choose_reply_form, let_think
+from glinthawk.jobs.reply_forms import choose_reply_form, find_thoughts
 from glinthawk.jobs.responses import chat_body, to_response_name
 from glinthawk.jobs.terms import Terms, TermsReader, find_adapter
 from glinthawk.jobs.text import Text
@@ -162,13 +162,15 @@ class LineReader:
             # Marks may be special tokens.
             reply = replace(reply, hides_special=True)
             params = terms.marked_params
+        if (thoughts := find_thoughts(reply)) is not None:
+            params = terms.params_behind(thoughts)
         return Task(
             line=line,
             custom_id=custom_id,
             kind=kind,
             model=self._name(terms.adapter),
             prompts=prompts,
-            params=let_think(params, reply),
+            params=params,
             return_token_ids=bool(body.return_token_ids),
             echo=isinstance(body, CompletionBody) and bool(body.echo),
             prompt_logprobs=(self.params or body).prompt_logprobs,

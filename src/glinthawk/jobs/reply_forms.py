@@ -1,10 +1,8 @@
 """How the text of an answer is to be read: by the model's chat template, or as the job says."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from glinthawk.core.errors import RequestError
-from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.structured_outputs import Thoughts
 from glinthawk.jobs.line_rules import LineRules
 from glinthawk.jobs.reasoning import REASONING_FORMATS, find_reasoning, is_closed, is_open
@@ -14,7 +12,7 @@ from glinthawk.jobs.tools.told_tools import TOLD_FORMAT
 from glinthawk.jobs.tools.tool_fields import ToolWish
 from glinthawk.jobs.tools.tool_formats import TOOL_FORMATS, find_tool_format
 
-__all__ = ["choose_reply_form", "let_think"]
+__all__ = ["choose_reply_form", "find_thoughts"]
 
 #: Tokens at the end of a prompt among which templates begin thoughts, or end them.
 _TAIL = 32
@@ -53,14 +51,12 @@ def choose_reply_form(
     )
 
 
-def let_think(params: SamplingParams, form: ReplyForm) -> SamplingParams:
-    """``params``, whose structure begins behind the thoughts that ``form`` tells of."""
-    wanted = params.structured_outputs
-    if wanted is None or form.reasoning is None:
-        return params
+def find_thoughts(form: ReplyForm) -> Thoughts | None:
+    """Behind which an answer's structure begins; None where it begins at once, or there is none."""
+    if not form.is_structured or form.reasoning is None:
+        return None
     marks = REASONING_FORMATS[form.reasoning]
-    thoughts = Thoughts(marks.begin, marks.end, form.in_reasoning)
-    return replace(params, structured_outputs=replace(wanted, thoughts=thoughts))
+    return Thoughts(marks.begin, marks.end, form.in_reasoning)
 
 
 def _can_precede(reasoning: str | None, structure: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from glinthawk.core.errors import RequestError
 from glinthawk.core.limits import Limits
 from glinthawk.core.sampling import SamplingParams
-from glinthawk.core.structured_outputs import StructuredOutputsParams
+from glinthawk.core.structured_outputs import StructuredOutputsParams, Thoughts
 from glinthawk.jobs.body import Body, ChatBody, CompletionBody, read_body, sampling_params
 from glinthawk.jobs.conversation import Conversation, read_conversation
 from glinthawk.jobs.line_envelope import Kind
@@ -47,6 +47,19 @@ class Terms:
     def marked_params(self) -> SamplingParams:
         """Where marks must be found in the text, which may be special tokens."""
         return replace(self.params, skip_special_tokens=False)
+
+    @cached_property
+    def _behind(self) -> dict[Thoughts, SamplingParams]:
+        return {}
+
+    def params_behind(self, thoughts: Thoughts) -> SamplingParams:
+        """The same, with a structure that begins behind ``thoughts``."""
+        if thoughts not in self._behind:
+            wanted = self.params.structured_outputs
+            assert wanted is not None
+            held = replace(wanted, thoughts=thoughts)
+            self._behind[thoughts] = replace(self.marked_params, structured_outputs=held)
+        return self._behind[thoughts]
 
 
 class TermsReader:
