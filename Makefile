@@ -16,7 +16,10 @@ SANITIZED_TESTS := tests/native tests/tier1/test_hostile_worker.py tests/tier1/t
     sessions sharing views wire_fuzz worker_messages))
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all test-chaos test-sanitize dist check format clean
+# What the site shows, where it lies in the repository: so links are the same in both.
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE docs bench research examples
+
+.PHONY: install demo test test-all test-chaos test-sanitize dist check docs format clean
 
 install: $(INSTALLED)
 
@@ -58,7 +61,12 @@ test-sanitize: install ## the C++ under ASan, UBSan and TSan: needs g++ and cmak
 dist: ## sdist and wheel in dist/, tried in an empty environment
 	tools/make_dist.sh $(PYTHON)
 
-check: install ## what a reviewer should not have to look for
+docs: install ## README and docs as a site in build/site; a link that leads nowhere is an error
+	mkdir -p build/site-source
+	for page in $(PAGES); do ln -sfn ../../$$page build/site-source/$$page; done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: docs ## what a reviewer should not have to look for
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
