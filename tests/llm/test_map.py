@@ -1,6 +1,7 @@
 """``LLM.map``: every form of data gets the answers that a job gives, and bad rows stay alone."""
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -184,6 +185,7 @@ def test_pandas_keeps_its_index_and_missing_values(llm: LLM) -> None:
         (pandas.DataFrame({"text": []}), {"template": "{{ prompt }}"}, "no column prompt"),
         ([{"text": "a", "answer": "b"}], {"prompt_column": "text"}, "a column answer already"),
         (polars.DataFrame({"error": []}), {"prompt_column": "error"}, "a column error already"),
+        ([{"text": "a"}, {"text": "b", "answer": "c"}], {"prompt_column": "text"}, "a column answer already"),
         ([{"text": "a"}], {}, "say what a row is asked"),
         ([{"text": "a"}], {"prompt_column": "text", "template": "a"}, "give one of"),
         ({"text": ["a"]}, {"prompt_column": "text"}, "cannot be read from a dict"),
@@ -253,3 +255,11 @@ def test_an_iterable_dataset_is_answered_each_time(llm: LLM, truth: Rows) -> Non
     assert list(mapped) == list(mapped) == truth
     assert list(mapped.take(1)) == truth[:1]
     assert mapped.features is not None and "answer" in mapped.features
+
+
+def test_what_is_read_after_the_end_is_told_so() -> None:
+    with LLM("demo", tier1_kv="16MiB", batch_size=4) as llm:
+        rows = llm.map(({"text": f"What is a {n}?"} for n in range(60)), prompt_column="text")
+        assert next(rows)["answer"]
+    with pytest.raises(UsageError, match="closed"):
+        deque(rows)

@@ -79,7 +79,7 @@ class Engine:
         self._num_sequences = 0
         #: Calls of ``generate`` so far, and whether the last one has not come to its end.
         self._num_calls = 0
-        self._is_open = False
+        self._is_open, self._why_ended = False, ""
         for joined in tier1.homes():
             self.scheduler.handle(joined)
         self._tell_pace()
@@ -87,6 +87,11 @@ class Engine:
     def drain(self) -> None:
         """Begin nothing new; ``generate`` ends when what runs has ended."""
         self._draining = True
+
+    def close(self) -> None:
+        """End the call under way: it raises UsageError when it is asked for more."""
+        self._num_calls += 1
+        self._is_open, self._why_ended = False, "this model is closed; open it again"
 
     def generate(
         self,
@@ -109,14 +114,13 @@ class Engine:
         if self._is_open:
             self._give_up()
         self._is_open, self._draining, self._idle_since = True, False, None
+        self._why_ended = "another call of generate has begun; take all answers first"
         try:
             with settled_heap():
                 for sequence in self._answer(iter(requests), stop_found, after_step):
                     yield sequence
                     if call != self._num_calls:
-                        raise UsageError(
-                            "another call of generate has begun; take all answers first"
-                        )
+                        raise UsageError(self._why_ended)
             self._is_open = False
         except GeneratorExit:
             # Left between two answers, where nothing is half done: there may be nothing to give up.

@@ -65,7 +65,9 @@ class LLM:
         self.close()
 
     def close(self) -> None:
-        """End the run's workers and sessions."""
+        """End the run's workers and sessions; what is still asked for answers is told so."""
+        if self._opened is not None:
+            self._opened.run.engine.close()
         self._opened = None
         self._stack.close()
 

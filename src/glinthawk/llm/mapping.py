@@ -1,5 +1,6 @@
 """``LLM.map``: answers beside the rows of whatever data people have."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -69,6 +70,8 @@ def map_data(
         # Without any of the columns, one says how many rows there are.
         there = [name for name in needed or () if name in kind.columns]
         needed = needed if needed is None else there or list(kind.columns[:1])
+    elif kind.size is not None:  # all rows are at hand
+        deque(_checked(maker, kind.rows(None)), maxlen=0)
 
     def answers() -> Iterator[AnsweredRow]:
         rows = kind.rows(needed)
@@ -107,16 +110,22 @@ def _find_kind(data: Any) -> DataKind:
 
 def _check_columns(maker: RequestMaker, names: tuple[str, ...]) -> None:
     maker.check_columns(names, "the data")
+    _check_free(names)
+
+
+def _check_free(names: Iterable[str]) -> None:
+    """No column is overwritten."""
     taken = [name for name in names if name in OUTPUT_COLUMNS]
     if taken:
         raise UsageError(f"the data has a column {taken[0]} already; rename it")
 
 
 def _checked(maker: RequestMaker, rows: Iterator[NamedRow]) -> Iterator[NamedRow]:
-    """The first row stands for all."""
+    """The first row says which columns all should have; any may have one that answers have, too."""
     for number, (name, columns) in enumerate(rows):
         if not number:
-            _check_columns(maker, tuple(columns))
+            maker.check_columns(tuple(columns), "the data")
+        _check_free(columns)
         yield name, columns
 
 
