@@ -185,7 +185,11 @@ def test_pandas_keeps_its_index_and_missing_values(llm: LLM) -> None:
         (pandas.DataFrame({"text": []}), {"template": "{{ prompt }}"}, "no column prompt"),
         ([{"text": "a", "answer": "b"}], {"prompt_column": "text"}, "a column answer already"),
         (polars.DataFrame({"error": []}), {"prompt_column": "error"}, "a column error already"),
-        ([{"text": "a"}, {"text": "b", "answer": "c"}], {"prompt_column": "text"}, "a column answer already"),
+        (
+            [{"text": "a"}, {"text": "b", "answer": "c"}],
+            {"prompt_column": "text"},
+            "a column answer already",
+        ),
         ([{"text": "a"}], {}, "say what a row is asked"),
         ([{"text": "a"}], {"prompt_column": "text", "template": "a"}, "give one of"),
         ({"text": ["a"]}, {"prompt_column": "text"}, "cannot be read from a dict"),

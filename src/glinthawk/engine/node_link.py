@@ -9,10 +9,19 @@ import msgspec
 from glinthawk.core import errors
 from glinthawk.core.errors import GlinthawkError, WireError, WorkerBusy, WorkerLost
 from glinthawk.core.slices import LayerSlice
+from glinthawk.telemetry.reading import Glance
 from glinthawk.telemetry.usage import Usage
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
-from glinthawk.wire.control import Fates, FromNode, HomeAtNode, Loaded, LoadSlice
+from glinthawk.wire.control import (
+    Fates,
+    FromNode,
+    Glanced,
+    HomeAtNode,
+    Loaded,
+    LoadSlice,
+    Used,
+)
 from glinthawk.wire.keys import Identity
 from glinthawk.wire.messages import Bye, Message
 
@@ -37,6 +46,8 @@ class NodeLink:
     #: Of its own workers that are away.
     fates: Fates = field(default_factory=lambda: Fates({}, []))
     usage: Usage | None = None
+    #: What it said last when somebody looked on.
+    glance: Glance | None = None
     retry_s: float = 0.0
     #: Since when it serves another run, or does not find its workers.
     refused_s: float | None = None
@@ -103,7 +114,19 @@ class NodeLink:
         self.leave()
         self.load = msgspec.structs.replace(self.load, part=part)
 
-    def tell(self, fates: Fates) -> None:
+    def take(self, message: Loaded | Fates | Used | Glanced) -> None:
+        """What it says of itself."""
+        match message:
+            case Loaded():
+                self.loaded, self.refused_s = message, None
+            case Fates():
+                self._tell(message)
+            case Used(usage):
+                self.usage = usage
+            case Glanced(glance):
+                self.glance = glance
+
+    def _tell(self, fates: Fates) -> None:
         """Take in, and say once, what has become of its own workers."""
         for home, words in fates.words.items():
             if words != self.fates.words.get(home):

@@ -15,10 +15,12 @@ from glinthawk.scheduler.commands import HomeJoined, HomeLeaving, HomeLost
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.control import (
+    AskGlance,
     Cancel,
     Failed,
     Fates,
     Forget,
+    Glanced,
     Going,
     Gone,
     Hidden,
@@ -107,6 +109,8 @@ class OpenSlice:
                 self._node.move(Address.parse(old), Address.parse(new))
             case Ask():
                 self._tell(Used(self._node.usage()))
+            case AskGlance():
+                self._tell(Glanced(self._node.glance()))
 
     def advance(self, timeout_s: float | None) -> None:
         """Run until something has happened here or an engine calls. Raises LinkLost. While as much

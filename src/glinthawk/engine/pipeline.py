@@ -20,6 +20,7 @@ from glinthawk.core.slices import LayerSlice
 from glinthawk.engine.known_tokens import KnownTokens
 from glinthawk.engine.node_link import NodeLink
 from glinthawk.engine.pipeline_facts import idle_together_s
+from glinthawk.engine.pipeline_glances import PipelineGlances
 from glinthawk.engine.pipeline_homes import PipelineHomes
 from glinthawk.engine.pipeline_processes import PipelineProcesses
 from glinthawk.engine.slice_loads import move_load
@@ -35,6 +36,7 @@ from glinthawk.wire.control import (
     Failed,
     Fates,
     Forget,
+    Glanced,
     Going,
     Gone,
     HomeAtNode,
@@ -74,6 +76,7 @@ class Pipeline:
         self._known = KnownTokens()
         self._homes = PipelineHomes(self._stages)
         self._processes = PipelineProcesses(processes, self._stages, self._homes)
+        self.glances = PipelineGlances(self._stages)
         self._events: list[TierEvent] = []
         #: All that there were at the beginning.
         self._first_homes: frozenset[int] = frozenset()
@@ -193,6 +196,7 @@ class Pipeline:
         """Take in what has come, or comes within the time."""
         for old, new in self._processes.revive().items():
             self._move(old, new)
+        self.glances.ask()
         poller = zmq.Poller()
         for stage in self._stages:
             for socket in stage.channel.sockets if stage.channel is not None else ():
@@ -243,8 +247,8 @@ class Pipeline:
 
     def _take(self, stage: NodeLink, message: Message) -> None:
         match message:
-            case Loaded():
-                stage.loaded, stage.refused_s = message, None
+            case Loaded() | Fates() | Used() | Glanced():
+                stage.take(message)
             case HomeAtNode(home):
                 stage.homes[home] = message
                 if (joined := self._homes.join(home)) is not None:
@@ -258,10 +262,6 @@ class Pipeline:
                 stage.send(Lose(home))
             case SampledStep():
                 self._done(message)
-            case Fates():
-                stage.tell(message)
-            case Used(usage):
-                stage.usage = usage
             case Unlinked(text):
                 self._lose_stage(stage, WorkerLost(text))
             case Ping():

@@ -33,8 +33,8 @@ class Run:
     #: What settings came to that answers depend on and that may be left to the model.
     resolved: dict[str, str | int]
     began: float
-    #: What Tier 1 did so far, from any thread; None on a cluster, whose nodes are asked at the end.
-    glance: Callable[[], Glance] | None = None
+    #: What was done so far, from any thread; None while nobody knows.
+    glance: Callable[[], Glance | None]
 
     def stats(self) -> RunStats:
         """What each tier did so far."""
@@ -75,7 +75,7 @@ def open_run(
         with open_pipeline(config) as pipeline:
             loaded = pipeline.loaded()
             limits, facts = choose_limits(config, loaded), combine_facts(loaded)
-            yield _start(config, pipeline, limits, facts, events)
+            yield _start(config, pipeline, limits, facts, pipeline.glances.look, events)
 
 
 def run_on(config: EngineConfig, opened: OpenNode, events: EventLog | None = None) -> Run:
@@ -84,8 +84,8 @@ def run_on(config: EngineConfig, opened: OpenNode, events: EventLog | None = Non
     facts = ModelFacts(
         spec.dtype, spec.vocab_size, spec.max_model_len, spec.longest_len, opened.arithmetic
     )
-    run = _start(config, opened.node, opened.tuning.limits, facts, events)
-    return replace(run, glance=opened.node.glance)
+    limits, glance = opened.tuning.limits, opened.node.glance
+    return _start(config, opened.node, limits, facts, glance, events)
 
 
 def _start(
@@ -93,6 +93,7 @@ def _start(
     tier1: Tier1,
     batches: BatchLimits,
     facts: ModelFacts,
+    glance: Callable[[], Glance | None],
     events: EventLog | None,
 ) -> Run:
     kv_tokens = max(home.num_pages * home.page_tokens for home in tier1.homes())
@@ -104,7 +105,7 @@ def _start(
         scored_rows=most_scored_rows(facts.vocab_size),
     )
     engine = Engine(tier1, batches, config.wait_for_workers, more_kv, events)
-    return Run(engine, tier1, limits, _resolve(config, facts), time.perf_counter())
+    return Run(engine, tier1, limits, _resolve(config, facts), time.perf_counter(), glance)
 
 
 def _resolve(config: EngineConfig, facts: ModelFacts) -> dict[str, str | int]:

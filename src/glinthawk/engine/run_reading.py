@@ -27,7 +27,7 @@ def read_run(run: Run) -> Reading:
         cramped=counts.cramped,
         preemptions=counts.preemptions,
         input_s=run.engine.input_s,
-        glance=run.glance() if run.glance is not None else None,
+        glance=run.glance(),
     )
 
 

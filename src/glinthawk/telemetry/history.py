@@ -35,7 +35,10 @@ def measure(before: Reading, now: Reading, at: float) -> Stretch:
     busy = worker_loads(before, now)
 
     def rate(of: Callable[[Glance], float]) -> float | None:
-        return None if then is None or glance is None else (of(glance) - of(then)) / seconds
+        if then is None or glance is None:
+            return None
+        # What was done is less than before where one came again that began at 0.
+        return max(0.0, of(glance) - of(then)) / seconds
 
     return Stretch(
         at=at,

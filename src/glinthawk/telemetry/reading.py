@@ -38,5 +38,5 @@ class Reading:
     preemptions: int
     #: Seconds in which requests were read.
     input_s: float
-    #: None where loads are not known before the end, as on a cluster.
+    #: None where loads are not known, as before the nodes of a cluster have told theirs.
     glance: Glance | None

@@ -13,11 +13,13 @@ from glinthawk.core.prompt_scores import PromptScores
 from glinthawk.core.rope import LengthRope
 from glinthawk.core.sequence import Request, TokenLogprobs
 from glinthawk.core.slices import LayerSlice
+from glinthawk.telemetry.reading import Glance
 from glinthawk.telemetry.usage import Usage
 from glinthawk.wire.messages import Ask, Bye, Message, Ping
 
 __all__ = [
     "Admitted",
+    "AskGlance",
     "Cancel",
     "Failed",
     "Fates",
@@ -25,6 +27,7 @@ __all__ = [
     "Forget",
     "FromEngine",
     "FromNode",
+    "Glanced",
     "Going",
     "Gone",
     "Hidden",
@@ -203,6 +206,16 @@ class Used(Message, frozen=True):
     usage: Usage
 
 
+class AskGlance(Message, frozen=True):
+    """Ask for Glanced, which costs a node nothing."""
+
+
+class Glanced(Message, frozen=True):
+    """What it has done so far."""
+
+    glance: Glance
+
+
 class Failed(Message, frozen=True):
     """The node cannot do what it was asked. ``kind`` is the error's class."""
 
@@ -210,7 +223,19 @@ class Failed(Message, frozen=True):
     text: str
 
 
-FromEngine = LoadSlice | RunStep | Forget | Cancel | Lose | Moved | Ask | Bye | Follow | Hidden
+FromEngine = (
+    LoadSlice | RunStep | Forget | Cancel | Lose | Moved | Ask | AskGlance | Bye | Follow | Hidden
+)
 FromNode = (
-    Loaded | HomeAtNode | SampledStep | Going | Gone | Fates | Unlinked | Used | Failed | Ping
+    Loaded
+    | HomeAtNode
+    | SampledStep
+    | Going
+    | Gone
+    | Fates
+    | Unlinked
+    | Used
+    | Glanced
+    | Failed
+    | Ping
 )

@@ -67,7 +67,7 @@ __all__ = [
 ]
 
 #: Both ends must be of the same version; an older worker refuses by name, it never guesses.
-VERSION = 13
+VERSION = 14
 
 #: What a worker counted.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
