@@ -42,6 +42,25 @@ if "GLINTHAWK_NATIVE" in os.environ:
     _load_native(os.environ["GLINTHAWK_NATIVE"])
 
 
+#: Files that take longest, the longest first: begun last, they would run alone.
+_LONGEST = (
+    "test_lost_machines.py",
+    "test_chunks.py",
+    "test_lost_messages.py",
+    "test_families.py",
+    "test_long_prompts.py",
+    "test_length_rotation.py",
+    "test_invariance.py",
+    "test_ray.py",
+    "test_triton_backend.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
         pytest.skip("no CUDA device")

@@ -14,9 +14,10 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 
-__all__ = ["NUM_SHORT", "Case", "Cases", "own_answer", "prompts_with_prefixes"]
+__all__ = ["LONG", "NUM_SHORT", "Case", "Cases", "own_answer", "prompts_with_prefixes"]
 
-_LONG = 36
+#: Tokens of a long answer, and of a short one.
+LONG = 20
 _SHORT = 2
 NUM_SHORT = 18
 _NUM_LONG = 8
@@ -62,7 +63,9 @@ class Case:
     def _prompts() -> list[tuple[int, ...]]:
         generator = torch.Generator().manual_seed(1)
         lengths = torch.randint(1, 45, (NUM_SHORT,), generator=generator).tolist()
-        lengths += torch.randint(1, 20, (_NUM_LONG,), generator=generator).tolist()
+        # With their answers, these end in the page after the one in which they began.
+        begin, end = PAGE_TOKENS + 2 - LONG, PAGE_TOKENS + 1
+        lengths += torch.randint(begin, end, (_NUM_LONG,), generator=generator).tolist()
         return [
             tuple(torch.randint(3, 200, (length,), generator=generator).tolist())
             for length in lengths
@@ -75,7 +78,7 @@ class Case:
         if key not in _OWN_ANSWERS:
             own = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation="eager")
             _OWN_ANSWERS[key] = [
-                own_answer(copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else _LONG)
+                own_answer(copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else LONG)
                 for number, prompt in enumerate(self.prompts)
             ]
         return _OWN_ANSWERS[key]
@@ -85,14 +88,14 @@ class Case:
         learns to expect short answers, takes in too many of the long ones and must pre-empt."""
         for number, (prompt, answer) in enumerate(zip(self.prompts, self.answers, strict=True)):
             stop = answer[_SHORT - 1] if number < NUM_SHORT else _UNUSED_TOKEN
-            params = SamplingParams(temperature=0, max_tokens=_LONG, stop_token_ids=(stop,))
-            yield Request(number, prompt, params, seed=0, max_tokens=_LONG)
+            params = SamplingParams(temperature=0, max_tokens=LONG, stop_token_ids=(stop,))
+            yield Request(number, prompt, params, seed=0, max_tokens=LONG)
 
     def expected(self) -> dict[int, list[int]]:
         expected = {}
         for request, answer in zip(self.requests(), self.answers, strict=True):
             stop = request.params.stop_token_ids[0]
-            end = answer.index(stop) + 1 if stop in answer else _LONG
+            end = answer.index(stop) + 1 if stop in answer else LONG
             expected[request.id] = answer[:end]
         return expected
 

@@ -5,59 +5,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from chunk_cases import check_chunks, make_prompts
 
 from cluster import open_cluster
 from delayed_staging import LateStaging, often_late
 from families import FAMILIES
-from glinthawk.core.config import PAGE_TOKENS, EngineConfig
-from glinthawk.engine.run import Run, open_run
+from glinthawk.core.config import EngineConfig
+from glinthawk.engine.run import open_run
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
-from model_cases import NUM_SHORT, Case
+from model_cases import Case
 from pipeline_nodes import write_cluster
 
 #: In one chunk, in some of 64, and in many; one that ends with a chunk, one that is a token longer.
 _LENGTHS = (3, 64, 65, 20, 128, 150, 1, 90)
-#: What a configuration calls its length beside the usual name.
-_ALSO_CALLED = {"gpt2": ("n_positions",)}
-#: In two chunks of 2,048, and in three.
-_SOME_THOUSAND = (2100, 4500)
-
-
-def _tokens(length: int, seed: int) -> tuple[int, ...]:
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randint(3, 200, (length,), generator=generator).tolist())
-
-
-def _prompts(*lengths: int) -> list[tuple[int, ...]]:
-    """Short ones, whose answers are short, then such lengths, then two that begin alike."""
-    short = [_tokens(1 + number, number) for number in range(NUM_SHORT)]
-    long = [_tokens(length, 100 + number) for number, length in enumerate(lengths)]
-    common = _tokens(3 * PAGE_TOKENS, 99)
-    return [*short, *long, common + _tokens(70, 98), common + _tokens(5, 97)]
-
-
-def _check(case: Case, run: Run, chunk: int) -> None:
-    chunks: list[int] = []
-    start = run.tier1.start
-
-    def counting(batch: Any) -> None:
-        chunks.extend(span.length for span in batch.spans if not span.num_sampled)
-        start(batch)
-
-    run.tier1.start = counting  # type: ignore[method-assign]
-    answers = {s.id: s.output for s in run.engine.generate(case.requests())}
-    run.engine.scheduler.validate()
-    assert answers == case.expected()
-    assert chunks
-    assert max(chunks) <= chunk
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("chunk", [7, 64])
 def test_long_prompts_at_workers_and_on_tier_1(tmp_path: Path, family: str, chunk: int) -> None:
-    case = Case(tmp_path, family, _prompts(*_LENGTHS))
+    case = Case(tmp_path, family, make_prompts(*_LENGTHS))
     with open_cluster(
         case.loaded,
         tmp_path,
@@ -66,7 +33,7 @@ def test_long_prompts_at_workers_and_on_tier_1(tmp_path: Path, family: str, chun
         batches_in_flight=2,
         batch_tokens=chunk,
     ) as run:
-        _check(case, run, chunk)
+        check_chunks(case, run, chunk)
 
 
 _LAYOUTS: dict[str, dict[str, Any]] = {
@@ -84,38 +51,22 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss"])
 @pytest.mark.parametrize("layout", _LAYOUTS)
 def test_layouts(tmp_path: Path, family: str, layout: str) -> None:
-    case = Case(tmp_path, family, _prompts(*_LENGTHS))
+    case = Case(tmp_path, family, make_prompts(*_LENGTHS))
     with open_cluster(case.loaded, tmp_path, batch_tokens=40, **_LAYOUTS[layout]) as run:
-        _check(case, run, 40)
+        check_chunks(case, run, 40)
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])
 def test_beside_an_x_cache(tmp_path: Path, family: str) -> None:
-    case = Case(tmp_path, family, _prompts(*_LENGTHS))
+    case = Case(tmp_path, family, make_prompts(*_LENGTHS))
     share = XShare(0.5, learn_rebuild(case.loaded.model, case.loaded.spec))
     with open_cluster(case.loaded, tmp_path, batch_tokens=40, x_share=share) as run:
-        _check(case, run, 40)
+        check_chunks(case, run, 40)
 
 
 def test_over_a_pipeline(tmp_path: Path) -> None:
-    case = Case(tmp_path, "llama", _prompts(*_LENGTHS))
+    case = Case(tmp_path, "llama", make_prompts(*_LENGTHS))
     cluster = write_cluster(tmp_path, [1, 1], "100KiB")
     config = EngineConfig(model=str(case.path), cluster=cluster, batch_tokens=40)
     with open_run(config) as run:
-        _check(case, run, 40)
-
-
-@pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_prompts_of_some_thousand_tokens(tmp_path: Path, family: str) -> None:
-    length = dict.fromkeys(("max_position_embeddings", *_ALSO_CALLED.get(family, ())), 8192)
-    case = Case(tmp_path, family, _prompts(*_SOME_THOUSAND), **length)
-    for workers in (0, 1):
-        with open_cluster(
-            case.loaded,
-            tmp_path,
-            workers=workers,
-            tier1_pages=0 if workers else 300,
-            worker_pages=300,
-            batch_tokens=2048,
-        ) as run:
-            _check(case, run, 2048)
+        check_chunks(case, run, 40)

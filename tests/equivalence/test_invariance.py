@@ -33,7 +33,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "heads": {"tier2": ("local:2",), "split_attention": "heads"},
 }
 DTYPES = ["float32", "bfloat16"]
-_NUM_POOLED = 9
+_NUM_REQUESTS, _NUM_POOLED = 16, 9
 _POOLINGS = (Pooling("mean"), Pooling("last"), Pooling("first"), Pooling("last", (8, 40)))
 
 
@@ -51,7 +51,7 @@ def known() -> dict[tuple[str, str, str], Answers]:
 def _requests() -> Iterator[Request]:
     """Greedy ones and sampled ones, of one to a hundred tokens, half of which begin alike."""
     common = tuple(range(30, 30 + 2 * PAGE_TOKENS))
-    for number in range(24):
+    for number in range(_NUM_REQUESTS):
         own = tuple((7 * number + 3 * place) % 200 + 3 for place in range(1 + 3 * number % 37))
         temperature = 0.0 if number % 3 else 0.9
         params = SamplingParams(
@@ -89,7 +89,7 @@ def _answer(run: Run) -> Answers:
         for s in run.engine.generate(_requests())
     }
     run.engine.scheduler.validate()
-    assert len(answers) == 24 + _NUM_POOLED
+    assert len(answers) == _NUM_REQUESTS + _NUM_POOLED
     return answers
 
 
