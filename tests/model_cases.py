@@ -14,15 +14,14 @@ from glinthawk.core.sampling import SamplingParams
 from glinthawk.core.sequence import Request
 from glinthawk.tier1.model.loader import LoadedModel, load_model
 
-__all__ = ["LONG", "NUM_SHORT", "Case", "Cases", "own_answer", "prompts_with_prefixes"]
+__all__ = ["NUM_SHORT", "Case", "Cases", "own_answer", "prompts_with_prefixes"]
 
-#: Tokens of a long answer, and of a short one.
-LONG = 20
+_LONG = 36
 _SHORT = 2
 NUM_SHORT = 18
 _NUM_LONG = 8
 _UNUSED_TOKEN = 210
-_OWN_ANSWERS: dict[tuple[str, str, tuple[tuple[int, ...], ...]], list[list[int]]] = {}
+_OWN_ANSWERS: dict[tuple[str, str, int, tuple[tuple[int, ...], ...]], list[list[int]]] = {}
 
 
 @torch.inference_mode()
@@ -43,7 +42,8 @@ def own_answer(model: Any, prompt: tuple[int, ...], length: int) -> list[int]:
 
 
 class Case:
-    """A model, prompts of unequal length, and what the model itself answers to them."""
+    """A model, prompts of unequal length, and what the model itself answers to them: short answers,
+    then such of ``long`` tokens."""
 
     def __init__(
         self,
@@ -51,8 +51,10 @@ class Case:
         family: str,
         prompts: list[tuple[int, ...]] | None = None,
         device: Device = "cpu",
+        long: int = _LONG,
         **settings: Any,
     ) -> None:
+        self._long = long
         self.path = path = make_model(folder, family, **settings)
         with torch.inference_mode():
             self.loaded: LoadedModel = load_model(EngineConfig(model=str(path), device=device))
@@ -63,9 +65,7 @@ class Case:
     def _prompts() -> list[tuple[int, ...]]:
         generator = torch.Generator().manual_seed(1)
         lengths = torch.randint(1, 45, (NUM_SHORT,), generator=generator).tolist()
-        # With their answers, these end in the page after the one in which they began.
-        begin, end = PAGE_TOKENS + 2 - LONG, PAGE_TOKENS + 1
-        lengths += torch.randint(begin, end, (_NUM_LONG,), generator=generator).tolist()
+        lengths += torch.randint(1, 20, (_NUM_LONG,), generator=generator).tolist()
         return [
             tuple(torch.randint(3, 200, (length,), generator=generator).tolist())
             for length in lengths
@@ -74,11 +74,11 @@ class Case:
     def _own_answers(self, family: str, settings: str) -> list[list[int]]:
         """What the model itself says to each prompt, by a copy that has seen no longer ones, which
         some remember. Computed once, for a family's weights are always the same."""
-        key = family, settings, tuple(self.prompts)
+        key = family, settings, self._long, tuple(self.prompts)
         if key not in _OWN_ANSWERS:
             own = AutoModelForCausalLM.from_pretrained(self.path, attn_implementation="eager")
             _OWN_ANSWERS[key] = [
-                own_answer(copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else LONG)
+                own_answer(copy.deepcopy(own), prompt, _SHORT if number < NUM_SHORT else self._long)
                 for number, prompt in enumerate(self.prompts)
             ]
         return _OWN_ANSWERS[key]
@@ -88,14 +88,14 @@ class Case:
         learns to expect short answers, takes in too many of the long ones and must pre-empt."""
         for number, (prompt, answer) in enumerate(zip(self.prompts, self.answers, strict=True)):
             stop = answer[_SHORT - 1] if number < NUM_SHORT else _UNUSED_TOKEN
-            params = SamplingParams(temperature=0, max_tokens=LONG, stop_token_ids=(stop,))
-            yield Request(number, prompt, params, seed=0, max_tokens=LONG)
+            params = SamplingParams(temperature=0, max_tokens=self._long, stop_token_ids=(stop,))
+            yield Request(number, prompt, params, seed=0, max_tokens=self._long)
 
     def expected(self) -> dict[int, list[int]]:
         expected = {}
         for request, answer in zip(self.requests(), self.answers, strict=True):
             stop = request.params.stop_token_ids[0]
-            end = answer.index(stop) + 1 if stop in answer else LONG
+            end = answer.index(stop) + 1 if stop in answer else self._long
             expected[request.id] = answer[:end]
         return expected
 

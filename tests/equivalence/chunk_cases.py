@@ -8,7 +8,10 @@ from glinthawk.core.config import PAGE_TOKENS
 from glinthawk.engine.run import Run
 from model_cases import NUM_SHORT, Case
 
-__all__ = ["check_chunks", "make_prompts"]
+__all__ = ["BEYOND_PROMPTS", "check_chunks", "make_prompts"]
+
+#: Tokens of a long answer where it is prompts that matter.
+BEYOND_PROMPTS = 12
 
 
 def _tokens(length: int, seed: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chunk_cases import check_chunks, make_prompts
+from chunk_cases import BEYOND_PROMPTS, check_chunks, make_prompts
 
 from cluster import open_cluster
 from delayed_staging import LateStaging, often_late
@@ -24,7 +24,7 @@ _LENGTHS = (3, 64, 65, 20, 128, 150, 1, 90)
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("chunk", [7, 64])
 def test_long_prompts_at_workers_and_on_tier_1(tmp_path: Path, family: str, chunk: int) -> None:
-    case = Case(tmp_path, family, make_prompts(*_LENGTHS))
+    case = Case(tmp_path, family, make_prompts(*_LENGTHS), long=BEYOND_PROMPTS)
     with open_cluster(
         case.loaded,
         tmp_path,

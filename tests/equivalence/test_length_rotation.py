@@ -16,11 +16,8 @@ from glinthawk.engine.run import Run, open_run
 from glinthawk.tier1.xcache.rebuild import learn_rebuild
 from glinthawk.tier1.xcache.share import XShare
 from length_rotations import ORIGINAL, ROTATIONS
-from model_cases import LONG, NUM_SHORT, Case
+from model_cases import NUM_SHORT, Case
 from pipeline_nodes import write_cluster
-
-#: With its answer, the second ends at the original length, and the third one token beyond.
-_LONG_PROMPTS = (1, ORIGINAL - LONG, ORIGINAL + 1 - LONG, 38, 39, 40, 41, 42, 64, 70)
 
 
 def _tokens(length: int, seed: int) -> tuple[int, ...]:
@@ -29,10 +26,10 @@ def _tokens(length: int, seed: int) -> tuple[int, ...]:
 
 
 def _prompts() -> list[tuple[int, ...]]:
-    """Of lengths on both sides of the original one. The last ones get long answers: they end below
-    it, cross it, or begin beyond. Some begin with the same page, but are not all rotated alike."""
+    """Of lengths on both sides of the original one. The last ones get 36 tokens: they end below it,
+    cross it, or begin beyond. Some begin with the same page, but are not all rotated alike."""
     short = [_tokens(30 + number, number) for number in range(NUM_SHORT)]
-    long = [_tokens(n, 50 + n) for n in _LONG_PROMPTS]
+    long = [_tokens(n, 50 + n) for n in (1, 4, 5, 38, 39, 40, 41, 42, 64, 70)]
     page = _tokens(PAGE_TOKENS, 99)
     alike = [page + _tokens(n, 70 + n) for n in (1, 3, 8, 9, 30)]
     return [*short, *long, *alike, page + _tokens(30, 71), page + _tokens(3, 72)]
@@ -69,7 +66,7 @@ def test_layouts(case: Case, tmp_path: Path, layout: str) -> None:
 
 @pytest.mark.parametrize("chunk", [2048, 7])
 def test_what_is_given_up_is_rotated_as_before(case: Case, tmp_path: Path, chunk: int) -> None:
-    with open_cluster(case.loaded, tmp_path, worker_pages=4, batch_tokens=chunk) as run:
+    with open_cluster(case.loaded, tmp_path, worker_pages=7, batch_tokens=chunk) as run:
         _check(case, run)
         assert run.engine.scheduler.counts.preemptions
 

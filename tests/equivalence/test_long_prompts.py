@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from chunk_cases import check_chunks, make_prompts
+from chunk_cases import BEYOND_PROMPTS, check_chunks, make_prompts
 
 from cluster import open_cluster
 from families import FAMILIES
@@ -28,7 +28,7 @@ def test_prompts_of_some_thousand_tokens(
     tmp_path: Path, family: str, chunk: int, lengths: tuple[int, ...]
 ) -> None:
     length = dict.fromkeys(("max_position_embeddings", *_ALSO_CALLED.get(family, ())), 8192)
-    case = Case(tmp_path, family, make_prompts(*lengths), **length)
+    case = Case(tmp_path, family, make_prompts(*lengths), long=BEYOND_PROMPTS, **length)
     for workers in (0, 1):
         with open_cluster(
             case.loaded,
