@@ -31,9 +31,11 @@ __all__ = ["children", "forked_processes"]
 
 _PRELOADED = (
     "glinthawk.cli.main",
+    "glinthawk.cli.serve_command",
     "glinthawk.engine.pipeline_node",
     "glinthawk.engine.run",
     "glinthawk.jobs.job",
+    "glinthawk.serve.http_server",
     "glinthawk.tier2.server",
     "transformers.models.llama.modeling_llama",
 )
