@@ -1,12 +1,14 @@
 """A whole job on one tier and on two: prompts, decoding, ragged ends, scheduler and all.
 
 Tier 1 has one core and KV memory for few sequences, as in ``bench tiers``. Beside one tier alone
-(on the same core, and on both) stand two tiers, and hybrid ones that keep KV on Tier 1 as well;
-once more with a worker at the end of so long a link that it should be left alone.
+(on the same core, and on both) stand two tiers, and hybrid ones that keep KV on Tier 1 as well; in
+the job of even lengths once more with a worker at the end of so long a link that it should be left
+alone.
 """
 
 import json
 import os
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +17,7 @@ import torch
 
 from glinthawk import _native
 from glinthawk.bench.decoding import choice_rules
+from glinthawk.bench.job_kinds import JOB_KINDS, JobKind, KindName, Layout, Lengths
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home, worker_on
 from glinthawk.bench.random_models import load_shape
 from glinthawk.core.config import EngineConfig
@@ -26,44 +29,12 @@ from glinthawk.tier1.kv.home import Home, LocalHome
 from glinthawk.tier1.model.loader import LoadedModel
 from glinthawk.tier2.cache import KVCache
 
-__all__ = ["JobPlan", "JobRow", "Layout", "run"]
+__all__ = ["JobRow", "run"]
 
 _Write = Callable[[str], None]
 _GIB = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where KV lies and who computes."""
-
-    name: str
-    cores: int = 1
-    tier1_kv: bool = True
-    worker: bool = False
-    #: Each way to the worker.
-    link_s: float = 0.0
-    #: Of the job's requests, this share is run: where all take one speed, few say it.
-    share: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class JobPlan:
-    """The job, and room for ``capped`` of its sequences on Tier 1."""
-
-    model: str = "L"
-    requests: int = 1024
-    prompt: int = 32
-    new: int = 224
-    capped: int = 8
-    #: Whether tokens are drawn with top-p; else the likeliest are taken.
-    sampled: bool = False
-    layouts: tuple[Layout, ...] = (
-        Layout("single_same_core", share=1 / 32),
-        Layout("single_both_cores", cores=2, share=1 / 32),
-        Layout("two_tier", tier1_kv=False, worker=True),
-        Layout("hybrid", worker=True),
-        Layout("hybrid_far", worker=True, link_s=0.5, share=1 / 32),
-    )
+#: Tokens of an answer in a quick look.
+_QUICK_NEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,55 +53,79 @@ class JobRow:
 
 
 def run(
-    write: _Write, *, quick: bool = False, requests: int | None = None, sampled: bool = False
+    write: _Write,
+    *,
+    quick: bool = False,
+    lengths: KindName = "even",
+    requests: int | None = None,
+    sampled: bool = False,
 ) -> None:
     """Measure, and write lines as they come; the last one is a JSON object."""
-    plan = JobPlan("M", 24, new=16, capped=4) if quick else JobPlan()
-    if requests is not None:
-        plan = JobPlan(plan.model, requests, plan.prompt, plan.new)
-    plan = replace(plan, sampled=sampled)
+    kind = _choose(lengths, quick, requests)
     cores = sorted(os.sched_getaffinity(0))[:2]
     torch.manual_seed(0)
     torch.set_num_threads(len(cores))
-    loaded = load_shape(plan.model)
-    with on_cores(cores[:1]):
-        rows = min(256, plan.requests)
-        dense = rows / DensePass(loaded.model, loaded.spec.layers, rows).seconds()
-    reads = _native.Roof(_GIB, 1).measure()
-    write(
-        f"{plan.requests} requests of {plan.prompt} + {plan.new} tokens; roofs: Tier 1 "
-        f"{dense:.1f} tokens/s in dense steps of {rows} rows, "
-        f"the worker's reads {reads / 1e9:.1f} GB/s"
-    )
+    loaded = load_shape(kind.model)
+    write(_describe(kind, loaded, cores))
     results: list[JobRow] = []
-    for layout in plan.layouts:
-        results.append(_measure(plan, layout, loaded, cores, results[0] if results else None))
+    for layout in kind.layouts:
+        asked = list(_requests(kind, layout, sampled))
+        results.append(_measure(kind, layout, loaded, cores, asked, results))
         write("  " + "  ".join(f"{name} {value}" for name, value in asdict(results[-1]).items()))
-    summary = {"model": plan.model, "sampled": sampled}
+    summary = {"model": kind.model, "lengths": lengths, "sampled": sampled}
     write(json.dumps({**summary, "rows": [asdict(row) for row in results]}))
 
 
+def _choose(lengths: KindName, quick: bool, requests: int | None) -> JobKind:
+    kind = JOB_KINDS[lengths]
+    if quick:
+        kind = replace(kind, model="M", requests=24, lengths=_shortened(kind.lengths), capped=2)
+    return kind if requests is None else replace(kind, requests=requests)
+
+
+def _shortened(lengths: Lengths) -> Lengths:
+    return lambda number: (lengths(number)[0], _QUICK_NEW)
+
+
+def _describe(kind: JobKind, loaded: LoadedModel, cores: list[int]) -> str:
+    with on_cores(cores[:1]):
+        rows = min(256, kind.requests)
+        dense = rows / DensePass(loaded.model, loaded.spec.layers, rows).seconds()
+    reads = _native.Roof(_GIB, 1).measure()
+    prompts, answers = zip(*map(kind.lengths, range(kind.requests)), strict=True)
+    return (
+        f"{kind.requests} requests of {statistics.mean(prompts):.0f} + "
+        f"{statistics.mean(answers):.0f} tokens, KV memory on Tier 1 for {kind.capped} of "
+        f"{kind.longest}; roofs: Tier 1 {dense:.1f} tokens/s in dense steps of {rows} rows, "
+        f"the worker's reads {reads / 1e9:.1f} GB/s"
+    )
+
+
 def _measure(
-    plan: JobPlan, layout: Layout, loaded: LoadedModel, cores: list[int], base: JobRow | None
+    kind: JobKind,
+    layout: Layout,
+    loaded: LoadedModel,
+    cores: list[int],
+    requests: list[Request],
+    before: list[JobRow],
 ) -> JobRow:
-    count = max(2 * plan.capped, round(plan.requests * layout.share))
     with ExitStack() as stack:
         own = cores[: layout.cores]
-        homes = list(_homes(stack, plan, layout, loaded, cores))
+        homes = list(_homes(stack, kind, layout, loaded, cores))
         stack.enter_context(on_cores(own))
         # Tier 1's own memory is made when its threads are known.
         if layout.tier1_kv:
-            homes.insert(0, _local_home(plan, loaded))
-        config = EngineConfig(model=plan.model)
+            homes.insert(0, _local_home(kind, loaded))
+        config = EngineConfig(model=kind.model)
         running = run_on(config, join_homes(config, loaded, homes))
-        return _answer(running, layout, list(_requests(plan, count)), base)
+        return _answer(running, layout, requests, before)
 
 
 def _homes(
-    stack: ExitStack, plan: JobPlan, layout: Layout, loaded: LoadedModel, cores: list[int]
+    stack: ExitStack, kind: JobKind, layout: Layout, loaded: LoadedModel, cores: list[int]
 ) -> Iterator[Home]:
     if layout.worker:
-        num_bytes = kv_bytes(loaded.spec.layers, plan.requests, plan.prompt + plan.new, "bfloat16")
+        num_bytes = kv_bytes(loaded.spec.layers, kind.requests, kind.longest, "bfloat16")
         far = cores[1:] or cores
         if layout.link_s:
             address, _ = stack.enter_context(far_worker_on(far, num_bytes, layout.link_s))
@@ -139,22 +134,23 @@ def _homes(
         yield stack.enter_context(open_home(address, loaded, loaded.spec.dtype))
 
 
-def _local_home(plan: JobPlan, loaded: LoadedModel) -> LocalHome:
+def _local_home(kind: JobKind, loaded: LoadedModel) -> LocalHome:
     layers, dtype = loaded.spec.layers, loaded.spec.dtype
-    num_bytes = kv_bytes(layers, plan.capped, plan.prompt + plan.new, dtype)
+    num_bytes = kv_bytes(layers, kind.capped, kind.longest, dtype)
     threads = torch.get_num_threads()
     return LocalHome(0, KVCache(layers, num_bytes, dtype, threads=threads, on_torch_threads=True))
 
 
-def _requests(plan: JobPlan, count: int) -> Iterator[Request]:
-    """Prompts that share nothing, answers of one length."""
-    for number in range(count):
-        prompt = tuple((7 * number + 11 * i + number * i) % 1000 + 5 for i in range(plan.prompt))
-        params = choice_rules(plan.sampled, max_tokens=plan.new, ignore_eos=True)
-        yield Request(number, prompt, params, number, plan.new)
+def _requests(kind: JobKind, layout: Layout, sampled: bool) -> Iterator[Request]:
+    """Prompts that share nothing."""
+    for number in range(max(2 * kind.capped, round(kind.requests * layout.share))):
+        length, new = kind.lengths(number)
+        prompt = tuple((7 * number + 11 * i + number * i) % 1000 + 5 for i in range(length))
+        params = choice_rules(sampled, max_tokens=new, ignore_eos=True)
+        yield Request(number, prompt, params, number, new)
 
 
-def _answer(running: Run, layout: Layout, requests: list[Request], base: JobRow | None) -> JobRow:
+def _answer(running: Run, layout: Layout, requests: list[Request], before: list[JobRow]) -> JobRow:
     answered = list(running.engine.generate(requests))
     stats = running.stats()
     speed = sum(len(sequence.output) for sequence in answered) / stats.seconds
@@ -162,7 +158,7 @@ def _answer(running: Run, layout: Layout, requests: list[Request], base: JobRow 
         layout.name,
         len(answered),
         round(speed, 1),
-        round(speed / base.tokens_per_s, 2) if base else 1.0,
+        round(speed / before[0].tokens_per_s, 2) if before else 1.0,
         round(stats.tier1_busy, 3),
         round(max(stats.tier2_busy, default=0.0), 3),
         round(sum(sequence.home != 0 for sequence in answered) / len(answered), 3),

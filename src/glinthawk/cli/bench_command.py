@@ -1,6 +1,6 @@
 """``glinthawk bench``."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,12 +55,18 @@ def tiers(quick: _Quick = False, sampled: _Sampled = False) -> None:
 def job(
     quick: _Quick = False,
     sampled: _Sampled = False,
+    lengths: Annotated[
+        Literal["even", "summaries", "reasoning", "chat"],
+        typer.Option(
+            help="32 + 224 tokens; 2,000 + 300; 500 + 1,500; or as ShareGPT's conversations."
+        ),
+    ] = "even",
     requests: Annotated[int | None, typer.Option(help="Requests of the job.")] = None,
 ) -> None:
     """A whole job on one tier, on two, and on both at once, where KV memory is scarce."""
     from glinthawk.bench.whole_job import run
 
-    run(typer.echo, quick=quick, requests=requests, sampled=sampled)
+    run(typer.echo, quick=quick, lengths=lengths, requests=requests, sampled=sampled)
 
 
 @bench.command(cls=HelpfulCommand)
