@@ -30,11 +30,14 @@ from typing import Any
 __all__ = ["children", "forked_processes"]
 
 _PRELOADED = (
+    "glinthawk.cli.answerers",
     "glinthawk.cli.main",
     "glinthawk.engine.pipeline_node",
     "glinthawk.engine.run",
     "glinthawk.jobs.job",
+    "glinthawk.serve.http_server",
     "glinthawk.tier2.server",
+    "pydantic.fields",  # with which typer reads arguments
     "transformers.models.llama.modeling_llama",
 )
 #: Set anew for every test, and read by no library when it is loaded.
