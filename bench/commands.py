@@ -15,6 +15,7 @@ __all__ = [
     "loading",
     "lookup",
     "lora",
+    "membership",
     "prediction",
     "quantized",
     "sampler",
@@ -253,3 +254,11 @@ def loading(
     from bench.loading_memory import run
 
     run(typer.echo, folder.resolve(), quick=quick)
+
+
+@bench.command()
+def membership(quick: _Quick = False) -> None:
+    """How soon a job's speed follows when a worker joins it, and when one leaves."""
+    from bench.membership import run
+
+    run(typer.echo, quick=quick)
