@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 ROUNDS := 11
 SEED := 0
+KILLS := 200
 BIN := $(VENV)/bin
 # What `test-sanitize` builds, beside what is installed.
 SANITIZED := build/sanitize
@@ -19,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 # What the site shows, where it lies in the repository: so links are the same in both.
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md LICENSE docs bench research examples
 
-.PHONY: install demo test test-all test-chaos test-sanitize dist check docs format clean
+.PHONY: install demo test test-all test-chaos test-kills test-sanitize dist check docs format clean
 
 install: $(INSTALLED)
 
@@ -40,6 +41,9 @@ test-all: install ## and every family in every combination of workers, batches a
 
 test-chaos: install ## jobs in which all the time something dies, in each layout (ROUNDS=11 SEED=0)
 	GLINTHAWK_FORK=0 $(BIN)/pytest tests/chaos -m chaos --rounds $(ROUNDS) --first-seed $(SEED) -vv
+
+test-kills: install ## a server with ten batches that is killed again and again (KILLS=200 SEED=0)
+	$(BIN)/pytest tests/serve/test_many_kills.py -m kills --kills $(KILLS) --kill-seed $(SEED) -vv -s
 
 test-sanitize: install ## the C++ under ASan, UBSan and TSan: needs g++ and cmake, builds for minutes
 	test -d $(SANITIZED)/tools/nanobind || \

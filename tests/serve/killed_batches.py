@@ -9,7 +9,7 @@ from typing import Any
 
 from openai import OpenAI
 
-from commands import line
+from commands import kill, line, start
 from glinthawk.serve.batch_states import ENDED
 from glinthawk.serve.record_store import RecordStore
 from servers import Server, content, running, upload, wait_for
@@ -67,11 +67,15 @@ class Watcher:
             while not self._ended.wait(0.01):
                 for batch in store.list_batches("", limit=1000).data:
                     states = self.seen.setdefault(batch.id, [])
-                    states.append((batch.status, batch.request_counts.total))  # type: ignore[union-attr]
+                    now = (batch.status, batch.request_counts.total)  # type: ignore[union-attr]
+                    if now not in states[-1:]:
+                        states.append(now)
 
 
-def check_kills(data: Path, seed: int, kills: int, batches: int) -> None:
-    """Every line is answered once, none twice, and no state goes back."""
+def check_kills(data: Path, seed: int, kills: int, batches: int, unready: int = 0) -> int:
+    """Every line is answered once, none twice, and no state goes back. Says how many kills came
+    while some batch had answers and was not done. Before each of them ``unready`` servers are
+    killed that do not listen yet."""
     chance = random.Random(seed)
     count = 40 + 2 * kills
     with running(data) as server, server.client() as client:
@@ -80,22 +84,43 @@ def check_kills(data: Path, seed: int, kills: int, batches: int) -> None:
     with Watcher(data) as watcher:
         num_in_the_middle = 0
         for number in range(kills):
-            server = Server(data, "--batch-size", 4)
-            with server.client() as client:
-                if number % 2:
-                    wait_until(lambda client=client: is_moving(client, ids) or is_over(client, ids))
-                threading.Event().wait(chance.uniform(0, LONGEST_S))
-                num_in_the_middle += is_moving(client, ids)
-            server.kill()
+            for _ in range(unready):
+                kill_unready(data, chance)
+            num_in_the_middle += kill_serving(data, ids, chance, waits=number % 2 == 1)
         assert num_in_the_middle >= kills // 4
-        with running(data) as server, server.client() as client:
-            done = [wait_for(client, id) for id in ids]
-            answers = [content(client, one.output_file_id) for one in done]
-    for batch, (one, found) in enumerate(zip(done, answers, strict=True)):
-        assert (one.status, one.request_counts.completed) == ("completed", count)
-        asked = [line["custom_id"] for line in lines(batch, count)]
-        assert sorted(result["custom_id"] for result in found) == sorted(asked)
+        check_answers(data, ids, count)
     assert set(watcher.seen) == set(ids)
     for states in watcher.seen.values():
         ranks = [RANK.get(state, 3) for state, _ in states]
         assert all(one <= other for one, other in pairwise(ranks))
+    return num_in_the_middle
+
+
+def kill_unready(data: Path, chance: random.Random) -> None:
+    """At some moment of its start."""
+    process = start("serve", "-m", "demo", "--data", data, "--port", 0)
+    threading.Event().wait(chance.uniform(0, LONGEST_S))
+    kill(process)
+
+
+def kill_serving(data: Path, ids: list[str], chance: random.Random, *, waits: bool) -> bool:
+    """Whether some batch was moving then, for which it ``waits`` first."""
+    server = Server(data, "--batch-size", 4)
+    with server.client() as client:
+        if waits:
+            wait_until(lambda: is_moving(client, ids) or is_over(client, ids))
+        threading.Event().wait(chance.uniform(0, LONGEST_S))
+        was_moving = is_moving(client, ids)
+    server.kill()
+    return was_moving
+
+
+def check_answers(data: Path, ids: list[str], count: int) -> None:
+    """Left alone, every batch completes, with each of its ``count`` lines once."""
+    with running(data) as server, server.client() as client:
+        done = [wait_for(client, id) for id in ids]
+        answers = [content(client, one.output_file_id) for one in done]
+    for batch, (one, found) in enumerate(zip(done, answers, strict=True)):
+        assert (one.status, one.request_counts.completed) == ("completed", count)
+        asked = [line["custom_id"] for line in lines(batch, count)]
+        assert sorted(result["custom_id"] for result in found) == sorted(asked)

@@ -10,7 +10,7 @@ from watching import wait_until
 
 
 def test_every_line_is_answered_once(tmp_path: Path) -> None:
-    check_kills(tmp_path / "data", seed=0, kills=5, batches=6)
+    check_kills(tmp_path / "data", seed=0, kills=5, batches=4)
 
 
 def test_a_kill_changes_no_answer(tmp_path: Path) -> None:

@@ -4,37 +4,54 @@ import json
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import zmq
 
+from glinthawk.bench.bare_sockets import Blocks, PlainBlocks, SealedBlocks
 from glinthawk.wire.address import Address
 from glinthawk.wire.keys import Identity
 from glinthawk.wire.messages import Ask, Attend, Attended, FromTier1, Stats, Store, Stored, decode
 from glinthawk.wire.server_channel import ServerChannel
 
-__all__ = ["BARE_BLOCK", "LAST", "far_end"]
+__all__ = ["LAST", "FarEnd", "far_end"]
 
-#: What goes into and out of a bare socket at once.
-BARE_BLOCK = 1 << 20
 #: The layer whose ``Store`` is acknowledged.
 LAST = 1
 
 
+@dataclass(frozen=True, slots=True)
+class FarEnd:
+    """Where it listens, and its process."""
+
+    places: list[str]
+    pid: int
+
+    def processor_s(self) -> float:
+        """Seconds of processor time that it has used, by Linux's clock of another process."""
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+
 @contextmanager
-def far_end(kind: str, identity: Identity, endpoints: list[str]) -> Iterator[list[str]]:
-    """Where it listens, once it does: "channels" at ``endpoints``, a "bare" socket at a port of its
-    choice, for one connection. It ends with the block."""
+def far_end(kind: str, secrets: list[str], endpoints: list[str]) -> Iterator[FarEnd]:
+    """The far end, once it listens; it ends with the block.
+
+    "channels" listen at ``endpoints``, with ``secrets`` the public and the secret key; "bare" and
+    "sealed" sockets take one connection at each ``host:port``, for which "sealed" ones have a key
+    each."""
     command = [sys.executable, "-m", __name__, kind, *endpoints]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
             # Not in its arguments, which all users of a machine can read.
-            process.stdin.write(json.dumps([identity.public, identity.secret]) + "\n")
+            process.stdin.write(json.dumps(secrets) + "\n")
             process.stdin.flush()
-            yield json.loads(process.stdout.readline())
+            yield FarEnd(json.loads(process.stdout.readline()), process.pid)
         finally:
             process.kill()
 
@@ -44,28 +61,33 @@ def _tell(places: list[str]) -> None:
     sys.stdout.flush()
 
 
-def _serve_bare() -> None:
-    """One connection, until it is closed."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        _tell([f"127.0.0.1:{listening.getsockname()[1]}"])
+def _serve_sockets(endpoints: list[str], all_blocks: list[Blocks]) -> None:
+    """One connection each, until it is closed."""
+    listening = [socket.create_server(_host_and_port(place)) for place in endpoints]
+    _tell([f"127.0.0.1:{each.getsockname()[1]}" for each in listening])
+    for pair in zip(listening, all_blocks, strict=True):
+        threading.Thread(target=_serve_socket, args=pair).start()
+
+
+def _host_and_port(place: str) -> tuple[str, int]:
+    host, port = place.rsplit(":", 1)
+    return host, int(port)
+
+
+def _serve_socket(listening: socket.socket, blocks: Blocks) -> None:
+    """8 bytes say how much follows, and 8 how many bytes answer it."""
+    with listening:
         connection, _ = listening.accept()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection:
-        _answer_bytes(connection)
+        while head := connection.recv(16, socket.MSG_WAITALL):
+            left, answer = int.from_bytes(head[:8]), int.from_bytes(head[8:])
+            while left:
+                left -= blocks.receive(connection, left)
+            blocks.send(connection, memoryview(bytes(answer)))
 
 
-def _answer_bytes(connection: socket.socket) -> None:
-    """8 bytes say how much follows, and 8 how many bytes answer it."""
-    room = memoryview(bytearray(BARE_BLOCK))
-    while head := connection.recv(16, socket.MSG_WAITALL):
-        left, answer = int.from_bytes(head[:8]), int.from_bytes(head[8:])
-        while left:
-            left -= connection.recv_into(room[: min(left, BARE_BLOCK)])
-        connection.sendall(room[:answer])
-
-
-def _serve_channels(endpoints: list[str]) -> None:
-    identity = Identity(*json.loads(sys.stdin.readline()))
+def _serve_channels(endpoints: list[str], identity: Identity) -> None:
     password = identity.secret
     channels = [
         ServerChannel(Address.parse(place), identity, [identity.public], password)
@@ -96,6 +118,16 @@ def _answer(channel: ServerChannel) -> None:
         channel.send(client, Stats(0, 0))
 
 
+def _main(kind: str, *endpoints: str) -> None:
+    secrets = json.loads(sys.stdin.readline())
+    if kind == "channels":
+        _serve_channels(list(endpoints), Identity(*secrets))
+    elif kind == "sealed":
+        keys = [bytes.fromhex(key) for key in secrets]
+        _serve_sockets(list(endpoints), [SealedBlocks(key, is_near=False) for key in keys])
+    else:
+        _serve_sockets(list(endpoints), [PlainBlocks() for _ in endpoints])
+
+
 if __name__ == "__main__":
-    _, _kind, *_endpoints = sys.argv
-    _serve_bare() if _kind == "bare" else _serve_channels(_endpoints)
+    _main(*sys.argv[1:])

@@ -2,34 +2,45 @@
 
 A far end in a process of its own takes parcels as a worker does, and computes nothing. So what is
 measured is what messages, ZeroMQ and encryption cost both ends, which share this machine's cores.
+A sealed socket is a bare one whose blocks are encrypted by AES-256-GCM: no encrypted link could do
+more here.
 """
 
 import json
 import os
-import socket
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from secrets import token_hex
+from typing import Any, Protocol
 
 import zmq
 
-from glinthawk.bench.far_end import BARE_BLOCK, LAST, far_end
+from glinthawk.bench.bare_sockets import (
+    SMALL,
+    BareSockets,
+    Blocks,
+    PlainBlocks,
+    SealedBlocks,
+    copying_speed,
+    has_aes,
+    sealing_speed,
+)
+from glinthawk.bench.far_end import LAST, FarEnd, far_end
 from glinthawk.bench.timing import seconds
 from glinthawk.wire.address import Address
 from glinthawk.wire.client_channel import ClientChannel
 from glinthawk.wire.keys import Identity
 from glinthawk.wire.messages import Attend, Message, Store
 
-__all__ = ["LinkPlan", "LinkRow", "measure_transports", "run"]
+__all__ = ["LinkPlan", "LinkRow", "describe_roof", "find_roof", "measure_transports", "run"]
 
 #: k and v of a parcel: 256 rows of 8 KV heads of 128 in two bytes, eight times.
 _FRAME = 4 << 20
-#: q, k and v of a decode row or two.
-_SMALL = 4096
 _PATIENCE_S = 30.0
 
 
@@ -53,6 +64,8 @@ class LinkRow:
     gb_per_s: float
     #: Of a bare socket's bytes a second, in the same round.
     share: float
+    #: Processor time of both ends. What else the machine does hardly changes it.
+    processor_s_per_gb: float
     #: From a small parcel to its answer.
     round_trip_us: float
 
@@ -67,38 +80,13 @@ class _Way(Protocol):
         """Return when a small parcel has been answered."""
 
 
-class _Bare:
-    """A TCP socket and no protocol to speak of."""
-
-    def __init__(self, place: str) -> None:
-        host, port = place.rsplit(":", 1)
-        self._socket = socket.create_connection((host, int(port)))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._block = bytes(BARE_BLOCK)
-
-    def pour(self, num_bytes: int) -> None:
-        self._send(num_bytes, answer=1)
-
-    def ask(self) -> None:
-        self._send(3 * _SMALL, answer=_SMALL)
-
-    def _send(self, num_bytes: int, answer: int) -> None:
-        self._socket.sendall(num_bytes.to_bytes(8) + answer.to_bytes(8))
-        for begin in range(0, num_bytes, BARE_BLOCK):
-            self._socket.sendall(memoryview(self._block)[: num_bytes - begin])
-        self._socket.recv(answer, socket.MSG_WAITALL)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 class _Channels:
     """Connections of the wire's own; parcels take turns among them."""
 
     def __init__(self, channels: Sequence[ClientChannel]) -> None:
         self._channels = channels
         self._frames = [bytes(_FRAME)] * 2
-        self._small = [bytes(_SMALL)] * 3
+        self._small = [bytes(SMALL)] * 3
         for channel in channels:
             channel.reach(_PATIENCE_S)
 
@@ -141,43 +129,85 @@ def measure_transports(plan: LinkPlan, write: Callable[[str], None]) -> list[Lin
     """All transports take turns in each round. The first row is the bare socket."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glinthawk-link-")))
-        kinds = [("bare socket", 1), ("ipc", 1)]
-        kinds += [(scheme, count) for scheme in ("tcp+plain", "tcp") for count in plan.connections]
+        kinds = _kinds(plan)
         ways = [stack.enter_context(_open(*kind, folder)) for kind in kinds]
-        rounds = [[_measure(way, plan) for way in ways] for _ in range(plan.rounds)]
+        rounds = [[_measure(*way, plan) for way in ways] for _ in range(plan.rounds)]
     rows = []
     for (transport, count), found in zip(kinds, zip(*rounds, strict=True), strict=True):
-        speeds, trips = zip(*found, strict=True)
-        shares = [speed / bare[0][0] for speed, bare in zip(speeds, rounds, strict=True)]
-        gb_per_s, share, trip = (statistics.median(some) for some in (speeds, shares, trips))
-        rows.append(
-            LinkRow(transport, count, round(gb_per_s, 2), round(share, 3), round(1e6 * trip, 1))
-        )
+        shares = [one.gb_per_s / bare[0].gb_per_s for one, bare in zip(found, rounds, strict=True)]
+        rows.append(_row(transport, count, found, statistics.median(shares)))
         write(_describe(rows[-1]))
     return rows
 
 
-def _measure(way: _Way, plan: LinkPlan) -> tuple[float, float]:
-    """GB a second, and seconds there and back."""
+def _kinds(plan: LinkPlan) -> list[tuple[str, int]]:
+    """What is measured, and with how many connections."""
+    kinds = [("bare socket", 1), ("ipc", 1)]
+    several = ["tcp+plain", "tcp", *(["sealed socket"] if has_aes() else [])]
+    return kinds + [(transport, count) for transport in several for count in plan.connections]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """One round of one transport."""
+
+    gb_per_s: float
+    processor_s_per_gb: float
+    round_trip_s: float
+
+
+def _measure(way: _Way, far: FarEnd, plan: LinkPlan) -> _Measured:
+    def processor_s() -> float:
+        return time.process_time() + far.processor_s()
+
+    num_gb = 1e-9 * plan.num_bytes
+    begun = processor_s()
     took = seconds(lambda: way.pour(plan.num_bytes))
+    used = processor_s() - begun
     trips = [seconds(way.ask) for _ in range(plan.trips)]
-    return 1e-9 * plan.num_bytes / took, statistics.median(trips)
+    return _Measured(num_gb / took, used / num_gb, statistics.median(trips))
+
+
+def _row(transport: str, count: int, found: Sequence[_Measured], share: float) -> LinkRow:
+    gb_per_s = statistics.median(one.gb_per_s for one in found)
+    processor_s = statistics.median(one.processor_s_per_gb for one in found)
+    trip_us = 1e6 * statistics.median(one.round_trip_s for one in found)
+    return LinkRow(
+        transport,
+        count,
+        round(gb_per_s, 2),
+        round(share, 3),
+        round(processor_s, 3),
+        round(trip_us, 1),
+    )
 
 
 @contextmanager
-def _open(transport: str, count: int, folder: Path) -> Iterator[_Way]:
-    identity = Identity.create()
-    if transport == "bare socket":
-        with far_end("bare", identity, []) as (place,), closing(_Bare(place)) as way:
-            yield way
+def _open(transport: str, count: int, folder: Path) -> Iterator[tuple[_Way, FarEnd]]:
+    if transport.endswith("socket"):
+        with _open_sockets(count, is_sealed=transport.startswith("sealed")) as opened:
+            yield opened
         return
+    identity = Identity.create()
     texts = [_listen_at(transport, folder / f"{count}-{number}") for number in range(count)]
-    with far_end("channels", identity, texts) as places, ExitStack() as stack:
+    pair = [identity.public, identity.secret]
+    with far_end("channels", pair, texts) as far, ExitStack() as stack:
         password = f"?password={identity.secret}" if transport == "tcp+plain" else ""
-        addresses = [Address.parse(place + password) for place in places]
-        yield _Channels(
-            [stack.enter_context(ClientChannel(address, identity)) for address in addresses]
-        )
+        addresses = [Address.parse(place + password) for place in far.places]
+        channels = [stack.enter_context(ClientChannel(each, identity)) for each in addresses]
+        yield _Channels(channels), far
+
+
+@contextmanager
+def _open_sockets(count: int, *, is_sealed: bool) -> Iterator[tuple[_Way, FarEnd]]:
+    keys = [token_hex(32) for _ in range(count)]
+    with far_end("sealed" if is_sealed else "bare", keys, ["127.0.0.1:0"] * count) as far:
+        blocks: list[Blocks] = [
+            SealedBlocks(bytes.fromhex(key), is_near=True) if is_sealed else PlainBlocks()
+            for key in keys
+        ]
+        with closing(BareSockets(far.places, blocks)) as way:
+            yield way, far
 
 
 def _listen_at(transport: str, path: Path) -> str:
@@ -187,7 +217,30 @@ def _listen_at(transport: str, path: Path) -> str:
 def _describe(row: LinkRow) -> str:
     return (
         f"{row.transport} x {row.connections}: {row.gb_per_s:.2f} GB/s, {row.share:.2f} of a bare "
-        f"socket's; there and back {row.round_trip_us:.0f} us"
+        f"socket's; {row.processor_s_per_gb:.2f} s of processor time a GB; there and back "
+        f"{row.round_trip_us:.0f} us"
+    )
+
+
+def find_roof(cores: int, rows: Sequence[LinkRow]) -> dict[str, float]:
+    """GB/s: ``cores`` that do nothing but send and receive, and, where they encrypt, too, seal and
+    open each byte once. ``copying`` and ``sealing`` are one core's."""
+    bare_s = rows[0].processor_s_per_gb
+    roof = {"plain": cores / bare_s, "copying": copying_speed()}
+    if has_aes():
+        roof["sealing"] = sealing_speed()
+        roof["encrypted"] = cores / (bare_s + 1 / roof["sealing"])
+    return {name: round(gb_per_s, 2) for name, gb_per_s in roof.items()}
+
+
+def describe_roof(roof: dict[str, float]) -> str:
+    """A line about what ``find_roof`` found."""
+    plain = f"these cores could carry {roof['plain']:.1f} GB/s; a core copies {roof['copying']:.1f}"
+    if "encrypted" not in roof:
+        return f"{plain}; pip install cryptography shows what AES-256-GCM could do"
+    return (
+        f"{plain}, seals and opens {roof['sealing']:.1f} by AES-256-GCM; with that they could "
+        f"carry {roof['encrypted']:.1f}"
     )
 
 
@@ -197,4 +250,7 @@ def run(write: Callable[[str], None], *, quick: bool = False) -> None:
     cores = len(os.sched_getaffinity(0))
     write(f"both ends on {cores} cores; the roof is the bare socket")
     rows = measure_transports(plan, write)
-    write(json.dumps({"cores": cores, "rows": [asdict(row) for row in rows]}))
+    roof = find_roof(cores, rows)
+    write(describe_roof(roof))
+    found: dict[str, Any] = {"cores": cores, "load": round(os.getloadavg()[0], 1), "roof": roof}
+    write(json.dumps(found | {"rows": [asdict(row) for row in rows]}))

@@ -1,6 +1,7 @@
 """Requests as a shared engine meets them whose answers are awaited on an event loop."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from glinthawk.core.sequence import Request
@@ -29,6 +30,9 @@ class AwaitingAsker:
         self._changed = asyncio.Event()
         #: Not looked at yet, by request: the newest of each.
         self._newest: dict[int, TokenSequence] = {}
+        #: Whether the loop is going to look, and need not be woken up once more.
+        self._is_called = False
+        self._lock = threading.Lock()
         self._is_over = False
         self._error: Exception | None = None
 
@@ -38,7 +42,8 @@ class AwaitingAsker:
         while not self._is_over or self._newest:
             await self._changed.wait()
             self._changed.clear()
-            newest, self._newest = self._newest, {}
+            with self._lock:
+                newest, self._newest, self._is_called = self._newest, {}, False
             if newest:
                 yield list(newest.values())
         if self._error is not None:
@@ -63,18 +68,23 @@ class AwaitingAsker:
             sequence = TokenSequence(sequence.request, output=tokens, logprobs=logprobs)
         else:
             return  # a part of its prompt was computed
-        self._loop.call_soon_threadsafe(self._put, sequence)
+        with self._lock:
+            self._newest[sequence.request.id] = sequence
+            self._call()
 
     def tick(self) -> None:
         """Nothing waits here."""
 
     def end(self, error: Exception | None) -> None:
-        self._loop.call_soon_threadsafe(self._finish, error)
-
-    def _put(self, sequence: TokenSequence) -> None:
-        self._newest[sequence.request.id] = sequence
-        self._changed.set()
+        self._finish(error)
 
     def _finish(self, error: Exception | None) -> None:
-        self._is_over, self._error = True, error
-        self._changed.set()
+        with self._lock:
+            self._is_over, self._error = True, error
+            self._call()
+
+    def _call(self) -> None:
+        """Waking a loop costs more than most steps of the engine do for one sequence."""
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon_threadsafe(self._changed.set)

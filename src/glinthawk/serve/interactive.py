@@ -4,12 +4,11 @@ the engine, before all jobs."""
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import msgspec
 
@@ -32,10 +31,9 @@ from glinthawk.serve.stream_events import (
     StreamForm,
     write_event,
 )
+from glinthawk.serve.text_thread import TextThread
 
 __all__ = ["Interactive", "InteractiveTask"]
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +55,16 @@ class Interactive:
     def __init__(self, model: ServedModel, engine: SharedEngine, metrics: ServerMetrics) -> None:
         self._model, self._engine, self._metrics = model, engine, metrics
         self._reader, self._maker = model.reader(), model.maker()
-        self._thread = ThreadPoolExecutor(1, "text")
+        self._thread = TextThread()
 
     def close(self) -> None:
         """End the thread."""
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.close()
 
     async def read(self, kind: Kind, raw: bytes) -> InteractiveTask:
         """Raises ApiError for what is no JSON object, RequestError for what cannot be answered."""
         began = time.monotonic()
-        return await self._on_thread(partial(self._read, kind, raw, began))
+        return await self._thread.do(partial(self._read, kind, raw, began))
 
     async def answer(self, asked: InteractiveTask) -> dict[str, Any]:
         """The whole answer. Whoever gives up waiting cancels this."""
@@ -75,7 +73,7 @@ class Interactive:
             async for newest in asker.steps():
                 whole |= _ended(newest)
         self._metrics.observe_end(asked.began)
-        return await self._on_thread(lambda: self._body(asked, whole))
+        return await self._thread.do(lambda: self._body(asked, whole))
 
     async def stream(self, asked: InteractiveTask) -> AsyncIterator[bytes]:
         """The same as events; an error is one too."""
@@ -98,11 +96,11 @@ class Interactive:
                 if not grown and not whole:
                     self._metrics.observe_first(asked.began)
                 whole |= _ended(newest)
-                events = await self._on_thread(partial(self._grow, asked, form, newest, grown))
+                events = await self._thread.do(partial(self._grow, asked, form, newest, grown))
                 if events:
                     yield events
         self._metrics.observe_end(asked.began)
-        yield await self._on_thread(lambda: self._last_events(asked, form, whole, grown))
+        yield await self._thread.do(lambda: self._last_events(asked, form, whole, grown))
 
     @asynccontextmanager
     async def _asking(self, asked: InteractiveTask) -> AsyncIterator[AwaitingAsker]:
@@ -120,9 +118,6 @@ class Interactive:
     def _check(self, sequence: Sequence) -> None:
         self._model.limits.check_answer(sequence)
         self._metrics.count_answer(sequence)
-
-    async def _on_thread(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     # -- on the thread for text --------------------------------------------------------------------
 

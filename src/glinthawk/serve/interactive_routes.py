@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -69,18 +68,25 @@ class InteractiveRoutes:
 
     async def _while_there(self, request: Request, asked: InteractiveTask) -> dict[str, Any]:
         """The answer. Raises ClientDisconnect if nobody waits for it any more."""
-        answering = asyncio.ensure_future(self._interactive.answer(asked))
-        leaving = asyncio.ensure_future(_gone(request))
+        answering = asyncio.current_task()
+        assert answering is not None
+        is_gone = False
+
+        async def leave() -> None:
+            nonlocal is_gone
+            await _gone(request)
+            is_gone = answering.cancel()
+
+        leaving = asyncio.ensure_future(leave())
         try:
-            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                raise ClientDisconnect
-            return answering.result()
+            return await self._interactive.answer(asked)
+        except asyncio.CancelledError:
+            if not is_gone:
+                raise
+            answering.uncancel()
+            raise ClientDisconnect from None
         finally:
-            for task in (answering, leaving):
-                task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await answering
+            leaving.cancel()
 
 
 async def _gone(request: Request) -> None:
