@@ -28,8 +28,8 @@ class Layout:
 
 
 _ONE_OR_TWO = (
-    Layout("single_same_core"),
-    Layout("single_both_cores", cores=2),
+    Layout("single_same_core", share=1 / 6),
+    Layout("single_both_cores", cores=2, share=1 / 6),
     Layout("two_tier", tier1_kv=False, worker=True),
     Layout("hybrid", worker=True),
 )
