@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 
+from glinthawk.bench.job_kinds import make_prompt
 from glinthawk.bench.layouts import on_cores
 from glinthawk.bench.random_models import write_shape
 from glinthawk.core.config import EngineConfig
@@ -146,11 +148,8 @@ def _change(running: Run, folder: Path, cores: list[int], phase_s: float) -> lis
 
 def _endless() -> Iterator[Request]:
     params = SamplingParams(temperature=0, max_tokens=_NEW, ignore_eos=True)
-    number = 0
-    while True:
-        prompt = tuple((7 * number + 11 * i + number * i) % 1000 + 5 for i in range(_PROMPT))
-        yield Request(number, prompt, params, number, _NEW)
-        number += 1
+    for number in count():
+        yield Request(number, make_prompt(number, _PROMPT), params, number, _NEW)
 
 
 def _followed(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-__all__ = ["JOB_KINDS", "JobKind", "KindName", "Layout", "Lengths"]
+__all__ = ["JOB_KINDS", "JobKind", "KindName", "Layout", "Lengths", "make_prompt"]
 
 KindName = Literal["even", "summaries", "reasoning", "chat"]
 #: Prompt and answer of a request, in tokens, by its number.
@@ -45,6 +45,11 @@ class JobKind:
     longest: int
     capped: int
     layouts: tuple[Layout, ...] = _ONE_OR_TWO
+
+
+def make_prompt(number: int, length: int) -> tuple[int, ...]:
+    """Token ids; requests of other numbers share no prefix with it."""
+    return tuple((7 * number + 11 * i + number * i) % 1000 + 5 for i in range(length))
 
 
 def _always(prompt: int, new: int) -> Lengths:

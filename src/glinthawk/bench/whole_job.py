@@ -17,7 +17,7 @@ import torch
 
 from glinthawk import _native
 from glinthawk.bench.decoding import choice_rules
-from glinthawk.bench.job_kinds import JOB_KINDS, JobKind, KindName, Layout, Lengths
+from glinthawk.bench.job_kinds import JOB_KINDS, JobKind, KindName, Layout, Lengths, make_prompt
 from glinthawk.bench.layouts import far_worker_on, kv_bytes, on_cores, open_home, worker_on
 from glinthawk.bench.random_models import load_shape
 from glinthawk.core.config import EngineConfig
@@ -145,9 +145,8 @@ def _requests(kind: JobKind, layout: Layout, sampled: bool) -> Iterator[Request]
     """Prompts that share nothing."""
     for number in range(max(2 * kind.capped, round(kind.requests * layout.share))):
         length, new = kind.lengths(number)
-        prompt = tuple((7 * number + 11 * i + number * i) % 1000 + 5 for i in range(length))
         params = choice_rules(sampled, max_tokens=new, ignore_eos=True)
-        yield Request(number, prompt, params, number, new)
+        yield Request(number, make_prompt(number, length), params, number, new)
 
 
 def _answer(running: Run, layout: Layout, requests: list[Request], before: list[JobRow]) -> JobRow:

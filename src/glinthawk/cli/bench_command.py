@@ -1,9 +1,10 @@
 """``glinthawk bench``."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from glinthawk.bench.job_kinds import KindName
 from glinthawk.cli.help_text import HelpfulCommand, HelpfulGroup
 from glinthawk.cli.options import spread
 
@@ -56,7 +57,7 @@ def job(
     quick: _Quick = False,
     sampled: _Sampled = False,
     lengths: Annotated[
-        Literal["even", "summaries", "reasoning", "chat"],
+        KindName,
         typer.Option(
             help="32 + 224 tokens; 2,000 + 300; 500 + 1,500; or as ShareGPT's conversations."
         ),

@@ -64,7 +64,7 @@ def worker_loads(before: Reading, now: Reading) -> dict[int, float]:
 
 
 def _share(value: float | None) -> float | None:
-    return None if value is None else min(1.0, max(0.0, value))
+    return None if value is None else min(1.0, value)
 
 
 class History:
